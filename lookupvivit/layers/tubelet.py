@@ -1,0 +1,42 @@
+"""Video to tokens: one linear map per non-overlapping space-time tubelet (Arnab et al., ViViT, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TubeletEmbedding(nn.Module):
+    """Cut a video into tubelets and embed each one linearly (a Conv3d whose stride is its kernel).
+
+    Args:
+        tubelet: (t, h, w) pixels of one tubelet; an image patch has t = 1.
+        width: embedding width D.
+        channels: colour channels of the input.
+    """
+
+    def __init__(self, tubelet: tuple[int, int, int], width: int, channels: int = 3) -> None:
+        super().__init__()
+        self.tubelet = tubelet
+        self.projection = nn.Conv3d(channels, width, kernel_size=tubelet, stride=tubelet)
+        # LeCun normal, as flax initialises the parents' convolution.
+        fan_in = channels * math.prod(tubelet)
+        nn.init.trunc_normal_(self.projection.weight, std=fan_in**-0.5, a=-2 * fan_in**-0.5, b=2 * fan_in**-0.5)
+        nn.init.zeros_(self.projection.bias)
+
+    def grid(self, video_size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Token grid (t, h, w) of a video of (T, H, W) pixels; ValueError where a tubelet does not fit evenly."""
+        if any(size % step or size < step for size, step in zip(video_size, self.tubelet, strict=True)):
+            raise ValueError(
+                f"a video of (T, H, W) = {tuple(video_size)} cannot be cut into tubelets of {self.tubelet}: "
+                "each size must be a positive multiple of the tubelet's"
+            )
+        t, h, w = (size // step for size, step in zip(video_size, self.tubelet, strict=True))
+        return t, h, w
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, t, h, w, D)."""
+        self.grid(tuple(video.shape[2:]))
+        return torch.movedim(self.projection(video), 1, -1)

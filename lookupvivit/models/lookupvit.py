@@ -1,0 +1,263 @@
+"""LookupViT (Koner et al., ECCV 2024) for video and image in one class; an image is a video of one frame.
+
+Read top-down: a video becomes lookup tokens, these are resampled into few compressed tokens, every block lets the
+compressed tokens look at the lookup tokens, refines them as a ViT does and hands the result back along the same
+attention; each stream ends in a classifier of its own. Shape legend: `lookupvivit.layers`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from lookupvivit.layers.attention import SelfAttention
+from lookupvivit.layers.drop_path import DropPath
+from lookupvivit.layers.exchange import Gather, Infuse
+from lookupvivit.layers.mlp import MLP
+from lookupvivit.layers.resample import resample
+from lookupvivit.layers.tubelet import TubeletEmbedding
+from lookupvivit.models.output import ModelOutput
+
+Size = tuple[int, int, int]  # (t, h, w)
+Heads = Literal["both", "compressed", "lookup"]
+
+
+class LookupViTBlock(nn.Module):
+    """One block, Algorithm 4: gather, refine, infuse, and a light MLP on the lookup tokens.
+
+    Algorithms 1 and 2 print the residual sum inside and Algorithm 4 prints it again outside, around normed inputs.
+    Read as a pre-norm transformer: normed inputs go in, the update is added once, to the un-normed stream.
+
+    Args:
+        width, heads: D and H.
+        mlp_ratio: p, hidden width of the compressed MLP over D.
+        lookup_reduction: q, D over the hidden width of the lookup MLP.
+        update_lookup: False leaves lines 3 and 4 out (a last block whose lookup tokens nobody reads).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4,
+        lookup_reduction: float = 2,
+        drop_path: float = 0.0,
+        eps: float = 1e-6,
+        gelu: str = "tanh",
+        update_lookup: bool = True,
+    ) -> None:
+        super().__init__()
+        self.drop_path = DropPath(drop_path)
+        self.gather_norm_compressed = nn.LayerNorm(width, eps=eps)
+        self.gather_norm_lookup = nn.LayerNorm(width, eps=eps)
+        self.gather = Gather(width, heads, eps)
+        self.attention_norm = nn.LayerNorm(width, eps=eps)
+        self.attention = SelfAttention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=eps)
+        self.mlp = MLP(width, round(mlp_ratio * width), gelu)
+        self.update_lookup = update_lookup
+        if update_lookup:
+            self.infuse_norm = nn.LayerNorm(width, eps=eps)
+            self.infuse = Infuse(width, heads, eps)
+            self.lookup_mlp_norm = nn.LayerNorm(width, eps=eps)
+            self.lookup_mlp = MLP(width, round(width / lookup_reduction), gelu)
+
+    def forward(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """compressed (B, M, D), lookup (B, N, D) -> both updated, and A (B, H, M, N)."""
+        # Information gathering, Algorithm 1
+        update, attention = self.gather(self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup))
+        compressed = compressed + self.drop_path(update)
+        # Representation refinement, Algorithm 3: a ViT block on the few
+        compressed = compressed + self.drop_path(self.attention(self.attention_norm(compressed)))
+        compressed = compressed + self.drop_path(self.mlp(self.mlp_norm(compressed)))
+        # Global context infusion, Algorithm 2: a light update of the many
+        if self.update_lookup:
+            lookup = lookup + self.drop_path(self.infuse(self.infuse_norm(compressed), attention))
+            lookup = lookup + self.drop_path(self.lookup_mlp(self.lookup_mlp_norm(lookup)))
+        return compressed, lookup, attention
+
+
+class LookupViT(nn.Module):
+    """LookupViT for images (tubelet t = 1) and LookupViViT for video.
+
+    Args:
+        num_classes: K, classes of either head.
+        input_size: (T, H, W) pixels the position table is made for; other sizes are resampled on the fly.
+        tubelet: (t, h, w) pixels per lookup token.
+        compressed_size: (t, h, w) compressed tokens by default; each call may ask for another size.
+        width, depth, num_heads: D, L, H.
+        mlp_ratio, lookup_reduction: p and q of the paper.
+        drop_path: stochastic depth of the last block; block l of L drops with l / (L - 1) of it.
+        heads: which classifiers exist. "compressed" also leaves out the last lookup update, which only the lookup
+            head could read.
+        antialias: T of Eq. 1 with the triangle kernel widened when shrinking (JAX's default) or plain (PyTorch's).
+        eps, gelu: LayerNorm epsilon and GELU form ("tanh" or "none" = erf); the defaults are the JAX parents'.
+        head_bias: initial bias of the classifiers (-6.9 for sigmoid losses on ImageNet-1k).
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        input_size: Size = (1, 224, 224),
+        tubelet: Size = (1, 16, 16),
+        compressed_size: Size = (1, 5, 5),
+        width: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        lookup_reduction: float = 2,
+        drop_path: float = 0.0,
+        heads: Heads = "both",
+        antialias: bool = True,
+        eps: float = 1e-6,
+        gelu: str = "tanh",
+        head_bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"num_heads must divide width, found num_heads={num_heads} and width={width}")
+        if heads not in get_args(Heads):
+            raise ValueError(f"heads must be one of {get_args(Heads)}, found {heads!r}")
+        self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias
+        self.input_size, self.compressed_size = as_size(input_size), as_size(compressed_size)
+        self.head_bias = head_bias
+
+        self.embedding = TubeletEmbedding(as_size(tubelet), width)
+        self.positions = nn.Parameter(torch.empty(1, *self.embedding.grid(self.input_size), width))
+        nn.init.normal_(self.positions, std=0.02)
+        self.blocks = nn.ModuleList(
+            LookupViTBlock(
+                width,
+                num_heads,
+                mlp_ratio,
+                lookup_reduction,
+                drop_path * i / max(1, depth - 1),
+                eps,
+                gelu,
+                update_lookup=heads != "compressed" or i < depth - 1,
+            )
+            for i in range(depth)
+        )
+        if heads != "lookup":
+            self.compressed_norm, self.compressed_head = nn.LayerNorm(width, eps=eps), self._new_head()
+        if heads != "compressed":
+            self.lookup_norm, self.lookup_head = nn.LayerNorm(width, eps=eps), self._new_head()
+
+    def forward(
+        self, video: Tensor, compressed_size: Size | None = None, return_intermediates: bool = False
+    ) -> ModelOutput:
+        """Classify a video (B, 3, T, H, W) or an image (B, 3, H, W) with values in [-1, 1].
+
+        Args:
+            compressed_size: (t, h, w) compressed tokens, the model's own by default.
+            return_intermediates: add one dict per block: ``attention`` (B, H, tp, hp, wp, t, h, w),
+                ``compressed`` (B, tp, hp, wp, D) and ``lookup`` (B, t, h, w, D).
+
+        Returns:
+            ModelOutput: ``logits`` (B, K) is the mean of the logits of the heads there are (section 3.4).
+        """
+        compressed, lookup, intermediates = self.forward_features(video, compressed_size, return_intermediates)
+        logits = {}
+        if self.heads != "lookup":
+            logits["compressed_logits"] = self.compressed_head(pool(self.compressed_norm(compressed)))
+        if self.heads != "compressed":
+            logits["lookup_logits"] = self.lookup_head(pool(self.lookup_norm(lookup)))
+        output = ModelOutput(logits=sum(logits.values()) / len(logits), **logits)
+        if return_intermediates:
+            output["intermediates"] = intermediates
+        return output
+
+    def forward_features(
+        self, video: Tensor, compressed_size: Size | None = None, return_intermediates: bool = False
+    ) -> tuple[Tensor, Tensor, list[dict[str, Tensor]]]:
+        """Both token streams after the last block, before their final norm: (B, tp, hp, wp, D), (B, t, h, w, D)."""
+        lookup, compressed = self.tokenize(video, compressed_size)
+        lookup_grid, compressed_grid = lookup.shape[1:4], compressed.shape[1:4]
+        lookup, compressed = lookup.flatten(1, 3), compressed.flatten(1, 3)  # (B, N, D), (B, M, D)
+        intermediates = []
+        for block in self.blocks:
+            compressed, lookup, attention = block(compressed, lookup)
+            if return_intermediates:
+                intermediates.append(
+                    {
+                        "attention": attention.unflatten(-1, lookup_grid).unflatten(2, compressed_grid),
+                        "compressed": compressed.unflatten(1, compressed_grid),
+                        "lookup": lookup.unflatten(1, lookup_grid),
+                    }
+                )
+        return compressed.unflatten(1, compressed_grid), lookup.unflatten(1, lookup_grid), intermediates
+
+    def tokenize(self, video: Tensor, compressed_size: Size | None = None) -> tuple[Tensor, Tensor]:
+        """Lookup tokens (B, t, h, w, D) and compressed tokens (B, tp, hp, wp, D), both with positions (Eq. 1-2)."""
+        tokens = self.embedding(self._as_video(video))
+        grid = tokens.shape[1:4]
+        lookup = tokens + resample(self.positions, grid, self.antialias)
+        size = self.compressed_size if compressed_size is None else as_size(compressed_size)
+        # T is linear: T(tokens) + T(positions) = T(tokens + positions).
+        return lookup, resample(lookup, size, self.antialias)
+
+    def _as_video(self, video: Tensor) -> Tensor:
+        if video.dim() == 4:
+            if self.embedding.tubelet[0] != 1:
+                raise ValueError(
+                    f"an image (B, 3, H, W) was given to a video model (tubelet {self.embedding.tubelet}): use an image "
+                    "variant such as lookupvit_b16_5x5, or give a video (B, 3, T, H, W)"
+                )
+            video = rearrange(video, "b c h w -> b c 1 h w")
+        if video.dim() != 5:
+            raise ValueError(f"expected a video (B, 3, T, H, W) or an image (B, 3, H, W), found {tuple(video.shape)}")
+        return video
+
+    def _new_head(self) -> nn.Linear:
+        head = nn.Linear(self.width, self.num_classes)
+        nn.init.zeros_(head.weight)  # as both parents: the first predictions are uniform
+        nn.init.constant_(head.bias, self.head_bias)
+        return head
+
+    # The contract every model keeps
+
+    @property
+    def supervised(self) -> tuple[str, ...]:
+        """Fields of the output that carry the loss, summed with equal weight (section 3.4)."""
+        names = {"both": ("compressed_logits", "lookup_logits")}
+        return names.get(self.heads, (f"{self.heads}_logits",))
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are never decayed, besides biases and norms (those have one dimension)."""
+        return {"positions"}
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by depth for layer-wise lr decay: embedding, each block, norms and heads."""
+        groups: list[list[str]] = [[] for _ in range(len(self.blocks) + 2)]
+        for name, _ in self.named_parameters():
+            if name.startswith(("embedding.", "positions")):
+                groups[0].append(name)
+            elif name.startswith("blocks."):
+                groups[1 + int(name.split(".")[1])].append(name)
+            else:
+                groups[-1].append(name)
+        return groups
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifiers by fresh ones of ``num_classes`` classes."""
+        self.num_classes = num_classes
+        reference = self.positions
+        for name in ("compressed_head", "lookup_head"):
+            if hasattr(self, name):
+                setattr(self, name, self._new_head().to(reference.device, reference.dtype))
+
+
+def pool(tokens: Tensor) -> Tensor:
+    """Global average pooling, (B, t, h, w, D) -> (B, D)."""
+    return reduce(tokens, "b t h w d -> b d", "mean")
+
+
+def as_size(size: Size) -> Size:
+    """Three positive integers (t, h, w), or a ValueError."""
+    if len(size) != 3 or any(int(n) != n or n < 1 for n in size):
+        raise ValueError(f"a size is three positive integers (t, h, w), found {tuple(size)}")
+    t, h, w = (int(n) for n in size)
+    return t, h, w

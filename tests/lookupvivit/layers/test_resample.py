@@ -1,0 +1,62 @@
+"""T of Eq. 1 against PyTorch's interpolation and JAX's published triangle kernel."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lookupvivit.layers.resample import resample, resampling_matrix
+
+SIZES = st.tuples(st.integers(1, 9), st.integers(1, 16), st.integers(1, 16))
+
+
+def channels_first(grid):
+    return grid.movedim(-1, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, SIZES)
+def test_without_antialias_it_is_torch_trilinear(source, target):
+    grid = torch.randn(2, *source, 3, dtype=torch.float64)
+    wanted = F.interpolate(channels_first(grid), size=target, mode="trilinear", align_corners=False)
+    torch.testing.assert_close(channels_first(resample(grid, target, antialias=False)), wanted, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(st.integers(1, 20), st.integers(1, 20)), st.tuples(st.integers(1, 20), st.integers(1, 20)))
+def test_with_antialias_one_frame_is_torch_antialiased_bilinear(source, target):
+    grid = torch.randn(2, 1, *source, 3, dtype=torch.float64)
+    wanted = F.interpolate(channels_first(grid[:, 0]), size=target, mode="bilinear", antialias=True)
+    torch.testing.assert_close(channels_first(resample(grid, (1, *target))[:, 0]), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_same_size_is_the_identity_and_upsampling_keeps_the_range(antialias):
+    grid = torch.randn(1, 2, 14, 14, 4)
+    assert resample(grid, (2, 14, 14), antialias) is grid
+    assert np.array_equal(resampling_matrix(14, 14, antialias), np.eye(14))
+    larger = resample(grid, (5, 30, 17), antialias)
+    assert larger.shape == (1, 5, 30, 17, 4)
+    assert larger.min() >= grid.min() - 1e-6 and larger.max() <= grid.max() + 1e-6
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.booleans())
+def test_rows_are_averages(source, target, antialias):
+    matrix = resampling_matrix(source, target, antialias)
+    assert matrix.shape == (target, source)
+    assert (matrix >= 0).all()
+    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
+    np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-12)  # left and right are treated alike
+
+
+def test_shrinking_four_to_two_has_the_widened_triangle():
+    # jax.image.resize([..4..], 2, "linear"): distances 0.25, 0.75 of the widened support on the inside
+    np.testing.assert_allclose(resampling_matrix(4, 2, True)[0], np.array([0.75, 0.75, 0.25, 0.0]) / 1.75)
+
+
+def test_positions_and_tokens_may_be_added_before_resampling():
+    tokens, positions = torch.randn(2, 4, 14, 14, 8), torch.randn(1, 4, 14, 14, 8)
+    size = (2, 5, 5)
+    torch.testing.assert_close(resample(tokens + positions, size), resample(tokens, size) + resample(positions, size))
