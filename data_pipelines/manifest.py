@@ -1,0 +1,65 @@
+"""The labelled videos of one split, as every data set hands them over."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_pipelines.errors import DataError, MissingDataError
+
+
+@dataclass(frozen=True)
+class VideoManifest:
+    """Video files and their labels.
+
+    Attributes:
+        paths: one file per video.
+        labels: class ids, int64 (len(paths),).
+        class_names: name of every class id.
+        source: the file the list was read from, for messages.
+    """
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise DataError(f"{self.source}: lists no video; at least one is needed")
+        if self.labels.shape != (len(self.paths),):
+            raise DataError(
+                f"{self.source}: {len(self.paths)} videos but labels of shape {self.labels.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def missing(self) -> list[int]:
+        """Indices of the videos whose file does not exist. Every folder is listed once, no file asked for."""
+        folders: dict[str, set[str]] = {}
+        absent = []
+        for index, path in enumerate(self.paths):
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+            if name not in folders[folder]:
+                absent.append(index)
+        return absent
+
+
+def require_files(manifest: VideoManifest) -> int:
+    """How many of the manifest's files are missing, to be reported by the caller.
+
+    Raises:
+        MissingDataError: none of them exists.
+    """
+    absent = manifest.missing()
+    if len(absent) == len(manifest):
+        raise MissingDataError(
+            f"{manifest.source}: none of its {len(manifest)} videos exists; the first was looked for at "
+            f"{manifest.paths[0]}; is the data root the folder that the listed paths start from?"
+        )
+    return len(absent)

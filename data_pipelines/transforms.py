@@ -1,0 +1,143 @@
+"""What happens to the pixels of a clip between decoder and model.
+
+Training follows dmvr and scenic, in this order: resize the shorter side, scale jitter, random crop,
+horizontal flip, colour (or RandAugment in its place), greyscale; one draw holds for all frames. Testing
+resizes the shorter side and cuts the crops. Resizing is bilinear without antialiasing, because
+`tf.image.resize`, with which the published models were trained and tested, has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from data_pipelines.errors import DataError
+from data_pipelines.rand_augment import rand_augment
+from data_pipelines.views import resized_size, spatial_crops
+
+BRIGHTNESS = 32 / 255  # largest shift, of the range [0, 1]
+SATURATION = CONTRAST = (0.6, 1.4)
+HUE = 0.2  # largest shift, of the colour circle
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Training augmentation of a whole clip (dmvr, processors.py and modalities.py; scenic, video_ops.py).
+
+    Attributes:
+        crop: side of the square output, pixels.
+        short_side: shorter side after the first resize, pixels.
+        scale_jitter: range of the two independent factors for height and width, or None.
+        horizontal_flip: chance of a mirrored clip.
+        flip_labels: label of a mirrored clip, for classes that tell left from right; all others keep theirs.
+        color_jitter: chance of changed brightness, saturation, contrast and hue.
+        grayscale: chance of a clip without colour.
+        rand_augment: (layers, magnitude), in place of color_jitter and grayscale; or None.
+
+    Raises:
+        DataError: the crop does not fit, or RandAugment comes together with what it replaces.
+    """
+
+    crop: int
+    short_side: int
+    scale_jitter: tuple[float, float] | None = None
+    horizontal_flip: float = 0.0
+    flip_labels: Mapping[int, int] = field(default_factory=dict)
+    color_jitter: float = 0.0
+    grayscale: float = 0.0
+    rand_augment: tuple[int, float] | None = None
+
+    def __post_init__(self) -> None:
+        smallest = int(self.short_side * min(1.0, *(self.scale_jitter or (1.0,))))
+        if self.crop > smallest:
+            raise DataError(
+                f"crop: {self.crop} does not fit; short_side {self.short_side} with scale_jitter "
+                f"{self.scale_jitter} leaves {smallest} pixels"
+            )
+        if self.rand_augment and (self.color_jitter or self.grayscale):
+            raise DataError(
+                f"rand_augment: replaces colour changes, so color_jitter ({self.color_jitter}) and grayscale "
+                f"({self.grayscale}) must be 0"
+            )
+
+    def __call__(self, clip: Tensor, label: int, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """Augment one clip.
+
+        Args:
+            clip: uint8 (T, 3, H, W).
+            label: class id.
+            rng: the only source of randomness.
+
+        Returns:
+            Clip uint8 (3, T, crop, crop), contiguous, and the label, swapped if the flip changed it.
+        """
+        clip = self._random_scale_and_crop(clip, rng)
+        if rng.random() < self.horizontal_flip:
+            clip, label = F.horizontal_flip(clip), self.flip_labels.get(label, label)
+        if self.rand_augment:
+            clip = rand_augment(clip, *self.rand_augment, rng)
+        if rng.random() < self.color_jitter:
+            clip = random_color(clip, rng)
+        if rng.random() < self.grayscale:
+            clip = F.rgb_to_grayscale(clip, num_output_channels=3)
+        return clip.transpose(0, 1).contiguous(), label  # (3, T, crop, crop)
+
+    def _random_scale_and_crop(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+        # Two resizes, as published: one to the final size would be sharper. The first costs nothing where the
+        # videos are stored with the shorter side at short_side.
+        clip = resize(clip, *resized_size(*clip.shape[-2:], self.short_side))
+        if self.scale_jitter:
+            factors = rng.uniform(*self.scale_jitter, size=2)
+            clip = resize(clip, *(int(f * side) for f, side in zip(factors, clip.shape[-2:], strict=True)))
+        top, left = (int(rng.integers(side - self.crop, endpoint=True)) for side in clip.shape[-2:])
+        return clip[..., top : top + self.crop, left : left + self.crop]
+
+
+def crop_views(clip: Tensor, short_side: int, crop: int, num_crops: int) -> Tensor:
+    """Test views of a clip, uint8 (T, 3, H, W) -> (num_crops, 3, T, crop, crop), as `spatial_crops` says."""
+    clip = resize(clip, *resized_size(*clip.shape[-2:], short_side))
+    corners = spatial_crops(*clip.shape[-2:], crop, num_crops)
+    views = torch.stack(
+        [clip[..., top : top + crop, left : left + crop] for top, left in corners]
+    )  # (V, T, 3, h, w)
+    return views.transpose(1, 2).contiguous()
+
+
+def resize(clip: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, no antialiasing: uint8 (T, 3, H, W) -> (T, 3, height, width); untouched at that size."""
+    return F.resize(clip, [height, width], antialias=False)
+
+
+def normalize(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 [0, 255] -> ``dtype`` [-1, 1], any shape. On the video's device: copy bytes, then normalize."""
+    return (video.float() / 127.5 - 1).to(dtype)
+
+
+def random_color(clip: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change brightness, saturation, contrast and hue, in this order: uint8 (T, 3, H, W), same out.
+
+    As in dmvr's color_default_augm, brightness is a shift, saturation acts on the S of HSV, and contrast is
+    about the mean of every frame and channel. Values are clipped once, before the hue, which keeps the range.
+    """
+    brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
+    saturation, contrast = rng.uniform(*SATURATION), rng.uniform(*CONTRAST)
+    hue = rng.uniform(-HUE, HUE)
+    video = adjust_saturation(clip.float() / 255 + brightness, saturation)
+    mean = video.mean((-2, -1), keepdim=True)
+    video = F.adjust_hue((mean + contrast * (video - mean)).clamp(0, 1), hue)
+    return (video * 255).round().byte()
+
+
+def adjust_saturation(video: Tensor, factor: float) -> Tensor:
+    """Multiply the S of HSV by ``factor``, at most up to 1: float (T, 3, H, W), same out.
+
+    With V = max(R, G, B) and S = (V - min) / V, a new S moves every channel x to V + (x - V) * S_new / S.
+    """
+    brightest, darkest = video.amax(-3, keepdim=True), video.amin(-3, keepdim=True)
+    largest = brightest / (brightest - darkest).clamp(min=1e-6)  # 1 / S: beyond it, S would exceed 1
+    return brightest + (video - brightest) * largest.clamp(0, factor)

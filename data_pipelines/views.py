@@ -1,0 +1,99 @@
+"""Which frames and which crops of a video make up a view: pure functions, exact arithmetic.
+
+The vocabulary is pytorchvideo's: a clip is a `ClipInfo` with start and end in seconds, here exact
+Fractions. pytorchvideo 0.1.5 has clip samplers too, but its ConstantClipsPerVideoSampler spaces n clips by
+(longest start) / n, not / (n - 1), so its last clip never reaches the end of the video; the published
+protocol of ViViT (4 x 3 views) does. Hence these.
+
+A clip of F frames at stride s covers the F * s frame periods from its start, end excluded.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from pytorchvideo.data.clip_sampling import ClipInfo
+
+from data_pipelines.errors import DataError
+
+
+def random_clip(
+    num_frames: int, fps: Fraction, frames: int, stride: int, rng: np.random.Generator
+) -> ClipInfo:
+    """A training clip: any start from which the last sampled frame still lies in the video, uniformly.
+
+    The last possible start puts the clip's last frame on the video's last frame (dmvr,
+    processors.sample_sequence). A video too short for that starts at 0 and is repeated by `frame_indices`.
+    """
+    latest = max(0, num_frames - (frames - 1) * stride - 1)
+    start = int(rng.integers(latest, endpoint=True))
+    return _clip(start, fps, frames * stride, clip_index=0, aug_index=0, is_last=True)
+
+
+def uniform_clips(
+    num_frames: int, fps: Fraction, frames: int, stride: int, num_clips: int, num_crops: int = 1
+) -> list[ClipInfo]:
+    """Test views, clip by clip and crop by crop within a clip (dmvr, processors.sample_linspace_sequence).
+
+    Starts are linspace(0, max(0, num_frames - frames * stride), num_clips), truncated; a single clip is the
+    central window.
+
+    Returns:
+        num_clips * num_crops clips; ``aug_index`` numbers the crop.
+    """
+    if num_clips < 1 or num_crops < 1:
+        raise DataError(f"num_clips, num_crops: {num_clips} and {num_crops} found; both must be at least 1")
+    latest = max(0, num_frames - frames * stride)
+    starts = [latest // 2] if num_clips == 1 else [i * latest // (num_clips - 1) for i in range(num_clips)]
+    views = [(clip, crop) for clip in range(num_clips) for crop in range(num_crops)]
+    return [
+        _clip(starts[clip], fps, frames * stride, clip, crop, is_last=(clip, crop) == views[-1])
+        for clip, crop in views
+    ]
+
+
+def _clip(start: int, fps: Fraction, length: int, clip_index: int, aug_index: int, is_last: bool) -> ClipInfo:
+    return ClipInfo(Fraction(start) / fps, Fraction(start + length) / fps, clip_index, aug_index, is_last)
+
+
+def frame_indices(clip: ClipInfo, num_frames: int, fps: Fraction, frames: int) -> np.ndarray:
+    """Indices of ``frames`` frames spread evenly from the clip's start to its end, int64 (frames,).
+
+    A clip longer than what is left of the video goes on from the first frame.
+
+    Raises:
+        DataError: the video has no frame.
+    """
+    if num_frames < 1:
+        raise DataError(f"num_frames: {num_frames} found; a video needs at least one frame to be viewed")
+    start = Fraction(clip.clip_start_sec) * fps
+    step = (Fraction(clip.clip_end_sec) * fps - start) / frames
+    return np.array([math.floor(start + i * step) % num_frames for i in range(frames)], dtype=np.int64)
+
+
+def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) with the shorter side at ``short_side`` and the ratio kept; fractions are cut off."""
+    shorter = min(height, width)
+    return height * short_side // shorter, width * short_side // shorter
+
+
+def spatial_crops(height: int, width: int, crop: int, num_crops: int) -> list[tuple[int, int]]:
+    """(top, left) of square crops: 1 is the centre; 3 go along the longer side, both ends included.
+
+    Centres are rounded up, as in SlowFast's and scenic's three-crop testing.
+
+    Raises:
+        DataError: a crop larger than the frame, or another number of crops.
+    """
+    if crop > min(height, width):
+        raise DataError(f"crop: {crop} does not fit into frames of {height} x {width} (height x width)")
+    top, left = (height - crop + 1) // 2, (width - crop + 1) // 2
+    if num_crops == 1:
+        return [(top, left)]
+    if num_crops != 3:
+        raise DataError(f"num_crops: {num_crops} found; 1 (centre) or 3 (along the longer side) are defined")
+    if width >= height:
+        return [(top, 0), (top, left), (top, width - crop)]
+    return [(0, left), (top, left), (height - crop, left)]
