@@ -37,6 +37,7 @@ def _catalogue() -> dict[str, dict[str, Any]]:
         "input_size": (8, 64, 64),
         "tubelet": (2, 8, 8),
         "compressed_size": (4, 4, 4),
+        "position_init": "sincos",
     }
     return models
 
@@ -56,7 +57,8 @@ def model_arguments(name: str, num_classes: int, **overrides: Any) -> dict[str, 
     known = set(inspect.signature(LookupViT).parameters) - {"num_classes"}
     for key in overrides:
         if key not in known:
-            raise ValueError(f"{name} has no argument {key!r}{_closest(key, known)}; it takes {', '.join(sorted(known))}")
+            takes = ", ".join(sorted(known))
+            raise ValueError(f"{name} has no argument {key!r}{_closest(key, known)}; it takes {takes}")
     return {"num_classes": num_classes, **CATALOGUE[name], **overrides}
 
 

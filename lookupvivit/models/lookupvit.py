@@ -7,9 +7,6 @@ attention; each stream ends in a classifier of its own. Shape legend: `lookupviv
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
-import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -17,12 +14,14 @@ from lookupvivit.layers.attention import SelfAttention
 from lookupvivit.layers.drop_path import DropPath
 from lookupvivit.layers.exchange import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
+from lookupvivit.layers.positions import normal_positions, sincos_positions
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.models.output import ModelOutput
 
 Size = tuple[int, int, int]  # (t, h, w)
-Heads = Literal["both", "compressed", "lookup"]
+HEADS = ("both", "compressed", "lookup")
+POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions}
 
 
 class LookupViTBlock(nn.Module):
@@ -93,6 +92,7 @@ class LookupViT(nn.Module):
         drop_path: stochastic depth of the last block; block l of L drops with l / (L - 1) of it.
         heads: which classifiers exist. "compressed" also leaves out the last lookup update, which only the lookup
             head could read.
+        position_init: what the learned positions start from, "normal" (N(0, 0.02)) or "sincos".
         antialias: T of Eq. 1 with the triangle kernel widened when shrinking (JAX's default) or plain (PyTorch's).
         eps, gelu: LayerNorm epsilon and GELU form ("tanh" or "none" = erf); the defaults are the JAX parents'.
         head_bias: initial bias of the classifiers (-6.9 for sigmoid losses on ImageNet-1k).
@@ -110,7 +110,8 @@ class LookupViT(nn.Module):
         mlp_ratio: float = 4,
         lookup_reduction: float = 2,
         drop_path: float = 0.0,
-        heads: Heads = "both",
+        heads: str = "both",
+        position_init: str = "normal",
         antialias: bool = True,
         eps: float = 1e-6,
         gelu: str = "tanh",
@@ -119,15 +120,16 @@ class LookupViT(nn.Module):
         super().__init__()
         if width % num_heads:
             raise ValueError(f"num_heads must divide width, found num_heads={num_heads} and width={width}")
-        if heads not in get_args(Heads):
-            raise ValueError(f"heads must be one of {get_args(Heads)}, found {heads!r}")
+        for key, value, known in (("heads", heads, HEADS), ("position_init", position_init, tuple(POSITION_INITS))):
+            if value not in known:
+                raise ValueError(f"{key} must be one of {known}, found {value!r}")
         self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias
         self.input_size, self.compressed_size = as_size(input_size), as_size(compressed_size)
         self.head_bias = head_bias
 
         self.embedding = TubeletEmbedding(as_size(tubelet), width)
-        self.positions = nn.Parameter(torch.empty(1, *self.embedding.grid(self.input_size), width))
-        nn.init.normal_(self.positions, std=0.02)
+        grid = self.embedding.grid(self.input_size)
+        self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))
         self.blocks = nn.ModuleList(
             LookupViTBlock(
                 width,
@@ -203,8 +205,8 @@ class LookupViT(nn.Module):
         if video.dim() == 4:
             if self.embedding.tubelet[0] != 1:
                 raise ValueError(
-                    f"an image (B, 3, H, W) was given to a video model (tubelet {self.embedding.tubelet}): use an image "
-                    "variant such as lookupvit_b16_5x5, or give a video (B, 3, T, H, W)"
+                    f"an image (B, 3, H, W) was given to a video model (tubelet {self.embedding.tubelet}): use an "
+                    "image variant such as lookupvit_b16_5x5, or give a video (B, 3, T, H, W)"
                 )
             video = rearrange(video, "b c h w -> b c 1 h w")
         if video.dim() != 5:

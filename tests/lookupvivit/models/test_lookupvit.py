@@ -1,4 +1,4 @@
-"""What every LookupViT keeps: shapes, gradients, one attention both ways, image = one frame, and the output's travels."""
+"""What every LookupViT keeps: shapes, gradients, one attention both ways, image = one frame, a portable output."""
 
 import copy
 
@@ -132,6 +132,15 @@ def test_parameter_counts():
              for name, k in (("lookupvit_b16_5x5", 1000), ("lookupvit_b16x2_9x9x8", 400))}  # fmt: skip
     assert round(count["lookupvit_b16_5x5"] / 1e6, 1) == 137.1
     assert round(count["lookupvit_b16x2_9x9x8"] / 1e6, 1) == 139.0
+
+
+def test_sincos_positions_tell_every_place_and_keep_neighbours_close():
+    table = tiny(position_init="sincos").positions.detach().flatten(0, 3)
+    distance = torch.cdist(table, table) + torch.eye(len(table))
+    assert distance.min() > 0.1
+    grid = tiny(position_init="sincos", input_size=(4, 64, 64)).positions.detach()[0, 0]  # (h, w, D)
+    near, far = (grid[:, 1:] - grid[:, :-1]).norm(dim=-1).mean(), (grid[:, -1] - grid[:, 0]).norm(dim=-1).mean()
+    assert near < far
 
 
 def test_drop_path_drops_whole_samples_only_while_training():
