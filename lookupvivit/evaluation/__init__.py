@@ -1,0 +1,1 @@
+"""Exact evaluation: metrics, stored predictions, multi-view inference."""

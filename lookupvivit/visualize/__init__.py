@@ -1,0 +1,1 @@
+"""Attention maps to arrays to pictures; matplotlib is needed by `pictures` alone."""
