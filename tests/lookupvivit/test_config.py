@@ -1,0 +1,111 @@
+"""The schema: what it accepts comes back unchanged, what it refuses is one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lookupvivit.config import ConfigError, load_config, to_yaml
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DEMO = CONFIGS / "camera_motion.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_loads_and_says_how_it_is_run(path):
+    from lookupvivit.engine.train import build_model
+
+    config = load_config(path)
+    assert config.output_dir == f"runs/{path.stem}"
+    assert f"deepspeed tools/train_net.py --cfg configs/{path.name}" in path.read_text()
+    small = {"width": 24, "depth": 1, "num_heads": 2}
+    shrunk = load_config(path, [f"model.overrides.{key}={value}" for key, value in small.items()])
+    assert build_model(shrunk).num_classes == config.data.num_classes
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lr=st.floats(1e-9, 10), betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    jitter=st.none() | st.just((0.5, 2.0)), stage=st.integers(0, 3), name=st.text("ab Ω:#'\"-\n", min_size=1),
+)  # fmt: skip
+def test_round_trip(tmp_path_factory, lr, betas, jitter, stage, name):
+    import dataclasses
+
+    config = load_config(DEMO)
+    config = dataclasses.replace(
+        config, output_dir=name,
+        optim=dataclasses.replace(config.optim, lr=lr, betas=betas),
+        augment=dataclasses.replace(config.augment, scale_jitter=jitter),
+        engine=dataclasses.replace(config.engine, zero_stage=stage),
+    )  # fmt: skip
+    file = tmp_path_factory.mktemp("config") / "config.yaml"
+    file.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(file) == config
+
+
+def test_overrides_win_and_reach_into_mappings():
+    overrides = ["optim.lr=1e-3", "optim.lr=2E-4", "model.overrides.depth=4", "optim.max_steps=null", "seed=3"]
+    config = load_config(DEMO, [*overrides, "model.overrides.compressed_size=[2, 3, 3]"])
+    assert (config.optim.lr, config.optim.max_steps, config.seed) == (2e-4, None, 3)
+    assert config.model.overrides == {"depth": 4, "compressed_size": [2, 3, 3]}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("optim.lrr=1", ("command line", "optim.lrr", "did you mean optim.lr?")),
+        ("lr=1", ("lr: no such key", "did you mean optim.lr?")),
+        ("optm.lr=1", ("command line", "optm", "did you mean optim?")),
+        ("zzz=1", ("zzz: no such key", "the sections are output_dir, model")),
+        ("optim.lr=fast", ("optim.lr", "'fast'", "a number")),
+        ("optim.batch_size=1.5", ("optim.batch_size", "1.5", "a whole number")),
+        ("optim.batch_size=true", ("optim.batch_size", "True", "a whole number")),
+        ("output_dir=3", ("output_dir", "3", "text")),
+        ("optim.name=adam", ("optim.name", "'adam'", "sgd, adamw")),
+        ("optim.betas=[0.9]", ("optim.betas", "a list of 2 values")),
+        ("optim.betas=[0.9, 1.5]", ("optim.betas", "[0, 1)")),
+        ("data.crop=300", ("data.crop", "300", "data.short_side = 64")),
+        ("data=3", ("data: found 3", "a section with dataset, root")),
+        ("model={}", ("model.name: missing",)),
+        ("engine.zero_stage=4", ("engine.zero_stage", "4", "0, 1, 2 or 3")),
+        ("augment.horizontal_flip=2", ("augment.horizontal_flip", "between 0 and 1")),
+        ("optim.epochs=0.1", ("optim.warmup_epochs", "at most optim.epochs = 0.1")),
+        ("eval.crops=2", ("eval.crops", "1 or 3")),
+        ("seed", ("'seed' is no override", "key=value")),
+        ("seed=[", ("command line: seed", "not valid YAML")),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key(override, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(DEMO, [override])
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 1\nseed: 2\n", ("line 2", "'seed' is given twice")),
+        ("seed: [1\n", ("line", "not valid YAML")),
+        ("- 1\n", ("found list at the top",)),
+        ("", ("found NoneType at the top",)),
+        ("seed: !!python/object:os.system {}\n", ("not valid YAML",)),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, words):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    message = str(caught.value)
+    assert message.startswith(str(file)) and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
+        load_config("nowhere.yaml")
