@@ -1,0 +1,34 @@
+"""What the scripts in tools/ share: the arguments, and a user's mistake told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from data_pipelines.errors import DataError
+from lookupvivit.config import ConfigError, RunConfig, load_config
+from lookupvivit.weights.files import WeightsError
+
+
+def run(program: Callable[[RunConfig], None], description: str) -> None:
+    """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
+
+    A wrong configuration, missing data or unfit weights end in one line on standard error and exit status 2.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as optim.lr=0.05")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
+    arguments = parser.parse_intermixed_args()
+    try:
+        program(load_config(arguments.cfg, arguments.overrides))
+    except (ConfigError, DataError, WeightsError, FloatingPointError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(2)  # other ranks may sit in a collective that will never come
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        os._exit(130)

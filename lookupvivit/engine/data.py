@@ -1,0 +1,126 @@
+"""From a configuration to loaders: the only place that knows which data set a run uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from data_pipelines.datasets import ClipDataset, MultiViewDataset
+from data_pipelines.loader import TrainingOrder, eval_loader
+from data_pipelines.manifest import VideoManifest, require_files
+from data_pipelines.transforms import TrainTransform
+from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.engine.distributed import World
+
+
+def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
+    """The labelled videos of ``split`` ("train" or "val"), checked against the number of classes and the disk."""
+    data = config.data
+    if data.dataset == "kinetics":
+        from data_pipelines.kinetics import read_kinetics
+
+        list_file = Path(data.train_list if split == "train" else data.val_list)
+        manifest = read_kinetics(Path(data.root) / list_file, Path(data.root), data.separator)
+    else:
+        from data_pipelines.something_something import read_something_something
+
+        if data.dataset == "camera_motion":
+            _prepare_camera_motion(config, world)
+        manifest = read_something_something(Path(data.root), "train" if split == "train" else "validation")
+    if manifest.labels.max() >= data.num_classes:
+        raise ConfigError(
+            f"data.num_classes: {data.num_classes}, but {manifest.source} has label {manifest.labels.max()}; "
+            f"{manifest.labels.max() + 1} or more would fit"
+        )
+    absent = require_files(manifest)
+    if world.is_main:
+        print(f"{split}: {len(manifest)} videos from {manifest.source}" + (f", {absent} MISSING" if absent else ""))
+    return manifest
+
+
+def _prepare_camera_motion(config: RunConfig, world: World) -> None:
+    from data_pipelines.camera_motion import Recipe, prepare
+
+    if world.is_main:
+        prepare(Path(config.data.root), Recipe(**config.data.camera_motion))
+    world.barrier()
+
+
+def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
+    """Randomly placed, augmented clips."""
+    data, augment = config.data, config.augment
+    ids = {name: label for label, name in enumerate(manifest.class_names)}
+    unknown = [n for pair in augment.flip_labels.items() for n in pair if n not in ids]
+    if unknown:
+        raise ConfigError(f"augment.flip_labels: {unknown[0]!r} is no class of {manifest.source}")
+    swaps = {ids[a]: ids[b] for a, b in augment.flip_labels.items()}
+    transform = TrainTransform(
+        crop=data.crop,
+        short_side=data.short_side,
+        scale_jitter=augment.scale_jitter,
+        horizontal_flip=augment.horizontal_flip,
+        flip_labels={**swaps, **{b: a for a, b in swaps.items()}},
+        color_jitter=augment.color_jitter,
+        grayscale=augment.grayscale,
+        rand_augment=augment.rand_augment,
+    )
+    return ClipDataset(manifest, data.frames, data.stride, transform, config.seed)
+
+
+def view_loader(config: RunConfig, manifest: VideoManifest, clips: int, crops: int, world: World) -> DataLoader:
+    """Every video of this rank's share with all its views, from one decode each."""
+    data = config.data
+    dataset = MultiViewDataset(manifest, data.frames, data.stride, data.short_side, data.crop, clips, crops)
+    videos = max(1, config.eval.batch_size // (clips * crops))
+    return eval_loader(dataset, world.rank, world.size, videos, data.workers)
+
+
+@dataclass(frozen=True)
+class Batching:
+    """The arithmetic of a global batch: micro_batch x accumulation x world = batch."""
+
+    batch: int
+    micro_batch: int
+    accumulation: int
+    world: int
+
+    @classmethod
+    def of(cls, config: RunConfig, world: World) -> Batching:
+        batch = config.optim.batch_size
+        micro = config.optim.micro_batch_size or max(1, batch // world.size)
+        accumulation, rest = divmod(batch, micro * world.size)
+        if rest or not accumulation:
+            raise ConfigError(
+                f"optim.batch_size: {batch} clips cannot be shared by {world.size} ranks in micro-batches of {micro}; "
+                "it must be a multiple of optim.micro_batch_size x ranks"
+            )
+        return cls(batch, micro, accumulation, world.size)
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.batch} = {self.micro_batch} clips x {self.accumulation} accumulation steps x "
+            f"{self.world} rank{'s' if self.world > 1 else ''}"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run is, in optimizer steps."""
+
+    steps_per_epoch: int
+    total: int
+    warmup: int
+
+    @classmethod
+    def of(cls, config: RunConfig, order: TrainingOrder) -> Plan:
+        per_epoch = order.steps_per_epoch
+        total = config.optim.max_steps or max(1, round(config.optim.epochs * per_epoch))
+        return cls(per_epoch, total, round(config.optim.warmup_epochs * per_epoch))
+
+    def due(self, step: int, every_epochs: float) -> bool:
+        """Whether what is done every ``every_epochs`` (0: never) epochs is due after ``step`` steps; the end counts."""
+        if not every_epochs:
+            return False
+        return step == self.total or step % max(1, round(every_epochs * self.steps_per_epoch)) == 0

@@ -1,0 +1,94 @@
+"""One start for every launcher: `deepspeed`, `torchrun`, or plain `python` as a world of one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from lookupvivit.config import ConfigError
+
+RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among all: ``rank`` of ``size``, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def gather(self, thing: Any) -> list[Any]:
+        """The picklable object of every rank, in order of rank."""
+        if self.size == 1:
+            return [thing]
+        everything: list[Any] = [None] * self.size
+        dist.all_gather_object(everything, thing)
+        return everything
+
+
+def start(threads: int | None = None) -> World:
+    """Join the process group that the launcher describes in the environment, or make one of a single process."""
+    present = [name for name in RENDEZVOUS if name in os.environ]
+    if not present:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ.update(zip(RENDEZVOUS, ("0", "1", "0", "127.0.0.1", str(port)), strict=True))
+    elif len(present) < len(RENDEZVOUS):
+        missing = sorted(set(RENDEZVOUS) - set(present))
+        raise ConfigError(
+            f"environment: {', '.join(present)} are set but {', '.join(missing)} are not; start with deepspeed or "
+            "torchrun, or unset them all to run as a single process"
+        )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    use_gpu = torch.cuda.is_available()
+    if not use_gpu:
+        require_compiler()
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its INFO lines would break the progress bar
+    import deepspeed  # imported here: it looks for mpi4py unless the rendezvous variables are set
+    from deepspeed.utils import logger as deepspeed_logger
+
+    deepspeed_logger.setLevel(logging.ERROR)
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if use_gpu:
+        torch.cuda.set_device(local_rank)
+    deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
+    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def require_compiler() -> None:
+    """DeepSpeed builds a small C++ op for CPU communication the first time; say so where it cannot."""
+    # ninja comes with the environment, whose programs are on the PATH only where it was activated
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if shutil.which(os.environ.get("CXX", "c++")) is None and shutil.which("g++") is None:
+        raise ConfigError(
+            "no C++ compiler found (looked for c++ and g++): without a GPU, DeepSpeed compiles a small communication "
+            "op once; install one, for example the package g++ or build-essential"
+        )
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

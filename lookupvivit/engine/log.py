@@ -1,0 +1,101 @@
+"""What a run tells: a JSON line per logged step, TensorBoard, and a progress bar with rate, ETA and data wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.progress import progress
+from lookupvivit.engine.distributed import World
+
+
+class RunLog:
+    """Writes on the main rank, does nothing on the others.
+
+    A resumed run drops what it logged after the step it goes on from, so that every step is told once.
+    """
+
+    def __init__(self, run: Path, step: int, total: int, world: World) -> None:
+        self.active = world.is_main
+        if not self.active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.file = run / "log.jsonl"
+        _keep_until(self.file, step)
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        self.bar = progress(total=total, initial=step, unit="step", smoothing=0.05)
+
+    def advance(self, **shown: str) -> None:
+        if self.active:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update()
+
+    def scalars(self, step: int, kind: str, **values: float) -> None:
+        """One line of log.jsonl and one TensorBoard point per value, named ``kind/name``."""
+        if not self.active:
+            return
+        record = {"step": step, "kind": kind, **values}
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture (H, W, 3) uint8 for TensorBoard's image tab."""
+        if self.active:
+            self.board.add_image(name, image, step, dataformats="HWC")
+
+    def say(self, text: str) -> None:
+        if self.active:
+            self.bar.write(text, file=sys.stdout)
+
+    def close(self) -> None:
+        if self.active:
+            self.bar.close()
+            self.board.close()
+
+
+def _keep_until(file: Path, step: int) -> None:
+    """Drop the lines of steps after ``step``, and a last line that a killed run left half-written."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    beside = file.with_suffix(".tmp")
+    beside.write_text("".join(kept), encoding="utf-8")
+    os.replace(beside, file)
+
+
+class Stopwatch:
+    """Shares of wall time since the last report: how long a loop waited for its data."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.started, self.waited, self.clips = time.perf_counter(), 0.0, 0
+
+    def waiting(self, iterator: Any) -> Any:
+        """Next item of ``iterator``, its wait accounted for."""
+        before = time.perf_counter()
+        item = next(iterator)
+        self.waited += time.perf_counter() - before
+        return item
+
+    def report(self) -> tuple[float, float]:
+        """(clips per second, share of time spent waiting for data) since the last reset."""
+        elapsed = time.perf_counter() - self.started
+        return self.clips / elapsed, self.waited / elapsed

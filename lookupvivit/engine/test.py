@@ -1,0 +1,56 @@
+"""The multi-view test of a trained model."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from lookupvivit.config import RunConfig
+from lookupvivit.engine import distributed
+from lookupvivit.engine.data import read_manifest, view_loader
+from lookupvivit.engine.train import build_model
+from lookupvivit.evaluation.metrics import confusion_matrix
+from lookupvivit.evaluation.multi_view import predict_views
+from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.visualize.pictures import confusion_picture, save_png
+from lookupvivit.weights.files import load_weights, weights_file
+
+
+def test(config: RunConfig) -> None:
+    """Score the validation videos with ``eval.clips`` x ``eval.crops`` views each and save every view's logits."""
+    source = config.checkpoint or config.output_dir
+    weights_file(source)  # a missing checkpoint is told before any data is touched
+    world = distributed.start(config.engine.threads)
+    manifest = read_manifest(config, "val", world)
+    model = build_model(config)
+    report = load_weights(model, source, heads_may_differ=False)
+    if world.is_main:
+        print(f"checkpoint {source}: {report}")
+    model.eval().to(world.device)
+    clips, crops = config.eval.clips, config.eval.crops
+    predictions = predict_views(
+        lambda views: model(views).logits, view_loader(config, manifest, clips, crops, world), len(manifest),
+        manifest.class_names, config.eval.batch_size, world.device, description=f"test {clips}x{crops} views",
+    )  # fmt: skip
+    if predictions is not None:
+        save(predictions, Path(config.output_dir) / "predictions", f"{clips}x{crops}")
+    distributed.stop()
+
+
+def save(predictions: Predictions, folder: Path, name: str) -> None:
+    """Write every view's logits, the scores and the confusion picture, and print the scores."""
+    predictions.save(folder / f"{name}.npz")
+    summary = predictions.summary()
+    beside = folder / f".{name}.json.tmp"
+    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, folder / f"{name}.json")
+    guesses = predictions.video_logits().argmax(axis=1)
+    matrix = confusion_matrix(predictions.labels, guesses, len(predictions.class_names))
+    save_png(folder / f"{name}_confusion.png", confusion_picture(matrix, predictions.class_names))
+    for views, score in summary["views"].items():
+        print(
+            f"{views} views: top-1 {score['top1']:.2f} % ({score['top1_correct']} of {summary['videos']}), "
+            f"top-5 {score['top5']:.2f} % ({score['top5_correct']})"
+        )
+    print(f"saved {folder / name}.npz, .json and _confusion.png")

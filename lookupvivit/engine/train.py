@@ -1,0 +1,193 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_pipelines.loader import TrainingOrder, train_loader
+from data_pipelines.mix import mixup, smooth_one_hot
+from data_pipelines.transforms import normalize
+from lookupvivit.config import ConfigError, RunConfig, to_yaml
+from lookupvivit.engine import checkpoints, distributed
+from lookupvivit.engine.data import Batching, Plan, read_manifest, train_dataset, view_loader
+from lookupvivit.engine.distributed import World
+from lookupvivit.engine.log import RunLog, Stopwatch
+from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
+from lookupvivit.engine.watch import AttentionWatch
+from lookupvivit.evaluation.multi_view import predict_views
+from lookupvivit.models.catalogue import create_model
+from lookupvivit.weights.files import load_weights
+
+
+def train(config: RunConfig) -> None:
+    """Run a configuration from wherever it stands to its end."""
+    world = distributed.start(config.engine.threads)
+    run = Path(config.output_dir)
+    train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
+    order = TrainingOrder(len(train_set), config.optim.batch_size, config.seed)
+    batching, plan = Batching.of(config, world), Plan.of(config, order)
+
+    torch.manual_seed(config.seed)  # the same weights on every rank
+    model = build_model(config)
+    if config.init_from and world.is_main:
+        print(f"init_from {config.init_from}: {load_weights(model, config.init_from)}")
+    engine = initialize(model, config, batching)
+    step = checkpoints.resume(engine, run)
+    if world.is_main:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.engine.precision}, "
+              f"ZeRO {config.engine.zero_stage}, on {world.device.type}")  # fmt: skip
+        print(f"resuming from step {step} of {plan.total}" if step else f"starting from scratch in {run}")
+
+    loader = train_loader(
+        train_dataset(config, train_set), order, step, plan.total, world.rank, world.size,
+        batching.micro_batch, batching.accumulation, config.data.workers,
+    )  # fmt: skip
+    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world))
+    watch = AttentionWatch(config, val_set)
+    description = describe(config, val_set.class_names)
+    micro_batches = iter(loader)
+    while step < plan.total:
+        loop.step(step, micro_batches)
+        step += 1
+        if plan.due(step, config.log.checkpoint_every_epochs):
+            checkpoints.save(engine, run, step, description, config.log.keep_checkpoints, world)
+        if plan.due(step, config.log.attention_every_epochs):
+            watch.show(engine, step, loop.log, run, world)
+        if plan.due(step, config.log.validate_every_epochs):
+            loop.validate(step, val_set)
+    loop.log.close()
+    distributed.stop()
+
+
+class Loop:
+    """One optimizer step after the other, and what is told of them."""
+
+    def __init__(
+        self, config: RunConfig, engine: Any, plan: Plan, batching: Batching, world: World, log: RunLog
+    ) -> None:
+        self.config, self.engine, self.plan, self.batching = config, engine, plan, batching
+        self.world, self.log, self.watch = world, log, Stopwatch()
+        self.losses: list[Tensor] = []
+        self.shown: dict[str, str] = {}  # beside the progress bar
+
+    def step(self, step: int, micro_batches: Iterator[dict[str, Any]]) -> None:
+        """One optimizer step: ``accumulation`` micro-batches forward and backward, then the update."""
+        config, engine = self.config, self.engine
+        # Keyed on the step, so that a resumed run draws what the uninterrupted one would have drawn.
+        torch.manual_seed(hash((config.seed, step, self.world.rank)) % 2**63)
+        rate = learning_rate(step, self.plan.total, self.plan.warmup, config.optim.lr)
+        for group in engine.optimizer.param_groups:
+            group["lr"] = rate
+        engine.train()
+        for micro_step in range(self.batching.accumulation):
+            batch = self.watch.waiting(micro_batches)
+            rng = np.random.default_rng((config.seed, step, self.world.rank, micro_step))
+            video, targets = self.prepare(batch, rng)
+            output = engine(video)
+            per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
+            engine.backward(per_head.sum())
+            engine.step()
+            self.losses.append(per_head.detach())
+            self.watch.clips += len(video) * self.world.size
+        if (step + 1) % config.log.every == 0 or step + 1 == self.plan.total:
+            self.report(step + 1, rate)
+        self.log.advance(**self.shown)
+
+    def prepare(self, batch: dict[str, Any], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A uint8 micro-batch to the device: video (B, 3, T, H, W) in [-1, 1] and soft targets (B, K)."""
+        device, augment = self.world.device, self.config.augment
+        video = normalize(batch["video"].to(device, non_blocking=True), next(self.engine.parameters()).dtype)
+        labels = batch["label"].to(device, non_blocking=True)
+        targets = smooth_one_hot(labels, self.config.data.num_classes, augment.label_smoothing)
+        return mixup(video, targets, augment.mixup, rng) if augment.mixup else (video, targets)
+
+    def report(self, step: int, rate: float) -> None:
+        """Log the mean over the steps since the last report; stop where the loss is no longer a number."""
+        per_head = torch.stack(self.losses).mean(dim=0).tolist()
+        self.losses.clear()
+        loss = sum(per_head)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"step {step}, rank {self.world.rank}: the loss is {loss}; the last checkpoint is from before. "
+                "Try a lower optim.lr or engine.precision=fp32"
+            )
+        clips, waiting = self.watch.report()
+        self.watch.reset()
+        names = (name.replace("logits", "loss") for name in self.engine.module.supervised)
+        values = {"loss": loss, **dict(zip(names, per_head, strict=True)), "lr": rate}
+        values |= {"clips_per_second": clips, "data_wait": waiting}
+        if (norm := self.engine.get_global_grad_norm()) is not None:  # of the whole step, before clipping
+            values["grad_norm"] = float(norm)
+        self.log.scalars(step, "train", **values)
+        self.shown |= {"loss": f"{loss:.3f}", "clips/s": f"{clips:.1f}", "data wait": f"{waiting:.0%}"}
+
+    def validate(self, step: int, manifest: Any) -> None:
+        """Top-1 and top-5 with one central view per video."""
+        engine, world = self.engine, self.world
+        engine.eval()
+        predictions = predict_views(
+            lambda views: engine(views).logits,
+            view_loader(self.config, manifest, 1, 1, world),
+            len(manifest), manifest.class_names, self.config.eval.batch_size,
+            world.device, next(engine.parameters()).dtype, description="validation", within=True,
+        )  # fmt: skip
+        if predictions is not None:
+            accuracy = predictions.summary()["views"]["1x1"]
+            self.log.scalars(step, "val", top1=accuracy["top1"], top5=accuracy["top5"])
+            self.shown["val"] = f"{accuracy['top1']:.1f}%"
+            self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view)")
+        self.watch.reset()
+
+
+def build_model(config: RunConfig) -> torch.nn.Module:
+    """The configured model; its input size follows the data's clips."""
+    data = config.data
+    overrides = {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides}
+    try:
+        return create_model(config.model.name, data.num_classes, **overrides)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model: {error}") from None
+
+
+def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """model.json: how to rebuild the model, and what it must be fed."""
+    data = config.data
+    return {
+        "name": config.model.name,
+        "num_classes": data.num_classes,
+        "overrides": {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides},
+        "class_names": list(class_names),
+        "preprocessing": {
+            "frames": data.frames, "stride": data.stride, "short_side": data.short_side, "crop": data.crop,
+            "range": [-1, 1],
+        },
+    }  # fmt: skip
+
+
+def initialize(model: torch.nn.Module, config: RunConfig, batching: Batching) -> Any:
+    """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping."""
+    import deepspeed
+
+    precision = config.engine.precision
+    settings = {
+        "train_batch_size": batching.batch,
+        "train_micro_batch_size_per_gpu": batching.micro_batch,
+        "gradient_accumulation_steps": batching.accumulation,
+        "gradient_clipping": config.optim.clip_grad,
+        "zero_optimization": {"stage": config.engine.zero_stage},
+        "zero_allow_untested_optimizer": True,  # SGD with momentum shards like any other element-wise update
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+        "steps_per_print": 10**9,  # the log is ours
+    }
+    engine, *_ = deepspeed.initialize(model=model, optimizer=build_optimizer(model, config.optim), config=settings)
+    return engine

@@ -1,0 +1,68 @@
+"""Temporal attention maps of the same few validation clips, again and again while the model learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_pipelines.datasets import MultiViewDataset
+from data_pipelines.manifest import VideoManifest
+from data_pipelines.transforms import normalize
+from lookupvivit.config import RunConfig
+from lookupvivit.engine.distributed import World
+from lookupvivit.engine.log import RunLog
+from lookupvivit.visualize.attention import mean_attention, normalize_maps, upsample_maps
+from lookupvivit.visualize.pictures import attention_sheet, save_png
+
+
+class AttentionWatch:
+    """Draws where the compressed tokens of the first block look, averaged over them and the heads, as Fig. 7."""
+
+    BLOCK = 0  # for video, the first block best keeps local information (appendix A.6)
+
+    def __init__(self, config: RunConfig, manifest: VideoManifest) -> None:
+        data = config.data
+        self.clips = MultiViewDataset(manifest, data.frames, data.stride, data.short_side, data.crop, 1, 1)
+        self.class_names = manifest.class_names
+        wanted = min(config.log.attention_clips, len(manifest))
+        # Spread over the classes: the first clip of each of evenly spaced classes, repeated if there are too few.
+        order = np.lexsort((np.arange(len(manifest)), _occurrence(manifest.labels)))
+        pool = order[: max(wanted, len(np.unique(manifest.labels)))]
+        self.indices = [int(pool[i]) for i in np.linspace(0, len(pool) - 1, wanted).round().astype(int)]
+
+    @torch.no_grad()
+    def show(self, engine: Any, step: int, log: RunLog, run: Path, world: World) -> None:
+        """One sheet per clip to TensorBoard and to ``run/attention/``; collective, every rank calls it."""
+        engine.eval()
+        dtype = next(engine.parameters()).dtype
+        for index in self.indices:  # one at a time: A of a full-size video block alone takes 50 MB in bf16
+            sample = self.clips[index]
+            frames = sample["video"][0]  # (3, T, H, W) uint8
+            output = engine(normalize(frames[None].to(world.device), dtype), return_intermediates=True)
+            if not world.is_main:
+                continue
+            maps = mean_attention(output.intermediates[self.BLOCK]["attention"]).float().cpu()
+            maps, low, high = normalize_maps(upsample_maps(maps, *frames.shape[1:]))
+            truth, guess = (self._name(int(c)) for c in (sample["label"], output.logits[0].argmax()))
+            sheet = attention_sheet(
+                frames.movedim(0, -1).numpy(), maps[0].numpy(), float(low[0]), float(high[0]),
+                title=f"{truth}  |  predicted at step {step}: {guess}",
+            )  # fmt: skip
+            log.picture(step, f"attention/{Path(sample['video_name']).stem}", sheet)
+            save_png(run / "attention" / f"{Path(sample['video_name']).stem}_step_{step:08d}.png", sheet)
+
+    def _name(self, label: int) -> str:
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+
+def _occurrence(labels: np.ndarray) -> np.ndarray:
+    """How often each entry's label has come before it: 0 for the first clip of a class, 1 for the second, ..."""
+    seen: dict[int, int] = {}
+    counts = np.empty(len(labels), dtype=np.int64)
+    for i, label in enumerate(labels.tolist()):
+        counts[i] = seen.get(label, 0)
+        seen[label] = counts[i] + 1
+    return counts

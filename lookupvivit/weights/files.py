@@ -1,0 +1,110 @@
+"""`model.safetensors` + `model.json`: a trained model that loads with neither DeepSpeed nor the configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lookupvivit.models.catalogue import create_model
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+class WeightsError(ValueError):
+    """A weights file that is missing, damaged or does not fit; one line that names file and tensor."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of an import."""
+
+    loaded: list[str] = field(default_factory=list)
+    initialised: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        fresh = f", initialised afresh: {', '.join(self.initialised)}" if self.initialised else ""
+        return f"{len(self.loaded)} tensors loaded{fresh}"
+
+
+def save_model(folder: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write weights and description into ``folder``, beside and renamed, weights last.
+
+    Args:
+        state: the model's full state dict, on any device.
+        description: ``name``, ``num_classes`` and ``overrides`` for `create_model`, and anything a user of the
+            weights must know (class names, preprocessing).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{DESCRIPTION}.tmp"
+    beside.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, folder / DESCRIPTION)
+    beside = folder / f".{WEIGHTS}.tmp"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
+    os.replace(beside, folder / WEIGHTS)
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """Rebuild a trained model, in eval mode on the CPU.
+
+    Args:
+        path: a run directory, a checkpoint directory or its ``model.safetensors``.
+    """
+    description = read_description(path)
+    model = create_model(description["name"], description["num_classes"], **description["overrides"])
+    load_weights(model, path, heads_may_differ=False)
+    return model.eval()
+
+
+def read_description(path: str | Path) -> dict[str, Any]:
+    """The contents of ``model.json`` beside the weights."""
+    file = weights_file(path).with_name(DESCRIPTION)
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{file}: not found; it tells how to rebuild the model beside {WEIGHTS}") from None
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{file}: not valid JSON ({error})") from None
+
+
+def load_weights(model: nn.Module, path: str | Path, heads_may_differ: bool = True) -> LoadReport:
+    """Copy weights into ``model``, name by name and shape by shape.
+
+    With ``heads_may_differ`` a classifier of another number of classes stays freshly initialised and is reported
+    (a Kinetics-400 run starting a Something-Something one); any other difference is a WeightsError.
+    """
+    file = weights_file(path)
+    try:
+        state = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
+    report, own = LoadReport(), model.state_dict()
+    for kind, names in (("has no", own.keys() - state.keys()), ("has an unexpected", state.keys() - own.keys())):
+        if names:
+            raise WeightsError(f"{file}: {kind} tensor {min(names)} ({len(names)} such); is it another model's file?")
+    for name, tensor in own.items():
+        if state[name].shape == tensor.shape:
+            tensor.copy_(state[name])
+            report.loaded.append(name)
+        elif heads_may_differ and name.rpartition(".")[0].endswith("head"):
+            report.initialised.append(name)
+        else:
+            raise WeightsError(
+                f"{file}: tensor {name} is {tuple(state[name].shape)}, the model wants {tuple(tensor.shape)}"
+            )
+    return report
+
+
+def weights_file(path: str | Path) -> Path:
+    """The ``model.safetensors`` that a run directory, a checkpoint directory or a file's own path means."""
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"{file}: not found; expected a run directory or a {WEIGHTS} file")
+    return file

@@ -1,0 +1,74 @@
+"""Schedule, groups, loss, batch arithmetic and the log, each against something written by hand."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import lookupvivit
+from data_pipelines.loader import TrainingOrder
+from lookupvivit.config import ConfigError, OptimConfig, load_config
+from lookupvivit.engine.data import Batching, Plan
+from lookupvivit.engine.distributed import World
+from lookupvivit.engine.log import _keep_until
+from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
+
+CPU = torch.device("cpu")
+
+
+def test_schedule_by_enumerated_values():
+    got = [learning_rate(step, total_steps=8, warmup_steps=4, base=1.0) for step in range(8)]
+    assert got == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert learning_rate(100_680, 100_680, 8_390, 0.1) == pytest.approx(0)
+    assert learning_rate(8_390, 100_680, 8_390, 0.1) == pytest.approx(0.1)  # ViViT's K400 run, at the warmup's end
+    assert learning_rate(0, 10, 0, 0.3) == 0.3
+    assert learning_rate(2, 3, 8_390, 0.1) == pytest.approx(0.1 * 2 / 8_390)  # cut short inside the warmup
+
+
+def test_only_kernels_decay():
+    model = lookupvivit.create_model("lookupvit_pico8x2_4x4x4", 10)
+    optimizer = build_optimizer(model, OptimConfig(name="adamw", weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    spared = {names[id(p)] for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert decayed | spared == set(names.values())
+    assert "positions" in spared
+    assert all(name.endswith("weight") and "norm" not in name for name in decayed)
+    assert all(name == "positions" or name.endswith("bias") or "norm" in name for name in spared)
+
+
+def test_soft_cross_entropy_is_torchs():
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    wanted = F.cross_entropy(logits, labels, label_smoothing=0.3)
+    targets = F.one_hot(labels, 4) * 0.7 + 0.3 / 4
+    torch.testing.assert_close(soft_cross_entropy(logits, targets), wanted)
+    assert soft_cross_entropy(logits.bfloat16(), targets).dtype == torch.float32
+
+
+def config(*overrides):
+    return load_config("configs/camera_motion.yaml", overrides)
+
+
+def test_batch_arithmetic_is_printed_and_never_rescaled():
+    batching = Batching.of(config("optim.batch_size=48", "optim.micro_batch_size=4"), World(0, 3, CPU))
+    assert (batching.accumulation, str(batching)) == (4, "batch 48 = 4 clips x 4 accumulation steps x 3 ranks")
+    for wrong in ("optim.micro_batch_size=5", "optim.batch_size=7"):
+        with pytest.raises(ConfigError, match=r"optim\.batch_size"):
+            Batching.of(config(wrong), World(0, 2, CPU))
+
+
+def test_plan_counts_epochs_in_steps():
+    order = TrainingOrder(100, 16, 0)
+    plan = Plan.of(config("optim.epochs=2", "optim.warmup_epochs=0.5"), order)
+    assert (plan.steps_per_epoch, plan.total, plan.warmup) == (6, 12, 3)
+    assert [step for step in range(1, 13) if plan.due(step, 0.5)] == [3, 6, 9, 12]
+    assert [step for step in range(1, 13) if plan.due(step, 0.8)] == [5, 10, 12]
+    assert not any(plan.due(step, 0) for step in range(1, 13))
+
+
+def test_log_of_a_resumed_run_forgets_later_steps_and_a_torn_line(tmp_path):
+    file = tmp_path / "log.jsonl"
+    file.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3, 4)) + '{"step": 5, "lo')
+    _keep_until(file, 3)
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]

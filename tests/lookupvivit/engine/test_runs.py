@@ -1,0 +1,131 @@
+"""Whole runs through the tools, as a user starts them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.weights.files import load_model
+
+
+def lines(run, kind="train"):
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def assert_same_weights(one, other, **tolerance):
+    one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    often = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
+    output = shell(command("train_net.py", straight, *often))
+    assert "starting from scratch" in output
+
+    process = subprocess.Popen(
+        command("train_net.py", killed, *often), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not (killed / "checkpoints" / "step_00000003").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = (killed / "checkpoints").iterdir()
+    assert before
+
+    output = shell(command("train_net.py", killed, *often))
+    assert re.search(r"resuming from step [369] of 10", output)
+    assert_same_weights(straight, killed)
+    drop = ("clips_per_second", "data_wait")
+    one, other = ([{k: v for k, v in r.items() if k not in drop} for r in lines(run)] for run in (straight, killed))
+    assert one == other  # every step told once, with the same figures
+    assert [record["step"] for record in one] == list(range(1, 11))
+
+    # what a run leaves behind
+    assert len(list((straight / "checkpoints").glob("step_*"))) == 2  # log.keep_checkpoints
+    assert len(list((straight / "attention").glob("*.png"))) == 4  # 2 clips, after epoch 1 and at the end
+    assert list((straight / "tensorboard").glob("events*"))
+    model = load_model(straight)
+    assert model(torch.zeros(1, 3, 4, 64, 64)).logits.shape == (1, 10)
+    assert lines(straight, "val")[-1]["step"] == 10
+
+
+def test_test_net_scores_every_video_once(tmp_path, command, shell):
+    run = tmp_path / "run"
+    shell(command("train_net.py", run, "optim.max_steps=1"))
+    output = shell(command("test_net.py", run))
+    predictions = Predictions.load(run / "predictions" / "2x3.npz")
+    assert predictions.view_logits.shape == (13, 6, 10)
+    assert predictions.summary() == json.loads((run / "predictions" / "2x3.json").read_text())
+    assert "(13" not in output and "of 13" in output
+
+    # a straightforward loop over the same files gives the same logits
+    from data_pipelines.decode import read_frames
+
+    model = load_model(run)
+    with torch.no_grad():
+        for i in (0, 12):
+            frames = torch.from_numpy(read_frames(predictions.video_names[i], [4, 5, 6, 7])).float() / 127.5 - 1
+            right = frames[:, :, 16:80].permute(3, 0, 1, 2)[None]  # last clip (view 5), right crop of 64 x 80
+            np.testing.assert_allclose(model(right).logits[0], predictions.view_logits[i, 5], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tool", "overrides", "words"),
+    [
+        ("train_net.py", ("optim.lrr=1",), "command line: optim.lrr: no such key, did you mean optim.lr?"),
+        ("train_net.py", ("model.overrides.dept=3",), "did you mean 'depth'"),
+        ("train_net.py", ("optim.micro_batch_size=3",), "optim.batch_size: 8 clips cannot be shared"),
+        ("train_net.py", ("init_from=nowhere",), "nowhere: not found; expected a run directory"),
+        ("train_net.py", ("data.dataset=kinetics", "data.root=nowhere"), "README section 'Preparing Kinetics-400'"),
+        ("test_net.py", (), "model.safetensors: not found"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words):
+    output = shell(command(tool, tmp_path / "run", *overrides), expect=2)
+    told = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and words in told[0]
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_equal_one(tmp_path, command, shell, stage):
+    """The same global batch on one rank, in two accumulation steps, and on two ranks under both launchers."""
+    sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=4", f"engine.zero_stage={stage}")
+    runs = {
+        "one": ("python", ()),
+        "accumulated": ("python", ("optim.micro_batch_size=4",)),
+        "torchrun": ("torchrun 2", ()),
+        "deepspeed": ("deepspeed 2", ()),
+    }
+    for name, (launcher, extra) in runs.items():
+        shell(command("train_net.py", tmp_path / name, *sgd, *extra, launcher=launcher))
+        assert_same_weights(tmp_path / "one", tmp_path / name, rtol=1e-5, atol=1e-6)
+    shell(command("test_net.py", tmp_path / "one"))
+    shell(command("test_net.py", tmp_path / "torchrun", launcher="torchrun 2"))
+    one, two = (Predictions.load(tmp_path / name / "predictions" / "2x3.npz") for name in ("one", "torchrun"))
+    assert one.video_names.tolist() == two.video_names.tolist()
+    np.testing.assert_allclose(one.view_logits, two.view_logits, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_bf16_trains_and_keeps_float32_weights(tmp_path, command, shell):
+    shell(command("train_net.py", tmp_path / "run", "engine.precision=bf16", "optim.max_steps=3"))
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+    kernel = weights["blocks.0.mlp.0.weight"]
+    assert not torch.equal(kernel, kernel.bfloat16().float())  # the master weights, not their shadow

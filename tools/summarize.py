@@ -1,0 +1,40 @@
+"""Sum up a finished run: accuracy per view count, cost, and where its pictures are.
+
+    python tools/summarize.py runs/camera_motion
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lookupvivit.profiling.flops import count
+from lookupvivit.weights.files import WeightsError, load_model, read_description
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run directory, such as runs/camera_motion")
+    run = parser.parse_args().run
+    try:
+        model, description = load_model(run), read_description(run)
+    except WeightsError as error:
+        sys.exit(f"error: {error}")
+    size = description["overrides"]["input_size"]
+    cost = count(model, (1, 3, *size))
+    print(f"\n{description['name']} on {size[0]} frames of {size[1]} x {size[2]}, {description['num_classes']} classes")
+    print(f"  {cost.macs / 1e9:.3f} GFLOPs per view (multiply-adds), {cost.parameters / 1e6:.2f} M parameters")
+    for file in sorted((run / "predictions").glob("*.json")):
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        print(f"  {summary['videos']} validation videos, {file.stem} views:")
+        for views, score in summary["views"].items():
+            print(f"    {views:>5} views   top-1 {score['top1']:6.2f} %   top-5 {score['top5']:6.2f} %")
+        print(f"    confusions  {file.with_name(file.stem + '_confusion.png')}")
+    pictures = sorted((run / "attention").glob("*.png"))
+    if pictures:
+        print(f"  attention maps over time: {len(pictures)} pictures, the newest {pictures[-1]}")
+    print(f"  TensorBoard: {run / 'tensorboard'}; open it with\n    tensorboard --logdir {run / 'tensorboard'}")
+
+
+if __name__ == "__main__":
+    main()

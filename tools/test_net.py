@@ -1,0 +1,19 @@
+"""Test a model with many views per video.
+
+    python tools/test_net.py --cfg configs/camera_motion.yaml
+    deepspeed tools/test_net.py --cfg configs/k400_9x9x8.yaml checkpoint=runs/k400_9x9x8 eval.clips=4 eval.crops=3
+
+Without checkpoint=..., the newest model of the configuration's own run directory is tested.
+"""
+
+from lookupvivit.engine.command_line import run
+
+
+def main() -> None:
+    from lookupvivit.engine.test import test
+
+    run(test, __doc__.splitlines()[0])
+
+
+if __name__ == "__main__":
+    main()

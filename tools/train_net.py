@@ -1,0 +1,20 @@
+"""Train a model.
+
+    deepspeed tools/train_net.py --cfg configs/k400_9x9x8.yaml
+    torchrun --nproc_per_node 8 tools/train_net.py --cfg configs/k400_9x9x8.yaml optim.micro_batch_size=4
+    python tools/train_net.py --cfg configs/camera_motion.yaml optim.max_steps=100
+
+Run it again and it goes on from its last checkpoint.
+"""
+
+from lookupvivit.engine.command_line import run
+
+
+def main() -> None:
+    from lookupvivit.engine.train import train
+
+    run(train, __doc__.splitlines()[0])
+
+
+if __name__ == "__main__":
+    main()
