@@ -1,0 +1,43 @@
+# make demo      from a fresh clone to a trained, tested model and its pictures
+# make test      the tests that take minutes; make test-all adds the slow ones
+# make lint      ruff
+
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= configs/camera_motion.yaml
+RUN    ?= runs/camera_motion
+
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test test-all lint compiler clean-demo
+
+demo: $(VENV)/.installed compiler
+	deepspeed tools/train_net.py --cfg $(CONFIG)
+	deepspeed tools/test_net.py --cfg $(CONFIG)
+	python tools/summarize.py $(RUN)
+
+test: $(VENV)/.installed compiler
+	python -m pytest -m "not slow"
+
+test-all: $(VENV)/.installed compiler lint
+	python -m pytest
+
+lint: $(VENV)/.installed
+	ruff check .
+
+$(VENV)/.installed: setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: Python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); try make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing the packages into $(VENV), about 6 GB with torch's CUDA build; this takes a few minutes"
+	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[test]'
+	@touch $@
+
+compiler:
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || \
+	  { echo "error: no C++ compiler (c++ or g++): DeepSpeed compiles a small op with it; install g++ or build-essential" >&2; exit 1; }
+
+clean-demo:
+	rm -rf $(RUN) data/camera_motion
