@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,16 +50,19 @@ class VideoManifest:
         return absent
 
 
-def require_files(manifest: VideoManifest) -> int:
-    """How many of the manifest's files are missing, to be reported by the caller.
+def on_disk(manifest: VideoManifest) -> VideoManifest:
+    """The videos whose files exist; the caller reports how many do not.
 
     Raises:
         MissingDataError: none of them exists.
     """
-    absent = manifest.missing()
+    absent = set(manifest.missing())
     if len(absent) == len(manifest):
         raise MissingDataError(
             f"{manifest.source}: none of its {len(manifest)} videos exists; the first was looked for at "
             f"{manifest.paths[0]}; is the data root the folder that the listed paths start from?"
         )
-    return len(absent)
+    if not absent:
+        return manifest
+    kept = [index for index in range(len(manifest)) if index not in absent]
+    return replace(manifest, paths=tuple(manifest.paths[i] for i in kept), labels=manifest.labels[kept])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from data_pipelines.errors import DataError
 from lookupvivit.config import ConfigError, RunConfig, load_config
+from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.weights.files import WeightsError
 
 
@@ -24,7 +25,7 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
     arguments = parser.parse_intermixed_args()
     try:
         program(load_config(arguments.cfg, arguments.overrides))
-    except (ConfigError, DataError, WeightsError, FloatingPointError) as error:
+    except (ConfigError, DataError, WeightsError, PredictionsError, FloatingPointError) as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
         sys.stdout.flush()

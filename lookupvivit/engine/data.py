@@ -9,35 +9,38 @@ from torch.utils.data import DataLoader
 
 from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.loader import TrainingOrder, eval_loader
-from data_pipelines.manifest import VideoManifest, require_files
+from data_pipelines.manifest import VideoManifest, on_disk
 from data_pipelines.transforms import TrainTransform
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine.distributed import World
 
 
 def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
-    """The labelled videos of ``split`` ("train" or "val"), checked against the number of classes and the disk."""
+    """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk."""
     data = config.data
     if data.dataset == "kinetics":
         from data_pipelines.kinetics import read_kinetics
 
         list_file = Path(data.train_list if split == "train" else data.val_list)
-        manifest = read_kinetics(Path(data.root) / list_file, Path(data.root), data.separator)
+        names = tuple(map(str, range(data.num_classes)))
+        manifest = read_kinetics(Path(data.root) / list_file, Path(data.root), data.separator, names)
     else:
         from data_pipelines.something_something import read_something_something
 
         if data.dataset == "camera_motion":
             _prepare_camera_motion(config, world)
         manifest = read_something_something(Path(data.root), "train" if split == "train" else "validation")
-    if manifest.labels.max() >= data.num_classes:
+    if len(manifest.class_names) != data.num_classes:
         raise ConfigError(
-            f"data.num_classes: {data.num_classes}, but {manifest.source} has label {manifest.labels.max()}; "
-            f"{manifest.labels.max() + 1} or more would fit"
+            f"data.num_classes: found {data.num_classes}, must be {len(manifest.class_names)}, the number of classes "
+            f"that belong to {manifest.source}"
         )
-    absent = require_files(manifest)
+    present = on_disk(manifest)
     if world.is_main:
-        print(f"{split}: {len(manifest)} videos from {manifest.source}" + (f", {absent} MISSING" if absent else ""))
-    return manifest
+        absent = len(manifest) - len(present)
+        note = f", {absent} of the {len(manifest)} listed files are MISSING and left out" if absent else ""
+        print(f"{split}: {len(present)} videos from {manifest.source}{note}")
+    return present
 
 
 def _prepare_camera_motion(config: RunConfig, world: World) -> None:

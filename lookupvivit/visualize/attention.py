@@ -35,16 +35,17 @@ def upsample_maps(maps: Tensor, frames: int, height: int, width: int) -> Tensor:
     return fine[:, tubelet]
 
 
-def normalize_maps(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale each clip's maps (B, T, H, W) to [0, 1] by its own smallest and largest value.
+def normalize_maps(maps: Tensor, ceiling: float = 0.99) -> tuple[Tensor, Tensor, Tensor]:
+    """Scale each clip's maps (B, T, H, W) to [0, 1], from its smallest value to its ``ceiling`` quantile.
 
-    One scale per clip and not per frame, so that brightness can be compared over time.
+    One scale per clip and not per frame, so that brightness can be compared over time. A quantile rather than the
+    largest value, which one token in a thousand may hold while all others would be black; values above it show as 1.
 
     Returns:
-        The scaled maps, and lo and hi (B,): the values shown as 0 and 1. Constant maps become 0.
+        The scaled maps, and lo and hi (B,): the values shown as 0 and 1. A map that is the same everywhere is 0.
     """
-    lo, hi = maps.amin(dim=(1, 2, 3)), maps.amax(dim=(1, 2, 3))
+    flat = maps.flatten(1).sort(dim=1).values  # torch.quantile refuses more than 2^24 values
+    lo, hi = flat[:, 0], flat[:, round(ceiling * (flat.shape[1] - 1))]
     spread = (hi - lo).clamp_min(torch.finfo(maps.dtype).tiny)
-    # The clamp mends what rounding leaves beyond 1.
     scaled = ((maps - lo[:, None, None, None]) / spread[:, None, None, None]).clamp(0, 1)
     return scaled, lo, hi

@@ -179,6 +179,7 @@ def _colour_bar(figure: Figure, x: int, y: int, height: int, lo: float, hi: floa
     # One power of ten for all three numbers: weights of thousands of tokens are small.
     exponent = math.floor(math.log10(hi)) if hi > 0 else 0
     numbers = [f"{value / 10**exponent:.2f}" for value in (hi, (lo + hi) / 2, lo)]
+    numbers[0] = f"\u2265 {numbers[0]}"  # the scale may end below the largest weight
     axes.set_yticks([0, 127.5, 255], numbers, fontsize=8)
     axes.set_title(f"attention\nx 1e{exponent}", fontsize=8, loc="left", pad=6)
 

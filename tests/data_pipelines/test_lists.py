@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.errors import DataError, MissingDataError
 from data_pipelines.kinetics import read_kinetics
-from data_pipelines.manifest import require_files
+from data_pipelines.manifest import on_disk
 from data_pipelines.something_something import read_something_something, write_something_something
 
 PATHS = [
@@ -61,11 +61,13 @@ def test_missing_files_are_counted(tmp_path):
     (tmp_path / "train.csv").write_text("x/a.mp4 0\nx/b.mp4 1\ny/c.mp4 2\n")
     manifest = read_kinetics(tmp_path / "train.csv", tmp_path)
     with pytest.raises(MissingDataError, match=r"none of its 3 videos .*x/a\.mp4"):
-        require_files(manifest)
+        on_disk(manifest)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "b.mp4").touch()
-    assert require_files(manifest) == 2
     assert manifest.missing() == [0, 2]
+    present = on_disk(manifest)
+    assert (present.paths, present.labels.tolist()) == ((manifest.paths[1],), [1])
+    assert present.class_names == manifest.class_names
 
 
 NAMES = ("Holding something", "Pushing something from left to right", "Zooming in on something")

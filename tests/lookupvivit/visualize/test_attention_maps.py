@@ -44,6 +44,14 @@ def test_one_scale_per_clip_over_all_its_frames():
     assert scaled[1].eq(0).all()  # a constant map is not noise blown up
 
 
+def test_one_outlier_does_not_darken_all_others():
+    maps = torch.linspace(0, 1, 400).reshape(1, 1, 20, 20).clone()
+    maps[0, 0, 19, 19] = 50.0
+    scaled, _, hi = normalize_maps(maps)
+    assert 0.98 < hi < 1 and scaled.max() == 1
+    assert scaled[0, 0, 9, 19] > 0.49
+
+
 def test_wrong_ranks_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 3, 4\)"):
         mean_attention(torch.zeros(2, 3, 4))
