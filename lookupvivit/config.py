@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -21,6 +22,9 @@ import yaml
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; one line: where, which key, what was found, what would be right."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # keys, paths and other libraries' words may break lines
 
 
 def _check(right: bool, key: str, found: Any, wanted: str) -> None:
@@ -36,6 +40,11 @@ class ModelConfig:
     overrides: dict[str, Any] = field(default_factory=dict)  # arguments of the model's class, such as depth: 4
 
 
+_KEYS_OF_ONE_DATASET = {
+    "train_list": "kinetics", "val_list": "kinetics", "separator": "kinetics", "camera_motion": "camera_motion",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the videos are and what a clip is."""
@@ -45,7 +54,7 @@ class DataConfig:
     num_classes: int
     train_list: str = "train.csv"  # kinetics: `path label` lists, relative to root
     val_list: str = "val.csv"
-    separator: str | None = None  # between path and label; null finds it
+    separator: str | None = None  # kinetics: between path and label; null finds it
     camera_motion: dict[str, int] = field(default_factory=dict)  # fields of data_pipelines.camera_motion.Recipe
     frames: int = 32  # per clip
     stride: int = 2  # video frames from one to the next
@@ -58,6 +67,11 @@ class DataConfig:
             _check(getattr(self, key) >= 1, f"data.{key}", getattr(self, key), "at least 1")
         _check(self.crop <= self.short_side, "data.crop", self.crop, f"at most data.short_side = {self.short_side}")
         _check(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        for entry in dataclasses.fields(self):  # nothing given is silently ignored
+            owner = _KEYS_OF_ONE_DATASET.get(entry.name, self.dataset)
+            default = {} if entry.default is dataclasses.MISSING else entry.default
+            right = owner == self.dataset or getattr(self, entry.name) == default
+            _check(right, f"data.{entry.name}", getattr(self, entry.name), f"left out unless data.dataset is {owner}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,9 @@ class AugmentConfig:
             colourless = self.color_jitter == self.grayscale == 0
             wanted = "null, or else color_jitter and grayscale 0, which it replaces"
             _check(colourless, "augment.rand_augment", self.rand_augment, wanted)
+            layers, magnitude = self.rand_augment
+            right = layers >= 1 and magnitude >= 0
+            _check(right, "augment.rand_augment", self.rand_augment, "[layers, magnitude], at least 1 and 0")
 
 
 @dataclass(frozen=True)
@@ -214,7 +231,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def to_yaml(config: RunConfig) -> str:
     """The whole configuration, defaults included; `load_config` reads it back."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
@@ -229,18 +246,26 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes text which _Loader would read as a number."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file, must be a YAML configuration, such as configs/camera_motion.yaml")
+        found = "found a directory" if path.is_dir() else "no such file"
+        raise ConfigError(f"{path}: {found}, must be a YAML configuration, such as configs/camera_motion.yaml")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: found bytes that are not UTF-8, must be a text file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read, {error.strerror}") from None
     settings = _parse(text, str(path))
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: found {type(settings).__name__} at the top, must be a mapping of keys to values")
@@ -253,7 +278,7 @@ def _parse(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: not valid YAML, {error.problem}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that cannot be
         raise ConfigError(f"{where}: not valid YAML, {' '.join(str(error).split())}") from None
 
 
@@ -270,7 +295,7 @@ def _build(schema: type, settings: Any, prefix: str) -> Any:
         raise ConfigError(f"{prefix[:-1]}: found {settings!r}, must be a section with {', '.join(_names(schema))}")
     for key in settings:
         if key not in _names(schema):
-            raise ConfigError(f"{prefix}{key}: no such key{_suggest(f'{prefix}{key}')}")
+            raise ConfigError(f"{prefix}{key}: no such key{_suggest(prefix, key, schema)}")
     for entry in dataclasses.fields(schema):
         optional = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
         if not optional and entry.name not in settings:
@@ -303,7 +328,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
-    _check(right, key, value, {str: "text", int: "a whole number", float: "a number"}.get(hint, hint.__name__))
+    wanted = {str: "text, in quotes where it looks like something else", int: "a whole number", float: "a number"}
+    _check(right, key, value, wanted.get(hint, hint.__name__))
+    _check(hint is not float or math.isfinite(value), key, value, "finite")
     return value
 
 
@@ -311,15 +338,16 @@ def _names(schema: type) -> list[str]:
     return [entry.name for entry in dataclasses.fields(schema)]
 
 
-def _suggest(key: str) -> str:
-    """The closest known key, by its whole path or by its last word."""
+def _suggest(prefix: str, key: Any, schema: type) -> str:
+    """The closest known key, by its whole path or by its last word; else all that could stand in its place."""
     known = list(_dotted(RunConfig, ""))
-    by_path = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    last = key.rpartition(".")[2]
-    words = difflib.get_close_matches(last, [name.rpartition(".")[2] for name in known], n=1, cutoff=0.75)
+    by_path = difflib.get_close_matches(f"{prefix}{key}", known, n=1, cutoff=0.75)
+    words = difflib.get_close_matches(str(key), [name.rpartition(".")[2] for name in known], n=1, cutoff=0.75)
     by_word = [name for name in known if words and name.rpartition(".")[2] == words[0]]
     found = by_path or by_word
-    return f", did you mean {found[0]}?" if found else f"; the sections are {', '.join(_names(RunConfig))}"
+    if found:
+        return f", did you mean {found[0]}?"
+    return f"; {f'the keys of {prefix[:-1]}' if prefix else 'the sections'} are {', '.join(_names(schema))}"
 
 
 def _dotted(schema: type, prefix: str) -> Iterator[str]:

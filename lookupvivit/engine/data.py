@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -46,6 +46,10 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
 def _prepare_camera_motion(config: RunConfig, world: World) -> None:
     from data_pipelines.camera_motion import Recipe, prepare
 
+    known = [entry.name for entry in fields(Recipe)]
+    for key in config.data.camera_motion:
+        if key not in known:
+            raise ConfigError(f"data.camera_motion: no such key {key!r}, it takes {', '.join(known)}")
     if world.is_main:
         prepare(Path(config.data.root), Recipe(**config.data.camera_motion))
     world.barrier()

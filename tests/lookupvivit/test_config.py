@@ -27,7 +27,7 @@ def test_every_config_loads_and_says_how_it_is_run(path):
 @settings(max_examples=40, deadline=None)
 @given(
     lr=st.floats(1e-9, 10), betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
-    jitter=st.none() | st.just((0.5, 2.0)), stage=st.integers(0, 3), name=st.text("ab Ω:#'\"-\n", min_size=1),
+    jitter=st.none() | st.just((0.5, 2.0)), stage=st.integers(0, 3), name=st.text("ab Ω:#'\"-\n1e.", min_size=1),
 )  # fmt: skip
 def test_round_trip(tmp_path_factory, lr, betas, jitter, stage, name):
     import dataclasses
@@ -74,6 +74,13 @@ def test_overrides_win_and_reach_into_mappings():
         ("eval.crops=2", ("eval.crops", "1 or 3")),
         ("seed", ("'seed' is no override", "key=value")),
         ("seed=[", ("command line: seed", "not valid YAML")),
+        ("output_dir=2024-13-45", ("command line: output_dir", "month must be in 1..12")),
+        ("optim.lr=.inf", ("optim.lr", "inf", "finite")),
+        ("optim.lr=.nan", ("optim.lr", "nan", "greater than 0")),
+        ("optim.learning_rate=1", ("optim.learning_rate", "the keys of optim are name, lr, momentum")),
+        ("augment.rand_augment=[0, 9]", ("augment.rand_augment", "layers, magnitude")),
+        ("augment.mixup=-1", ("augment.mixup", "0 (off) or more")),
+        ("data.train_list=a.csv", ("data.train_list", "'a.csv'", "left out unless data.dataset is kinetics")),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(override, words):
@@ -92,6 +99,7 @@ def test_a_mistake_is_one_line_that_names_the_key(override, words):
         ("seed: [1\n", ("line", "not valid YAML")),
         ("- 1\n", ("found list at the top",)),
         ("", ("found NoneType at the top",)),
+        ('"a\\nb": 1\n', ("a b: no such key",)),
         ("seed: !!python/object:os.system {}\n", ("not valid YAML",)),
     ],
 )
@@ -104,6 +112,21 @@ def test_a_broken_file_is_one_line_that_names_it(tmp_path, text, words):
     assert message.startswith(str(file)) and "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_text_that_looks_like_a_number_stays_text(tmp_path):
+    (tmp_path / "run.yaml").write_text(to_yaml(load_config(DEMO, ["output_dir='1e3'"])))
+    assert load_config(tmp_path / "run.yaml").output_dir == "1e3"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), (".5e-2", 5e-3), ("+2.E1", 20.0), ("3", 3.0)])
+def test_numbers_are_read_as_people_write_them(text, value):
+    assert load_config(DEMO, [f"optim.lr={text}"]).optim.lr == value
+
+
+def test_a_directory_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="found a directory"):
+        load_config(tmp_path)
 
 
 def test_a_missing_file_is_named():

@@ -43,8 +43,6 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = (killed / "checkpoints").iterdir()
-    assert before
 
     output = shell(command("train_net.py", killed, *often))
     assert re.search(r"resuming from step [369] of 10", output)
@@ -70,7 +68,7 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     predictions = Predictions.load(run / "predictions" / "2x3.npz")
     assert predictions.view_logits.shape == (13, 6, 10)
     assert predictions.summary() == json.loads((run / "predictions" / "2x3.json").read_text())
-    assert "(13" not in output and "of 13" in output
+    assert "of 13)" in output
 
     # a straightforward loop over the same files gives the same logits
     from data_pipelines.decode import read_frames
@@ -90,8 +88,13 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
         ("train_net.py", ("model.overrides.dept=3",), "did you mean 'depth'"),
         ("train_net.py", ("optim.micro_batch_size=3",), "optim.batch_size: 8 clips cannot be shared"),
         ("train_net.py", ("init_from=nowhere",), "nowhere: not found; expected a run directory"),
-        ("train_net.py", ("data.dataset=kinetics", "data.root=nowhere"), "README section 'Preparing Kinetics-400'"),
-        ("test_net.py", (), "model.safetensors: not found"),
+        (
+            "train_net.py",
+            ("data.dataset=kinetics", "data.root=nowhere", "data.camera_motion={}"),
+            "nowhere/train.csv: no such file; looked for a list of videos there, one 'path label' a line",
+        ),
+        ("train_net.py", ("data.camera_motion={train_vidoes: 4}",), "data.camera_motion: no such key 'train_vidoes'"),
+        ("test_net.py", (), "run: not found; expected a run directory or a model.safetensors file"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words):
