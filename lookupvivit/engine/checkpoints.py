@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lookupvivit.config import ConfigError
 from lookupvivit.engine.distributed import World
-from lookupvivit.weights.files import save_model
+from lookupvivit.weights.files import read_description, save_model
 
 STATE = "state.json"  # written last: a checkpoint without it is incomplete
 
@@ -50,16 +51,30 @@ def complete(run: Path) -> list[Path]:
     return sorted(folder for folder in (run / "checkpoints").glob("step_*") if (folder / STATE).is_file())
 
 
-def resume(engine: Any, run: Path) -> int:
-    """Load the newest checkpoint into ``engine``; the number of optimizer steps it has behind it, 0 if none."""
+def resume(engine: Any, run: Path, description: dict[str, Any], world: World) -> int:
+    """Load the newest checkpoint into ``engine``; the number of optimizer steps it has behind it, 0 if none.
+
+    Raises:
+        ConfigError: the run directory holds a run of another model, or of another number of ranks.
+    """
     found = complete(run)
     if not found:
         return 0
     newest = found[-1]
+    state, theirs = json.loads((newest / STATE).read_text(encoding="utf-8")), read_description(newest)
+    for key in ("name", "num_classes", "overrides"):
+        ours = json.loads(json.dumps(description[key]))  # tuples become lists
+        if theirs[key] != ours:
+            raise ConfigError(f"output_dir: {run} has a run with model {key} {theirs[key]}, not {ours}; use another")
+    if state["world_size"] != world.size:
+        raise ConfigError(
+            f"output_dir: {run} has a run of {state['world_size']} ranks and this one has {world.size}; go on with "
+            "as many, or start another run with init_from"
+        )
     loaded, _ = engine.load_checkpoint(str(newest.parent), tag=newest.name)
     if loaded is None:
         raise RuntimeError(f"{newest}: DeepSpeed could not load this checkpoint; delete it to go on from an older one")
-    return int(json.loads((newest / STATE).read_text(encoding="utf-8"))["step"])
+    return int(state["step"])
 
 
 @torch.no_grad()

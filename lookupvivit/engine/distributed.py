@@ -9,10 +9,10 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from lookupvivit.config import ConfigError
 
@@ -35,13 +35,11 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def gather(self, thing: Any) -> list[Any]:
-        """The picklable object of every rank, in order of rank."""
-        if self.size == 1:
-            return [thing]
-        everything: list[Any] = [None] * self.size
-        dist.all_gather_object(everything, thing)
-        return everything
+    def mean(self, values: Tensor) -> Tensor:
+        """Element-wise mean over the ranks, on every rank."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values / self.size
 
 
 def start(threads: int | None = None) -> World:

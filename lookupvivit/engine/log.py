@@ -6,19 +6,24 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from data_pipelines.progress import progress
 from lookupvivit.engine.distributed import World
 
+T = TypeVar("T")
+
 
 class RunLog:
     """Writes on the main rank, does nothing on the others.
 
-    A resumed run drops what it logged after the step it goes on from, so that every step is told once.
+    A resumed run drops what it logged after the step it goes on from, and that step's validation, which it does
+    again, so that everything is told once.
     """
 
     def __init__(self, run: Path, step: int, total: int, world: World) -> None:
@@ -63,7 +68,7 @@ class RunLog:
 
 
 def _keep_until(file: Path, step: int) -> None:
-    """Drop the lines of steps after ``step``, and a last line that a killed run left half-written."""
+    """Drop what comes after the training of ``step``, and a last line that a killed run left half-written."""
     if not file.exists():
         return
     kept = []
@@ -72,7 +77,7 @@ def _keep_until(file: Path, step: int) -> None:
             record: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if record["step"] <= step:
+        if record["step"] < step or (record["step"] == step and record["kind"] == "train"):
             kept.append(line + "\n")
     beside = file.with_suffix(".tmp")
     beside.write_text("".join(kept), encoding="utf-8")
@@ -80,15 +85,20 @@ def _keep_until(file: Path, step: int) -> None:
 
 
 class Stopwatch:
-    """Shares of wall time since the last report: how long a loop waited for its data."""
+    """Time spent in training steps since the last report, and how much of it waiting for data."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.elapsed = self.waited = 0.0
+        self.clips = 0
 
-    def reset(self) -> None:
-        self.started, self.waited, self.clips = time.perf_counter(), 0.0, 0
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Counts the time of its block; what happens between the blocks (validation, checkpoints) does not count."""
+        before = time.perf_counter()
+        yield
+        self.elapsed += time.perf_counter() - before
 
-    def waiting(self, iterator: Any) -> Any:
+    def waiting(self, iterator: Iterator[T]) -> T:
         """Next item of ``iterator``, its wait accounted for."""
         before = time.perf_counter()
         item = next(iterator)
@@ -96,6 +106,7 @@ class Stopwatch:
         return item
 
     def report(self) -> tuple[float, float]:
-        """(clips per second, share of time spent waiting for data) since the last reset."""
-        elapsed = time.perf_counter() - self.started
-        return self.clips / elapsed, self.waited / elapsed
+        """(clips per second, share of time spent waiting for data), and start anew."""
+        rate, share = self.clips / self.elapsed, self.waited / self.elapsed
+        self.elapsed, self.waited, self.clips = 0.0, 0.0, 0
+        return rate, share

@@ -29,6 +29,8 @@ from lookupvivit.weights.files import load_weights
 def train(config: RunConfig) -> None:
     """Run a configuration from wherever it stands to its end."""
     world = distributed.start(config.engine.threads)
+    if config.engine.precision == "fp16" and world.device.type == "cpu":
+        raise ConfigError("engine.precision: found 'fp16', must be fp32 or bf16 on a CPU")
     run = Path(config.output_dir)
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
     order = TrainingOrder(len(train_set), config.optim.batch_size, config.seed)
@@ -36,10 +38,13 @@ def train(config: RunConfig) -> None:
 
     torch.manual_seed(config.seed)  # the same weights on every rank
     model = build_model(config)
-    if config.init_from and world.is_main:
-        print(f"init_from {config.init_from}: {load_weights(model, config.init_from)}")
+    if config.init_from:
+        report = load_weights(model, config.init_from)
+        if world.is_main:
+            print(f"init_from {config.init_from}: {report}")
     engine = initialize(model, config, batching)
-    step = checkpoints.resume(engine, run)
+    description = describe(config, val_set.class_names)
+    step = checkpoints.resume(engine, run, description, world)
     if world.is_main:
         run.mkdir(parents=True, exist_ok=True)
         (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
@@ -53,17 +58,22 @@ def train(config: RunConfig) -> None:
     )  # fmt: skip
     loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world))
     watch = AttentionWatch(config, val_set)
-    description = describe(config, val_set.class_names)
+
+    def look(step: int) -> None:
+        if plan.due(step, config.log.attention_every_epochs):
+            watch.show(engine, step, loop.log, run, world)
+        if plan.due(step, config.log.validate_every_epochs):
+            loop.validate(step, val_set)
+
+    if step:
+        look(step)  # the run may have been killed between its checkpoint and this
     micro_batches = iter(loader)
     while step < plan.total:
         loop.step(step, micro_batches)
         step += 1
         if plan.due(step, config.log.checkpoint_every_epochs):
             checkpoints.save(engine, run, step, description, config.log.keep_checkpoints, world)
-        if plan.due(step, config.log.attention_every_epochs):
-            watch.show(engine, step, loop.log, run, world)
-        if plan.due(step, config.log.validate_every_epochs):
-            loop.validate(step, val_set)
+        look(step)
     loop.log.close()
     distributed.stop()
 
@@ -83,22 +93,25 @@ class Loop:
         """One optimizer step: ``accumulation`` micro-batches forward and backward, then the update."""
         config, engine = self.config, self.engine
         # Keyed on the step, so that a resumed run draws what the uninterrupted one would have drawn.
-        torch.manual_seed(hash((config.seed, step, self.world.rank)) % 2**63)
+        rng = np.random.default_rng((config.seed, step, self.world.rank))
+        torch.manual_seed(int(rng.integers(2**63)))  # drop path
         rate = learning_rate(step, self.plan.total, self.plan.warmup, config.optim.lr)
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         engine.train()
-        for micro_step in range(self.batching.accumulation):
-            batch = self.watch.waiting(micro_batches)
-            rng = np.random.default_rng((config.seed, step, self.world.rank, micro_step))
-            video, targets = self.prepare(batch, rng)
-            output = engine(video)
-            per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
-            engine.backward(per_head.sum())
-            engine.step()
-            self.losses.append(per_head.detach())
-            self.watch.clips += len(video) * self.world.size
-        if (step + 1) % config.log.every == 0 or step + 1 == self.plan.total:
+        with self.watch.step():
+            for _ in range(self.batching.accumulation):
+                video, targets = self.prepare(self.watch.waiting(micro_batches), rng)
+                output = engine(video)
+                per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
+                engine.backward(per_head.sum())
+                engine.step()  # updates at the last micro-batch only
+                self.losses.append(per_head.detach())
+                self.watch.clips += len(video) * self.world.size
+            reporting = (step + 1) % config.log.every == 0 or step + 1 == self.plan.total
+            if reporting and self.world.device.type == "cuda":
+                torch.cuda.synchronize()  # else the clock would stop before the work is done
+        if reporting:
             self.report(step + 1, rate)
         self.log.advance(**self.shown)
 
@@ -111,17 +124,16 @@ class Loop:
         return mixup(video, targets, augment.mixup, rng) if augment.mixup else (video, targets)
 
     def report(self, step: int, rate: float) -> None:
-        """Log the mean over the steps since the last report; stop where the loss is no longer a number."""
-        per_head = torch.stack(self.losses).mean(dim=0).tolist()
+        """Log means over all ranks and the steps since the last report; stop where the loss is no longer a number."""
+        per_head = self.world.mean(torch.stack(self.losses).mean(dim=0)).tolist()
         self.losses.clear()
         loss = sum(per_head)
-        if not math.isfinite(loss):
+        if not math.isfinite(loss):  # of all ranks, so all of them stop
             raise FloatingPointError(
-                f"step {step}, rank {self.world.rank}: the loss is {loss}; the last checkpoint is from before. "
-                "Try a lower optim.lr or engine.precision=fp32"
+                f"step {step}: the loss is {loss}; the last checkpoint is from before. Try a lower optim.lr or "
+                "engine.precision=fp32"
             )
         clips, waiting = self.watch.report()
-        self.watch.reset()
         names = (name.replace("logits", "loss") for name in self.engine.module.supervised)
         values = {"loss": loss, **dict(zip(names, per_head, strict=True)), "lr": rate}
         values |= {"clips_per_second": clips, "data_wait": waiting}
@@ -145,7 +157,6 @@ class Loop:
             self.log.scalars(step, "val", top1=accuracy["top1"], top5=accuracy["top5"])
             self.shown["val"] = f"{accuracy['top1']:.1f}%"
             self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view)")
-        self.watch.reset()
 
 
 def build_model(config: RunConfig) -> torch.nn.Module:

@@ -69,6 +69,8 @@ def test_plan_counts_epochs_in_steps():
 
 def test_log_of_a_resumed_run_forgets_later_steps_and_a_torn_line(tmp_path):
     file = tmp_path / "log.jsonl"
-    file.write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3, 4)) + '{"step": 5, "lo')
+    records = [(1, "train"), (2, "train"), (2, "val"), (3, "train"), (3, "val"), (4, "train")]
+    file.write_text("".join(json.dumps({"step": s, "kind": k}) + "\n" for s, k in records) + '{"step": 5, "lo')
     _keep_until(file, 3)
-    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
+    kept = [tuple(json.loads(line).values()) for line in file.read_text().splitlines()]
+    assert kept == records[:4]  # step 3 is validated again

@@ -51,6 +51,12 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
     one, other = ([{k: v for k, v in r.items() if k not in drop} for r in lines(run)] for run in (straight, killed))
     assert one == other  # every step told once, with the same figures
     assert [record["step"] for record in one] == list(range(1, 11))
+    assert lines(straight, "val") == lines(killed, "val")
+    assert [record["step"] for record in lines(straight, "val")] == [5, 10]
+
+    # another model does not go on from this one's checkpoints
+    refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
+    assert "'depth': 2" in refused and "Traceback" not in refused
 
     # what a run leaves behind
     assert len(list((straight / "checkpoints").glob("step_*"))) == 2  # log.keep_checkpoints
@@ -58,7 +64,6 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
     assert list((straight / "tensorboard").glob("events*"))
     model = load_model(straight)
     assert model(torch.zeros(1, 3, 4, 64, 64)).logits.shape == (1, 10)
-    assert lines(straight, "val")[-1]["step"] == 10
 
 
 def test_test_net_scores_every_video_once(tmp_path, command, shell):
