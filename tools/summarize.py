@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def main() -> None:
     pictures = sorted((run / "attention").glob("*.png"))
     if pictures:
         print(f"  attention maps over time: {len(pictures)} pictures, the newest {pictures[-1]}")
-    print(f"  TensorBoard: {run / 'tensorboard'}; open it with\n    tensorboard --logdir {run / 'tensorboard'}")
+    tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))
+    print(f"  TensorBoard: {run / 'tensorboard'}; open it with\n    {tensorboard} --logdir {run / 'tensorboard'}")
 
 
 if __name__ == "__main__":
