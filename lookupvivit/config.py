@@ -143,6 +143,9 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         _check(self.zero_stage in (0, 1, 2, 3), "engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
+        # Stage 0 keeps its float32 master weights out of reach, and they are what is saved.
+        right = self.zero_stage > 0 or self.precision == "fp32"
+        _check(right, "engine.zero_stage", self.zero_stage, f"1, 2 or 3 with engine.precision {self.precision}")
         _check(self.threads is None or self.threads > 0, "engine.threads", self.threads, "at least 1, or null")
 
 

@@ -86,9 +86,9 @@ def full_state(engine: Any) -> dict[str, Tensor]:
     from deepspeed.utils import safe_get_full_fp32_param
 
     state = {}
-    sharded = bool(engine.zero_optimization())
+    sharded = engine.zero_optimization()
     for name, parameter in engine.module.named_parameters():
-        master = safe_get_full_fp32_param(parameter) if sharded or hasattr(parameter, "_hp_mapping") else None
-        state[name] = (parameter if master is None else master).detach().float().cpu().clone()
+        master = safe_get_full_fp32_param(parameter) if sharded else parameter
+        state[name] = master.detach().float().cpu().clone()
     state.update((name, buffer.detach().cpu().clone()) for name, buffer in engine.module.named_buffers())
     return state
