@@ -56,8 +56,10 @@ def predict_views(
             indices, labels = batch["video_index"].tolist(), batch["label"].tolist()
             found += zip(indices, batch["video_name"], labels, per_view, strict=True)
             bar.update(min(world * len(views), num_videos - bar.n))
-        for _ in range(_passes_of_busiest_rank(loader, num_videos, batch_size, world) - passes):
-            forward(torch.zeros_like(normalize(chunk.to(device), dtype)))
+        if idle := _passes_of_busiest_rank(loader, num_videos, batch_size, world) - passes:
+            nothing = normalize(torch.zeros_like(loader.dataset[0]["video"][:1]).to(device), dtype)
+            for _ in range(idle):
+                forward(nothing)
     shares = [found]
     if world > 1:
         shares = [None] * world
