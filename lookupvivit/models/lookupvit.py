@@ -10,13 +10,13 @@ from __future__ import annotations
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from lookupvivit.layers.attention import SelfAttention
 from lookupvivit.layers.drop_path import DropPath
 from lookupvivit.layers.exchange import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.positions import normal_positions, sincos_positions
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
+from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.output import ModelOutput
 
 Size = tuple[int, int, int]  # (t, h, w)
@@ -53,10 +53,7 @@ class LookupViTBlock(nn.Module):
         self.gather_norm_compressed = nn.LayerNorm(width, eps=eps)
         self.gather_norm_lookup = nn.LayerNorm(width, eps=eps)
         self.gather = Gather(width, heads, eps)
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.attention = SelfAttention(width, heads)
-        self.mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.mlp = MLP(width, round(mlp_ratio * width), gelu)
+        self.refine = ViTBlock(width, heads, mlp_ratio, drop_path, eps, gelu)
         self.update_lookup = update_lookup
         if update_lookup:
             self.infuse_norm = nn.LayerNorm(width, eps=eps)
@@ -70,8 +67,7 @@ class LookupViTBlock(nn.Module):
         update, attention = self.gather(self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup))
         compressed = compressed + self.drop_path(update)
         # Representation refinement, Algorithm 3: a ViT block on the few
-        compressed = compressed + self.drop_path(self.attention(self.attention_norm(compressed)))
-        compressed = compressed + self.drop_path(self.mlp(self.mlp_norm(compressed)))
+        compressed = self.refine(compressed)
         # Global context infusion, Algorithm 2: a light update of the many
         if self.update_lookup:
             lookup = lookup + self.drop_path(self.infuse(self.infuse_norm(compressed), attention))

@@ -137,5 +137,5 @@ def test_bf16_trains_and_keeps_float32_weights(tmp_path, command, shell):
     shell(command("train_net.py", tmp_path / "run", "engine.precision=bf16", "optim.max_steps=3"))
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
-    kernel = weights["blocks.0.mlp.0.weight"]
+    kernel = weights["blocks.0.refine.mlp.0.weight"]
     assert not torch.equal(kernel, kernel.bfloat16().float())  # the master weights, not their shadow

@@ -52,12 +52,12 @@ class Oracle:
         return self.linear("gather.out", np.concatenate(out, -1)), np.stack(attention)
 
     def vit_block(self, zp):  # Algorithm 3
-        qkv = np.split(self.linear("attention.qkv", self.norm("attention_norm", zp)), 3, axis=-1)
+        qkv = np.split(self.linear("refine.attention.qkv", self.norm("refine.attention_norm", zp)), 3, axis=-1)
         out = []
         for qh, kh, vh in zip(*map(self.heads_of, qkv), strict=True):
             out.append(self.softmax_rows(qh @ kh.T / np.sqrt(qh.shape[-1])) @ vh)
-        zp = zp + self.linear("attention.out", np.concatenate(out, -1))
-        return zp + self.mlp("mlp", self.norm("mlp_norm", zp))
+        zp = zp + self.linear("refine.attention.out", np.concatenate(out, -1))
+        return zp + self.mlp("refine.mlp", self.norm("refine.mlp_norm", zp))
 
     def infuse(self, zp, attention):  # Algorithm 2, entry by entry: the same A, transposed, not renormalised
         v = self.norm("infuse.v_norm", self.linear("infuse.v", zp))
