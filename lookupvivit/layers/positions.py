@@ -30,3 +30,6 @@ def _waves(count: int, channels: int) -> Tensor:
     pairs = (channels + 1) // 2
     angles = torch.arange(count)[:, None] * 100.0 ** -(torch.arange(pairs) / pairs)
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :channels]  # (count, channels)
+
+
+POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions}

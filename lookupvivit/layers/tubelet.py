@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -37,6 +38,15 @@ class TubeletEmbedding(nn.Module):
         return t, h, w
 
     def forward(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, t, h, w, D)."""
+        """Video (B, C, T, H, W), or image (B, C, H, W) where the tubelet has t = 1, -> (B, t, h, w, D)."""
+        if video.dim() == 4:
+            if self.tubelet[0] != 1:
+                raise ValueError(
+                    f"an image (B, 3, H, W) was given to a video model (tubelet {self.tubelet}): use an image variant "
+                    "such as lookupvit_b16_5x5, or give a video (B, 3, T, H, W)"
+                )
+            video = rearrange(video, "b c h w -> b c 1 h w")
+        if video.dim() != 5:
+            raise ValueError(f"expected a video (B, 3, T, H, W) or an image (B, 3, H, W), found {tuple(video.shape)}")
         self.grid(tuple(video.shape[2:]))
         return torch.movedim(self.projection(video), 1, -1)

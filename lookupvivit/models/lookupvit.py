@@ -7,21 +7,19 @@ attention; each stream ends in a classifier of its own. Shape legend: `lookupviv
 
 from __future__ import annotations
 
-from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from lookupvivit.layers.drop_path import DropPath
 from lookupvivit.layers.exchange import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
-from lookupvivit.layers.positions import normal_positions, sincos_positions
+from lookupvivit.layers.positions import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
+from lookupvivit.models.common import Size, as_size, classifier, groups_by_depth, pool, require
 from lookupvivit.models.output import ModelOutput
 
-Size = tuple[int, int, int]  # (t, h, w)
 HEADS = ("both", "compressed", "lookup")
-POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions}
 
 
 class LookupViTBlock(nn.Module):
@@ -116,9 +114,8 @@ class LookupViT(nn.Module):
         super().__init__()
         if width % num_heads:
             raise ValueError(f"num_heads must divide width, found num_heads={num_heads} and width={width}")
-        for key, value, known in (("heads", heads, HEADS), ("position_init", position_init, tuple(POSITION_INITS))):
-            if value not in known:
-                raise ValueError(f"{key} must be one of {known}, found {value!r}")
+        require("heads", heads, HEADS)
+        require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias
         self.input_size, self.compressed_size = as_size(input_size), as_size(compressed_size)
         self.head_bias = head_bias
@@ -140,9 +137,9 @@ class LookupViT(nn.Module):
             for i in range(depth)
         )
         if heads != "lookup":
-            self.compressed_norm, self.compressed_head = nn.LayerNorm(width, eps=eps), self._new_head()
+            self.compressed_norm, self.compressed_head = nn.LayerNorm(width, eps=eps), self._classifier()
         if heads != "compressed":
-            self.lookup_norm, self.lookup_head = nn.LayerNorm(width, eps=eps), self._new_head()
+            self.lookup_norm, self.lookup_head = nn.LayerNorm(width, eps=eps), self._classifier()
 
     def forward(
         self, video: Tensor, compressed_size: Size | None = None, return_intermediates: bool = False
@@ -190,30 +187,12 @@ class LookupViT(nn.Module):
 
     def tokenize(self, video: Tensor, compressed_size: Size | None = None) -> tuple[Tensor, Tensor]:
         """Lookup tokens (B, t, h, w, D) and compressed tokens (B, tp, hp, wp, D), both with positions (Eq. 1-2)."""
-        tokens = self.embedding(self._as_video(video))
+        tokens = self.embedding(video)
         grid = tokens.shape[1:4]
         lookup = tokens + resample(self.positions, grid, self.antialias)
         size = self.compressed_size if compressed_size is None else as_size(compressed_size)
         # T is linear: T(tokens) + T(positions) = T(tokens + positions).
         return lookup, resample(lookup, size, self.antialias)
-
-    def _as_video(self, video: Tensor) -> Tensor:
-        if video.dim() == 4:
-            if self.embedding.tubelet[0] != 1:
-                raise ValueError(
-                    f"an image (B, 3, H, W) was given to a video model (tubelet {self.embedding.tubelet}): use an "
-                    "image variant such as lookupvit_b16_5x5, or give a video (B, 3, T, H, W)"
-                )
-            video = rearrange(video, "b c h w -> b c 1 h w")
-        if video.dim() != 5:
-            raise ValueError(f"expected a video (B, 3, T, H, W) or an image (B, 3, H, W), found {tuple(video.shape)}")
-        return video
-
-    def _new_head(self) -> nn.Linear:
-        head = nn.Linear(self.width, self.num_classes)
-        nn.init.zeros_(head.weight)  # as both parents: the first predictions are uniform
-        nn.init.constant_(head.bias, self.head_bias)
-        return head
 
     # The contract every model keeps
 
@@ -229,33 +208,14 @@ class LookupViT(nn.Module):
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by depth for layer-wise lr decay: embedding, each block, norms and heads."""
-        groups: list[list[str]] = [[] for _ in range(len(self.blocks) + 2)]
-        for name, _ in self.named_parameters():
-            if name.startswith(("embedding.", "positions")):
-                groups[0].append(name)
-            elif name.startswith("blocks."):
-                groups[1 + int(name.split(".")[1])].append(name)
-            else:
-                groups[-1].append(name)
-        return groups
+        return groups_by_depth(self, ("embedding.", "positions"))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifiers by fresh ones of ``num_classes`` classes."""
         self.num_classes = num_classes
-        reference = self.positions
         for name in ("compressed_head", "lookup_head"):
             if hasattr(self, name):
-                setattr(self, name, self._new_head().to(reference.device, reference.dtype))
+                setattr(self, name, self._classifier().to(self.positions))
 
-
-def pool(tokens: Tensor) -> Tensor:
-    """Global average pooling, (B, t, h, w, D) -> (B, D)."""
-    return reduce(tokens, "b t h w d -> b d", "mean")
-
-
-def as_size(size: Size) -> Size:
-    """Three positive integers (t, h, w), or a ValueError."""
-    if len(size) != 3 or any(int(n) != n or n < 1 for n in size):
-        raise ValueError(f"a size is three positive integers (t, h, w), found {tuple(size)}")
-    t, h, w = (int(n) for n in size)
-    return t, h, w
+    def _classifier(self) -> nn.Linear:
+        return classifier(self.width, self.num_classes, self.head_bias)
