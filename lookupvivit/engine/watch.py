@@ -42,6 +42,9 @@ class AttentionWatch:
             sample = self.clips[index]
             frames = sample["video"][0]  # (3, T, H, W) uint8
             output = engine(normalize(frames[None].to(world.device), dtype), return_intermediates=True)
+            if "attention" not in output.intermediates[self.BLOCK]:
+                log.say("attention maps: none, this model has no cross-attention")
+                return
             if not world.is_main:
                 continue
             maps = mean_attention(output.intermediates[self.BLOCK]["attention"]).float().cpu()

@@ -1,18 +1,20 @@
 """Names of the models and what they stand for.
 
-Image names end in the compressed size k x k, video names in h x w x t, as the paper writes them (sizes in code are
-always (t, h, w)).
+LookupViT's image names end in the compressed size k x k, its video names in h x w x t, as the paper writes them (sizes
+in code are always (t, h, w)). ViT and ViViT are the baselines at the same sizes.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.vit import ViT
 
 # ViT's sizes (Dosovitskiy et al.; Steiner et al.); pico trains in minutes on a CPU.
 WIDTHS = {
@@ -22,23 +24,22 @@ WIDTHS = {
     "b": {"width": 768, "depth": 12, "num_heads": 12},
     "l": {"width": 1024, "depth": 24, "num_heads": 16},
 }
+VIDEO = {"input_size": (32, 224, 224), "tubelet": (2, 16, 16)}
+PICO_VIDEO = {**WIDTHS["pico"], "input_size": (8, 64, 64), "tubelet": (2, 8, 8), "position_init": "sincos"}
 
 
-def _catalogue() -> dict[str, dict[str, Any]]:
-    models: dict[str, dict[str, Any]] = {}
+def _catalogue() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
+    models: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {}
     for variant in ("ti", "s", "b", "l"):
+        models[f"vit_{variant}16"] = ViT, WIDTHS[variant]
         for k in (3, 5, 7, 10):  # Table 1
-            models[f"lookupvit_{variant}16_{k}x{k}"] = {**WIDTHS[variant], "compressed_size": (1, k, k)}
-    video = {"input_size": (32, 224, 224), "tubelet": (2, 16, 16)}
+            models[f"lookupvit_{variant}16_{k}x{k}"] = LookupViT, {**WIDTHS[variant], "compressed_size": (1, k, k)}
+    models["vivit_b16x2"] = ViT, {**WIDTHS["b"], **VIDEO}
     for k, t in ((9, 8), (8, 16), (9, 16)):  # Table 4
-        models[f"lookupvit_b16x2_{k}x{k}x{t}"] = {**WIDTHS["b"], **video, "compressed_size": (t, k, k)}
-    models["lookupvit_pico8x2_4x4x4"] = {
-        **WIDTHS["pico"],
-        "input_size": (8, 64, 64),
-        "tubelet": (2, 8, 8),
-        "compressed_size": (4, 4, 4),
-        "position_init": "sincos",
-    }
+        arguments = {**WIDTHS["b"], **VIDEO, "compressed_size": (t, k, k)}
+        models[f"lookupvit_b16x2_{k}x{k}x{t}"] = LookupViT, arguments
+    models["vivit_pico8x2"] = ViT, PICO_VIDEO
+    models["lookupvit_pico8x2_4x4x4"] = LookupViT, {**PICO_VIDEO, "compressed_size": (4, 4, 4)}
     return models
 
 
@@ -50,18 +51,6 @@ def list_models() -> list[str]:
     return sorted(CATALOGUE)
 
 
-def model_arguments(name: str, num_classes: int, **overrides: Any) -> dict[str, Any]:
-    """Constructor arguments of a named model, with ``overrides`` applied; ValueError names an unknown word."""
-    if name not in CATALOGUE:
-        raise ValueError(f"unknown model {name!r}{_closest(name, CATALOGUE)}; lookupvivit.list_models() lists all")
-    known = set(inspect.signature(LookupViT).parameters) - {"num_classes"}
-    for key in overrides:
-        if key not in known:
-            takes = ", ".join(sorted(known))
-            raise ValueError(f"{name} has no argument {key!r}{_closest(key, known)}; it takes {takes}")
-    return {"num_classes": num_classes, **CATALOGUE[name], **overrides}
-
-
 def create_model(name: str, num_classes: int, **overrides: Any) -> nn.Module:
     """Build a model by name, freshly initialised.
 
@@ -69,10 +58,20 @@ def create_model(name: str, num_classes: int, **overrides: Any) -> nn.Module:
         name: one of :func:`list_models`.
         num_classes: classes to predict.
         overrides: any argument of the model's class, such as ``depth=6`` or ``compressed_size=(1, 7, 7)``.
+
+    Raises:
+        ValueError: an unknown name or argument (the message has the closest known one), or an impossible value.
     """
-    return LookupViT(**model_arguments(name, num_classes, **overrides))
+    if name not in CATALOGUE:
+        raise ValueError(f"unknown model {name!r}{_closest(name, CATALOGUE)}; lookupvivit.list_models() lists all")
+    model, arguments = CATALOGUE[name]
+    known = sorted(set(inspect.signature(model).parameters) - {"num_classes"})
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"{name} has no argument {key!r}{_closest(key, known)}; it takes {', '.join(known)}")
+    return model(num_classes, **{**arguments, **overrides})
 
 
-def _closest(word: str, known: Any) -> str:
+def _closest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {matches[0]!r}?" if matches else ""
