@@ -15,6 +15,10 @@ import numpy as np
 from lookupvivit.evaluation.metrics import top_k_correct
 
 
+# What np.load and a wrong or torn file raise between them; AttributeError: an array, not an archive, on Python 3.10.
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+
+
 class PredictionsError(ValueError):
     """Predictions that are incomplete, contradictory or unreadable; one line that names what is wrong."""
 
@@ -169,7 +173,7 @@ class Predictions:
                 return cls(**{field.name: archive[field.name] for field in fields(cls)})
         except FileNotFoundError:
             raise
-        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except _UNREADABLE as error:
             raise PredictionsError(f"{path} holds no readable predictions: {error}") from error
 
 
