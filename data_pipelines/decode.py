@@ -196,15 +196,13 @@ class _PyAVReader:
             raise VideoDecodeError("pyav: the video stream has no frame")
 
     def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `_Reader`; a second pass over the file, up to the last frame wanted."""
         wanted = set(indices.tolist())
         frames: list[np.ndarray] = []
         with _open_stream(self._path) as (container, stream):
             for index, frame in enumerate(container.decode(stream)):
                 if index == 0:
-                    width, height = (
-                        frame.width,
-                        frame.height,
-                    )  # a stream may change its size; the first frame's holds
+                    width, height = frame.width, frame.height  # a stream may change its size; the first frame's holds
                 if index in wanted:
                     picture = frame.to_ndarray(format="rgb24", width=width, height=height)
                     frames.append(np.rot90(picture, frame.rotation // 90))  # counter-clockwise

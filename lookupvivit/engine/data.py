@@ -95,6 +95,7 @@ class Batching:
 
     @classmethod
     def of(cls, config: RunConfig, world: World) -> Batching:
+        """The split that a configuration means on this many ranks; ConfigError where it does not come out even."""
         batch = config.optim.batch_size
         micro = config.optim.micro_batch_size or max(1, batch // world.size)
         accumulation, rest = divmod(batch, micro * world.size)
@@ -122,6 +123,7 @@ class Plan:
 
     @classmethod
     def of(cls, config: RunConfig, order: TrainingOrder) -> Plan:
+        """Epochs turned into steps; ``optim.max_steps`` replaces them."""
         per_epoch = order.steps_per_epoch
         total = config.optim.max_steps or max(1, round(config.optim.epochs * per_epoch))
         return cls(per_epoch, total, round(config.optim.warmup_epochs * per_epoch))

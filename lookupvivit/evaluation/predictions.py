@@ -14,7 +14,6 @@ import numpy as np
 
 from lookupvivit.evaluation.metrics import top_k_correct
 
-
 # What np.load and a wrong or torn file raise between them; AttributeError: an array, not an archive, on Python 3.10.
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
