@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def train(config: RunConfig) -> None:
     step = checkpoints.resume(engine, run, description, world)
     if world.is_main:
         run.mkdir(parents=True, exist_ok=True)
-        (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        (run / ".config.yaml.tmp").write_text(to_yaml(config), encoding="utf-8")
+        os.replace(run / ".config.yaml.tmp", run / "config.yaml")
         print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.engine.precision}, "
               f"ZeRO {config.engine.zero_stage}, on {world.device.type}")  # fmt: skip
         print(f"resuming from step {step} of {plan.total}" if step else f"starting from scratch in {run}")
