@@ -2,7 +2,8 @@
 
 A camera pans, tilts, zooms, rotates, stands still or shakes over a still world made of photographs that ship inside
 the scikit-image and scikit-learn wheels, so the set needs no download. Training and validation share no photograph.
-What could betray the class in one frame is removed by construction: every class draws its position, orientation and
+What could betray the class in the middle frame is removed by construction (first and last frames show where a zoom
+begins and ends): every class draws its position, orientation and
 scale at the middle of the video from the same distribution, every frame of every class is resampled at sub-pixel
 positions (so a still camera is not sharper), and every frame is coded by itself at one quality.
 

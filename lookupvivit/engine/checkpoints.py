@@ -62,10 +62,10 @@ def resume(engine: Any, run: Path, description: dict[str, Any], world: World) ->
         return 0
     newest = found[-1]
     state, theirs = json.loads((newest / STATE).read_text(encoding="utf-8")), read_description(newest)
-    for key in ("name", "num_classes", "overrides"):
+    for key in description.keys() & theirs.keys():
         ours = json.loads(json.dumps(description[key]))  # tuples become lists
         if theirs[key] != ours:
-            raise ConfigError(f"output_dir: {run} has a run with model {key} {theirs[key]}, not {ours}; use another")
+            raise ConfigError(f"output_dir: {run} has a run with {key} {theirs[key]}, not {ours}; use another")
     if state["world_size"] != world.size:
         raise ConfigError(
             f"output_dir: {run} has a run of {state['world_size']} ranks and this one has {world.size}; go on with "

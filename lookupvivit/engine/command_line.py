@@ -26,8 +26,11 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
     try:
         program(load_config(arguments.cfg, arguments.overrides))
     except (ConfigError, DataError, WeightsError, PredictionsError, FloatingPointError) as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
+        # A loader's worker hands its error over as a traceback whose last line is the message. Every rank speaks:
+        # a broken video is met by one of them alone.
+        message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+        rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"error{rank}: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(2)  # other ranks may sit in a collective that will never come
     except KeyboardInterrupt:

@@ -6,15 +6,15 @@ import json
 import os
 from pathlib import Path
 
-from lookupvivit.config import RunConfig
+from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import distributed
 from lookupvivit.engine.data import read_manifest, view_loader
-from lookupvivit.engine.train import build_model
+from lookupvivit.engine.train import build_model, describe
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.visualize.pictures import confusion_picture, save_png
-from lookupvivit.weights.files import load_weights, weights_file
+from lookupvivit.weights.files import load_weights, read_description, weights_file
 
 
 def test(config: RunConfig) -> None:
@@ -23,6 +23,7 @@ def test(config: RunConfig) -> None:
     weights_file(source)  # a missing checkpoint is told before any data is touched
     world = distributed.start(config.engine.threads)
     manifest = read_manifest(config, "val", world)
+    _same_as_trained(config, manifest.class_names, source)
     model = build_model(config)
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
@@ -34,14 +35,23 @@ def test(config: RunConfig) -> None:
         manifest.class_names, config.eval.batch_size, world.device, description=f"test {clips}x{crops} views",
     )  # fmt: skip
     if predictions is not None:
-        save(predictions, Path(config.output_dir) / "predictions", f"{clips}x{crops}")
+        save(predictions, Path(config.output_dir) / "predictions", f"{clips}x{crops}", str(source))
     distributed.stop()
 
 
-def save(predictions: Predictions, folder: Path, name: str) -> None:
+def _same_as_trained(config: RunConfig, class_names: tuple[str, ...], source: str) -> None:
+    """ConfigError where the weights were trained as another model, on other classes or on clips of another kind."""
+    theirs = read_description(source)
+    for key, value in describe(config, class_names).items():
+        ours = json.loads(json.dumps(value))  # tuples become lists
+        if theirs.get(key) != ours:
+            raise ConfigError(f"checkpoint: {source} was trained with {key} {theirs.get(key)}, not {ours}")
+
+
+def save(predictions: Predictions, folder: Path, name: str, source: str) -> None:
     """Write every view's logits, the scores and the confusion picture, and print the scores."""
     predictions.save(folder / f"{name}.npz")
-    summary = predictions.summary()
+    summary = {"checkpoint": source, **predictions.summary()}
     beside = folder / f".{name}.json.tmp"
     beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(beside, folder / f"{name}.json")

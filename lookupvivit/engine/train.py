@@ -44,7 +44,7 @@ def train(config: RunConfig) -> None:
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
     engine = initialize(model, config, batching)
-    description = describe(config, val_set.class_names)
+    description = describe(config, val_set.class_names) | {"training": training_facts(config, len(train_set))}
     step = checkpoints.resume(engine, run, description, world)
     if world.is_main:
         run.mkdir(parents=True, exist_ok=True)
@@ -183,6 +183,14 @@ def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
             "frames": data.frames, "stride": data.stride, "short_side": data.short_side, "crop": data.crop,
             "range": [-1, 1],
         },
+    }  # fmt: skip
+
+
+def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:
+    """What a checkpoint's optimizer state, schedule and sample order depend on: a resumed run must have the same."""
+    return {
+        "videos": videos, "seed": config.seed, "batch_size": config.optim.batch_size, "optimizer": config.optim.name,
+        "precision": config.engine.precision, "zero_stage": config.engine.zero_stage,
     }  # fmt: skip
 
 

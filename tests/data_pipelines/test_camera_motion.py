@@ -1,4 +1,4 @@
-"""The embedded data set: layout, determinism, true motion, and nothing in one frame that tells the class."""
+"""The embedded data set: layout, determinism, true motion, and nothing in a middle frame that tells the class."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def shift(before, after):
     return tuple(np.where(peak > np.array(surface.shape) // 2, peak - np.array(surface.shape), peak))
 
 
-def test_no_single_frame_tells_the_class(tmp_path):
+def test_no_middle_frame_tells_the_class(tmp_path):
     """A classifier on middle frames stays at chance; given the next frame too, it does not (so it can see)."""
     from sklearn.ensemble import ExtraTreesClassifier
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -57,6 +58,8 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
     # another model does not go on from this one's checkpoints
     refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
     assert "'depth': 2" in refused and "Traceback" not in refused
+    refused = shell(command("train_net.py", straight, "optim.name=sgd"), expect=2)
+    assert "'optimizer': 'adamw'" in refused and "Traceback" not in refused
 
     # what a run leaves behind
     assert len(list((straight / "checkpoints").glob("step_*"))) == 2  # log.keep_checkpoints
@@ -72,7 +75,9 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     output = shell(command("test_net.py", run))
     predictions = Predictions.load(run / "predictions" / "2x3.npz")
     assert predictions.view_logits.shape == (13, 6, 10)
-    assert predictions.summary() == json.loads((run / "predictions" / "2x3.json").read_text())
+    assert {"checkpoint": str(run), **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
+    refused = shell(command("test_net.py", run, "data.stride=2"), expect=2)
+    assert "was trained with preprocessing" in refused and "Traceback" not in refused
     assert "of 13)" in output
 
     # a straightforward loop over the same files gives the same logits
@@ -107,6 +112,20 @@ def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words)
     told = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(told) == 1 and words in told[0]
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_broken_video_is_one_line_from_a_worker_of_any_rank(tmp_path, command, shell, small_set):
+    root = tmp_path / "set"
+    shutil.copytree(small_set, root)
+    broken = root / "videos" / "42.mp4"  # the second validation video: rank 1's
+    broken.write_bytes(b"no video")
+    for launcher in ("python", "torchrun 2"):
+        arguments = command("train_net.py", tmp_path / launcher, f"data.root={root}", "data.workers=1",
+                            "optim.max_steps=1", launcher=launcher)  # fmt: skip
+        output = shell(arguments, expect=1 if "torchrun" in launcher else 2)
+        told = [line for line in output.splitlines() if "error" in line and "42.mp4" in line]
+        assert len(told) == 1 and "42.mp4: cannot be decoded" in told[0], output[-3000:]
 
 
 @pytest.mark.slow
