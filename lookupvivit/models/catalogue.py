@@ -37,9 +37,9 @@ def _catalogue() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
     models["vivit_b16x2"] = ViT, {**WIDTHS["b"], **VIDEO}
     for k, t in ((9, 8), (8, 16), (9, 16)):  # Table 4
         arguments = {**WIDTHS["b"], **VIDEO, "compressed_size": (t, k, k)}
-        models[f"lookupvit_b16x2_{k}x{k}x{t}"] = LookupViT, arguments
+        models[f"lookupvivit_b16x2_{k}x{k}x{t}"] = LookupViT, arguments
     models["vivit_pico8x2"] = ViT, PICO_VIDEO
-    models["lookupvit_pico8x2_4x4x4"] = LookupViT, {**PICO_VIDEO, "compressed_size": (4, 4, 4)}
+    models["lookupvivit_pico8x2_4x4x4"] = LookupViT, {**PICO_VIDEO, "compressed_size": (4, 4, 4)}
     return models
 
 

@@ -27,7 +27,7 @@ def test_schedule_by_enumerated_values():
 
 
 def test_only_kernels_decay():
-    model = lookupvivit.create_model("lookupvit_pico8x2_4x4x4", 10)
+    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 10)
     optimizer = build_optimizer(model, OptimConfig(name="adamw", weight_decay=0.1))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}

@@ -25,7 +25,7 @@ def test_every_catalogue_model_classifies_at_a_tiny_size():
         video = "x2" in name
         size, tubelet = ((4, 32, 32), (2, 16, 16)) if video else ((1, 32, 32), (1, 16, 16))
         small = {"width": 24, "depth": 2, "num_heads": 3, "input_size": size, "tubelet": tubelet}
-        if name.startswith("lookupvit"):
+        if name.startswith("lookup"):
             small["compressed_size"] = (1, 2, 1)
         model = lookupvivit.create_model(name, 7, **small)
         clip = torch.randn(2, 3, *size) if video else torch.randn(2, 3, *size[1:])
@@ -130,9 +130,9 @@ def test_contract_of_names_groups_and_classifier():
 def test_parameter_counts():
     """Derived by hand from D x D projections with bias, both heads."""
     count = {name: sum(p.numel() for p in lookupvivit.create_model(name, k).parameters())
-             for name, k in (("lookupvit_b16_5x5", 1000), ("lookupvit_b16x2_9x9x8", 400))}  # fmt: skip
+             for name, k in (("lookupvit_b16_5x5", 1000), ("lookupvivit_b16x2_9x9x8", 400))}  # fmt: skip
     assert round(count["lookupvit_b16_5x5"] / 1e6, 1) == 137.1
-    assert round(count["lookupvit_b16x2_9x9x8"] / 1e6, 1) == 139.0
+    assert round(count["lookupvivit_b16x2_9x9x8"] / 1e6, 1) == 139.0
 
 
 def test_sincos_positions_tell_every_place_and_keep_neighbours_close():

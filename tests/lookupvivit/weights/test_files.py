@@ -6,7 +6,7 @@ import torch
 import lookupvivit
 from lookupvivit.weights.files import WeightsError, load_model, load_weights, save_model
 
-NAME, TINY = "lookupvit_pico8x2_4x4x4", {"width": 32, "depth": 1, "num_heads": 2, "input_size": (2, 16, 16)}
+NAME, TINY = "lookupvivit_pico8x2_4x4x4", {"width": 32, "depth": 1, "num_heads": 2, "input_size": (2, 16, 16)}
 
 
 def saved(folder, classes=5, **overrides):
