@@ -2,10 +2,10 @@
 
 A camera pans, tilts, zooms, rotates, stands still or shakes over a still world made of photographs that ship inside
 the scikit-image and scikit-learn wheels, so the set needs no download. Training and validation share no photograph.
-What could betray the class in the middle frame is removed by construction (first and last frames show where a zoom
-begins and ends): every class draws its position, orientation and
-scale at the middle of the video from the same distribution, every frame of every class is resampled at sub-pixel
-positions (so a still camera is not sharper), and every frame is coded by itself at one quality.
+No single frame tells the class, by construction: every class starts at a uniformly random place and angle of a world
+that goes on for ever as its own mirror image, and at a uniformly random point of a zoom that goes on for ever through
+two layers, so that wherever a move has led after any number of frames is again uniformly random. Every frame of every
+class is resampled at sub-pixel positions (a still camera is not sharper) and coded by itself at one quality.
 
 The result is written in Something-Something's own layout, see `something_something.py`.
 """
@@ -69,9 +69,10 @@ VAL_PHOTOS = (
 PHOTOS = {"train": TRAIN_PHOTOS, "validation": VAL_PHOTOS}
 SPLITS = tuple(PHOTOS)
 
-VERSION = 1  # of the renderer: pictures of another version are not the same
+VERSION = 2  # of the renderer: pictures of another version are not the same
 WORLD = 192  # pixels of the square world; it goes on as its own mirror image
 SUPERSAMPLING = 2
+OCTAVE = float(np.log(2))  # between the two layers of the world, in log scale
 QUANTIZER = 16  # H.264 QP of every frame
 FPS = 12
 
@@ -105,7 +106,8 @@ def prepare(root: Path, recipe: Recipe = Recipe()) -> None:
     missing = [job for job in wanted if f"{_video_id(recipe, *job)}.mp4" not in present]
     if missing:
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool in an unknown state
-        with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+        cores = len(os.sched_getaffinity(0))
+        with ProcessPoolExecutor(cores, spawn, torch.set_num_threads, (1,)) as pool:
             films = pool.map(film, *zip(*((recipe, videos, *job) for job in missing), strict=True), chunksize=16)
             for _ in progress(films, desc=f"rendering {root}", total=len(missing), unit="video"):
                 pass
@@ -187,20 +189,34 @@ def load_photo(package: str, file: str) -> Tensor:
     return F.interpolate(photo[None], size=size, mode="bilinear", antialias=True)[0]
 
 
-def build_world(one: Tensor, other: Tensor, rng: np.random.Generator) -> Tensor:
-    """A new still scene (3, WORLD, WORLD) out of two photographs: crops blended, colours remapped.
+@dataclass(frozen=True)
+class World:
+    """A still scene without end: two layers an octave of scale apart, which take turns as the camera zooms.
 
-    Few photographs have to stand for the variety of real footage, so each scene mixes two of them at random scale,
-    place and orientation with permuted, inverted and gamma-corrected channels.
+    ``layers`` is (2, 3, WORLD, WORLD) in [0, 1]; ``centers`` (2, 2) is where the camera stands in each, (x, y) pixels.
     """
-    first, second = _random_crop(one, rng), _random_crop(other, rng)
-    mask = _smooth_noise(rng)  # where one scene gives way to the other
-    world = first * mask + second * (1 - mask)
+
+    layers: Tensor
+    centers: Tensor
+
+
+def build_world(one: Tensor, other: Tensor, rng: np.random.Generator) -> World:
+    """A new world with a photograph in each layer.
+
+    Few photographs have to stand for the variety of real footage, so each is cropped at random scale, place and
+    orientation and its channels permuted, inverted and gamma-corrected.
+    """
+    layers = torch.stack([_layer(one, rng), _layer(other, rng)])
+    return World(layers, torch.from_numpy(rng.uniform(0, 2 * WORLD, (2, 2))).float())
+
+
+def _layer(photo: Tensor, rng: np.random.Generator) -> Tensor:
+    layer = _random_crop(photo, rng)
     if rng.random() < 0.5:
-        world = 1 - world
-    for channel in world:
+        layer = 1 - layer
+    for channel in layer:
         channel.pow_(float(np.exp(rng.uniform(-0.7, 0.7))))
-    return _even_contrast(world)[torch.from_numpy(rng.permutation(3))]
+    return _even_contrast(layer)[torch.from_numpy(rng.permutation(3))]
 
 
 def _even_contrast(world: Tensor, radius: int = 16) -> Tensor:
@@ -225,17 +241,11 @@ def _random_crop(photo: Tensor, rng: np.random.Generator) -> Tensor:
     return crop.flip(2) if rng.random() < 0.5 else crop
 
 
-def _smooth_noise(rng: np.random.Generator) -> Tensor:
-    cells = int(rng.integers(2, 7))
-    noise = torch.from_numpy(rng.uniform(-0.5, 1.5, (1, 1, cells, cells)).astype(np.float32))
-    return F.interpolate(noise, size=(WORLD, WORLD), mode="bicubic")[0].clamp(0, 1)
-
-
 def camera_path(label: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Camera pose in every frame, (frames, 4): x, y in world pixels, log scale (world per image pixel), angle.
+    """Camera pose in every frame, (frames, 4): x, y in image pixels, log scale (world per image pixel), angle.
 
     Signs follow the picture as a viewer sees it: panning left, the camera moves left and the scene moves right.
-    The image's y axis points down. All classes share the distribution of the pose at the middle of the video.
+    The image's y axis points down. In every frame, scale modulo two octaves and angle modulo a turn are uniform.
     """
     clock = np.arange(frames) - (frames - 1) / 2  # frames from the middle
     pose = np.zeros((frames, 4))
@@ -262,14 +272,9 @@ def camera_path(label: int, frames: int, rng: np.random.Generator) -> np.ndarray
             pose[:, 3] = -turn * clock
         case "Shaking":
             pose[:, :2] = shake
-    tremor = rng.uniform(-0.25, 0.25, (frames, 2))  # image pixels: no class is ever perfectly still
-    pose[:, :2] += tremor
-    # The middle pose: same draw for every class. Motion is seen in the image's axes, so rotate and scale it.
-    angle, scale = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(-0.35, 0.35))
-    cos, sin = np.cos(angle), np.sin(angle)
-    pose[:, :2] = scale * pose[:, :2] @ np.array([[cos, sin], [-sin, cos]])
-    middle = np.array([*rng.uniform(0, WORLD, 2), np.log(scale), angle])
-    return pose + middle
+    pose[:, :2] += rng.uniform(-0.25, 0.25, (frames, 2))  # no class is ever perfectly still
+    pose[:, 2:] += rng.uniform(0, (2 * OCTAVE, 2 * np.pi))
+    return pose
 
 
 def _shake(clock: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -279,8 +284,12 @@ def _shake(clock: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (amplitude * np.sin(2 * np.pi * clock[:, None, None] / periods + phases)).sum(-1)
 
 
-def render(world: Tensor, path: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Film a world (3, WORLD, WORLD) along a camera path: uint8 (T, height, width, 3)."""
+def render(world: World, path: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Film a world along a camera path: uint8 (T, height, width, 3).
+
+    A layer is seen at scales of half to twice its own, most at its own and not at all at the ends, where it leaves
+    unseen and comes in again at the other end; the contrast of the sum of the two layers is even throughout.
+    """
     x, y, log_scale, angle = torch.from_numpy(path).float().T[:, :, None, None]
     step = 1 / SUPERSAMPLING
     v, u = torch.meshgrid(
@@ -288,10 +297,15 @@ def render(world: Tensor, path: np.ndarray, height: int, width: int) -> np.ndarr
         torch.arange(width * SUPERSAMPLING) * step - (width - step) / 2,
         indexing="ij",
     )
-    scale, cos, sin = log_scale.exp(), angle.cos(), angle.sin()
-    where = torch.stack((x + scale * (cos * u - sin * v), y + scale * (sin * u + cos * v)), -1)  # world pixels
-    grid = 2 * (where + 0.5) / WORLD - 1
-    worlds = world.expand(len(path), -1, -1, -1)
-    frames = F.grid_sample(worlds, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    u, v, cos, sin = u + x, v + y, angle.cos(), angle.sin()
+    turned = torch.stack((cos * u - sin * v, sin * u + cos * v), -1)  # (T, H, W, 2)
+    frames = torch.full((1,), 0.5)
+    for i, (layer, center) in enumerate(zip(world.layers, world.centers, strict=True)):
+        octaves = (log_scale / OCTAVE - i + 1) % 2 - 1  # in [-1, 1)
+        where = center + (octaves * OCTAVE).exp()[..., None] * turned  # layer pixels
+        grid = 2 * (where + 0.5) / WORLD - 1
+        layers = layer.expand(len(path), -1, -1, -1)
+        seen = F.grid_sample(layers, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        frames = frames + (torch.pi / 2 * octaves)[:, None].cos() * (seen - 0.5)
     frames = F.avg_pool2d(frames, SUPERSAMPLING)
     return (frames * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""The embedded data set: layout, determinism, true motion, and nothing in a middle frame that tells the class."""
+"""The embedded data set: layout, determinism, true motion, and nothing in a single frame that tells the class."""
 
 import json
 import os
@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from data_pipelines.camera_motion import (
+    OCTAVE,
     PHOTOS,
     TEMPLATES,
     Recipe,
+    World,
     build_world,
     camera_path,
     film,
@@ -81,7 +83,8 @@ def test_every_frame_is_a_key_frame(tmp_path):
 def test_motion_is_what_the_class_says(label):
     """Phase correlation between far frames of a rendered clip: the scene moves against the camera."""
     rng = np.random.default_rng(label)
-    world = torch.nn.functional.interpolate(torch.from_numpy(rng.random((1, 3, 48, 48))).float(), size=192)[0]
+    noise = torch.from_numpy(rng.random((2, 3, 48, 48))).float()
+    world = World(torch.nn.functional.interpolate(noise, size=192), torch.zeros(2, 2))
     frames = render(world, camera_path(label, 8, rng), 64, 64).mean(-1)
     dy, dx = shift(frames[2], frames[5])
     name = TEMPLATES[label]
@@ -91,6 +94,10 @@ def test_motion_is_what_the_class_says(label):
             assert (np.sign(dy) * (abs(dy) > 1), np.sign(dx) * (abs(dx) > 1)) == (down, right)
     if name.startswith("Standing still"):
         assert (dy, dx) == (0, 0)
+    if name.startswith("Shaking"):  # there and back
+        path = np.array([shift(frames[0], frame) for frame in frames])
+        steps = np.diff(path, axis=0)
+        assert any(np.ptp(path[:, i]) >= 2 and steps[:, i].min() < 0 < steps[:, i].max() for i in (0, 1))
     if name.startswith(("Zooming", "Rotating")):  # opposite borders move in opposite directions
         top, bottom = shift(frames[3, :24], frames[4, :24]), shift(frames[3, 40:], frames[4, 40:])
         axis = 0 if name.startswith("Zooming") else 1
@@ -110,36 +117,63 @@ def shift(before, after):
     return tuple(np.where(peak > np.array(surface.shape) // 2, peak - np.array(surface.shape), peak))
 
 
-def test_no_middle_frame_tells_the_class(tmp_path):
-    """A classifier on middle frames stays at chance; given the next frame too, it does not (so it can see)."""
+@pytest.mark.parametrize("label", range(10))
+def test_pose_is_uniform_in_every_frame(label):
+    """Scale (on its circle of two octaves) and angle, at both ends and the middle, of 500 videos of each class."""
+    from scipy.stats import kstest
+
+    paths = np.stack([camera_path(label, 24, np.random.default_rng((label, i))) for i in range(500)])
+    for frame in (0, 12, 23):
+        for column, period in ((2, 2 * OCTAVE), (3, 2 * np.pi)):
+            assert kstest(paths[:, frame, column] % period / period, "uniform").pvalue > 1e-4
+
+
+def test_the_zoom_has_no_end(tmp_path):
+    """Two octaves on, the camera sees the same picture; on the way there, no frame differs much from the one before."""
+    rng = np.random.default_rng(0)
+    world = build_world(*(load_photo(*photo) for photo in PHOTOS["train"][:2]), rng)
+    path = np.zeros((65, 4))
+    path[:, 2] = np.linspace(0.1, 0.1 + 2 * OCTAVE, 65)
+    frames = render(world, path, 48, 64).astype(np.float32)
+    assert np.abs(frames[0] - frames[-1]).max() <= 1
+    steps = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    assert steps.max() < 4 * np.median(steps)
+    contrast = frames.std((1, 2, 3))
+    assert contrast.max() < 2 * contrast.min()
+
+
+def test_no_single_frame_tells_the_class(tmp_path):
+    """A classifier on first, middle or last frames stays at chance; given the next frame too, it does not."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     train, test, chance = 900, 400, 0.1
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # many tiny operations
     recipe = Recipe()
-    middle = recipe.frames // 2
-    single, double, labels = [], [], []
-    for index in range(train + test):
+    moments = {"first": 0, "middle": recipe.frames // 2, "last": recipe.frames - 1}
+    shown = [*moments.values(), moments["middle"] + 2]
+    rows = {name: [] for name in (*moments, "pair")}
+    labels = np.arange(train + test) % 10
+    for index, label in enumerate(labels):
         rng = video_rng(recipe, "train", index)
         one, other = (load_photo(*PHOTOS["train"][i]) for i in rng.integers(len(PHOTOS["train"]), size=2))
-        path = camera_path(index % 10, recipe.frames, rng)[middle : middle + 3]
-        pair = render(build_world(one, other, rng), path, recipe.height, recipe.width)
-        write_video(tmp_path / "clip.mp4", pair)
-        now, later = read_frames(tmp_path / "clip.mp4", [0, 2]).astype(np.float32).mean(-1)
-        single.append(features(now))
-        double.append(np.concatenate([features(now), features(later - now)]))
-        labels.append(index % 10)
+        path = camera_path(label, recipe.frames, rng)[shown]
+        write_video(tmp_path / "clip.mp4", render(build_world(one, other, rng), path, recipe.height, recipe.width))
+        *single, later = read_frames(tmp_path / "clip.mp4", range(4)).astype(np.float32).mean(-1)
+        for name, picture in zip(moments, single, strict=True):
+            rows[name].append(features(picture))
+        rows["pair"].append(np.concatenate([rows["middle"][-1], features(later - single[1])]))
     torch.set_num_threads(threads)
-    labels = np.array(labels)
 
-    def accuracy(rows):
-        forest = ExtraTreesClassifier(300, random_state=0, n_jobs=2).fit(rows[:train], labels[:train])
-        return (forest.predict(rows[train:]) == labels[train:]).mean()
+    def accuracy(name):
+        known = np.array(rows[name])
+        forest = ExtraTreesClassifier(300, random_state=0, n_jobs=2).fit(known[:train], labels[:train])
+        return (forest.predict(known[train:]) == labels[train:]).mean()
 
     margin = 2.58 * np.sqrt(chance * (1 - chance) / test)  # 99 % interval
-    assert abs(accuracy(np.array(single)) - chance) < margin
-    assert accuracy(np.array(double)) > chance + 3 * margin
+    single = {name: accuracy(name) for name in moments}
+    assert all(abs(found - chance) < margin for found in single.values()), single
+    assert accuracy("pair") > chance + 3 * margin
 
 
 def features(picture):
