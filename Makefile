@@ -13,8 +13,8 @@ export PATH := $(BIN):$(PATH)
 .PHONY: demo test test-all lint compiler clean-demo
 
 demo: $(VENV)/.installed compiler
-	deepspeed tools/train_net.py --cfg $(CONFIG)
-	deepspeed tools/test_net.py --cfg $(CONFIG)
+	deepspeed tools/train_net.py --cfg $(CONFIG) output_dir=$(RUN)
+	deepspeed tools/test_net.py --cfg $(CONFIG) output_dir=$(RUN)
 	python tools/summarize.py $(RUN)
 
 test: $(VENV)/.installed compiler

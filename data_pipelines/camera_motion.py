@@ -88,6 +88,15 @@ class Recipe:
     height: int = 64
     width: int = 80
 
+    def __post_init__(self) -> None:
+        for key, value in asdict(self).items():
+            least = 0 if key == "seed" else 1
+            if value < least:
+                raise DataError(f"camera_motion.{key}: found {value}, must be at least {least}")
+        for key in ("height", "width"):
+            if getattr(self, key) % 2:
+                raise DataError(f"camera_motion.{key}: found {getattr(self, key)}, must be even, as H.264 wants it")
+
     def count(self, split: str) -> int:
         return self.train_videos if split == "train" else self.validation_videos
 
@@ -178,7 +187,11 @@ def _annotation(recipe: Recipe, split: str, index: int) -> tuple[str, str, str, 
 @cache
 def load_photo(package: str, file: str) -> Tensor:
     """A photograph from an installed wheel, (3, H, W) float in [0, 1], at most twice the world's size."""
-    from skimage.io import imread
+    try:
+        from skimage.io import imread
+    except ImportError:
+        raise DataError("camera_motion: its photographs are in scikit-image and scikit-learn, which are not installed; "
+                        "pip install 'lookupvivit[demo]'") from None  # fmt: skip
 
     picture = imread(str(resources.files(package) / file))
     if picture.ndim == 2:

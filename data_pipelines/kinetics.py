@@ -40,20 +40,21 @@ def read_kinetics(
             f"{list_file}: no such file; looked for a list of videos there, one 'path label' a line, with "
             f"paths relative to {root}; see README section 'Preparing Kinetics-400'"
         )
+    try:
+        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{list_file}: found bytes that are not UTF-8, must be a text file") from None
     paths, labels = [], []
-    with open(list_file, encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{list_file}:{number}"
-            separator = separator or _find_separator(line, where)
-            path, label = _split(line, separator, where)
-            if class_names is not None and label >= len(class_names):
-                raise DataError(
-                    f"{where}: label {label}, but there are {len(class_names)} classes, from 0 on"
-                )
-            paths.append(str(root / path))
-            labels.append(label)
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{list_file}:{number}"
+        separator = separator or _find_separator(line, where)
+        path, label = _split(line, separator, where)
+        if class_names is not None and label >= len(class_names):
+            raise DataError(f"{where}: label {label}, but there are {len(class_names)} classes, from 0 on")
+        paths.append(str(root / path))
+        labels.append(label)
     names = tuple(class_names) if class_names else tuple(str(i) for i in range(max(labels, default=-1) + 1))
     return VideoManifest(tuple(paths), np.array(labels, dtype=np.int64), names, str(list_file))
 

@@ -33,7 +33,7 @@ class TrainingOrder:
     def __post_init__(self) -> None:
         if not 0 < self.global_batch <= self.num_samples:
             raise DataError(
-                f"global_batch: {self.global_batch} clips per step out of {self.num_samples} videos; "
+                f"optim.batch_size: found {self.global_batch} clips per step, but there are {self.num_samples} videos; "
                 f"a batch takes each video at most once, so 1 to {self.num_samples} would fit"
             )
 

@@ -19,12 +19,14 @@ class VideoManifest:
         labels: class ids, int64 (len(paths),).
         class_names: name of every class id.
         source: the file the list was read from, for messages.
+        left_out: listed videos that are not among these, because their files do not exist.
     """
 
     paths: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
     source: str
+    left_out: int = 0
 
     def __post_init__(self) -> None:
         if not self.paths:
@@ -33,6 +35,10 @@ class VideoManifest:
             raise DataError(
                 f"{self.source}: {len(self.paths)} videos but labels of shape {self.labels.shape}"
             )
+        if len(set(self.paths)) < len(self.paths):
+            seen: set[str] = set()
+            twice = next(path for path in self.paths if path in seen or seen.add(path))
+            raise DataError(f"{self.source}: lists {twice} more than once; every video must stand there once")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,4 +71,5 @@ def on_disk(manifest: VideoManifest) -> VideoManifest:
     if not absent:
         return manifest
     kept = [index for index in range(len(manifest)) if index not in absent]
-    return replace(manifest, paths=tuple(manifest.paths[i] for i in kept), labels=manifest.labels[kept])
+    paths = tuple(manifest.paths[i] for i in kept)
+    return replace(manifest, paths=paths, labels=manifest.labels[kept], left_out=len(absent))

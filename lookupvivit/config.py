@@ -90,6 +90,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for key in ("horizontal_flip", "color_jitter", "grayscale", "label_smoothing"):
             _check(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "between 0 and 1")
+        right = self.horizontal_flip > 0 or not self.flip_labels
+        _check(right, "augment.flip_labels", self.flip_labels, "left out where augment.horizontal_flip is 0")
         _check(self.mixup >= 0, "augment.mixup", self.mixup, "0 (off) or more")
         if self.scale_jitter:
             low, high = self.scale_jitter
@@ -126,6 +128,9 @@ class OptimConfig:
         for key in ("momentum", "weight_decay", "clip_grad", "warmup_epochs"):
             _check(getattr(self, key) >= 0, f"optim.{key}", getattr(self, key), "0 or more")
         _check(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers in [0, 1)")
+        for key, owner in (("momentum", "sgd"), ("betas", "adamw")):  # nothing given is silently ignored
+            right = owner == self.name or getattr(self, key) == getattr(OptimConfig, key)
+            _check(right, f"optim.{key}", getattr(self, key), f"left out unless optim.name is {owner}")
         if self.max_steps is None:
             _check(
                 self.warmup_epochs <= self.epochs, "optim.warmup_epochs", self.warmup_epochs,

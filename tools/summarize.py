@@ -25,6 +25,13 @@ def main() -> None:
     cost = count(model, (1, 3, *size))
     print(f"\n{description['name']} on {size[0]} frames of {size[1]} x {size[2]}, {description['num_classes']} classes")
     print(f"  {cost.macs / 1e9:.3f} GFLOPs per view (multiply-adds), {cost.parameters / 1e6:.2f} M parameters")
+    log = run / "log.jsonl"  # absent beside weights that came alone
+    records = map(json.loads, log.read_text(encoding="utf-8").splitlines()) if log.is_file() else ()
+    validation = [record for record in records if record["kind"] == "val"]
+    if validation:
+        last = validation[-1]
+        print(f"  validation after step {last['step']}, 1x1 view (central clip and crop):")
+        print(f"      1x1 views   top-1 {last['top1']:6.2f} %   top-5 {last['top5']:6.2f} %")
     for file in sorted((run / "predictions").glob("*.json")):
         summary = json.loads(file.read_text(encoding="utf-8"))
         print(f"  {summary['videos']} validation videos, {file.stem} views:")

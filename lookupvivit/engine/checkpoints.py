@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lookupvivit.config import ConfigError
 from lookupvivit.engine.distributed import World
-from lookupvivit.weights.files import read_description, save_model
+from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, save_model
 
 STATE = "state.json"  # written last: a checkpoint without it is incomplete
 
@@ -35,15 +35,22 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
     state = full_state(engine)
     world.barrier()
     if world.is_main:
-        save_model(unfinished, state, description)
+        save_model(unfinished, state, {**description, "step": step})
         (unfinished / STATE).write_text(json.dumps({"step": step, "world_size": world.size}), encoding="utf-8")
         final = folder / unfinished.name.lstrip(".")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(unfinished, final)
-        save_model(run, state, description)
+        publish(final, run)
         for old in complete(run)[:-keep]:
             shutil.rmtree(old)
     world.barrier()
+
+
+def publish(checkpoint: Path, run: Path) -> None:
+    """Make ``checkpoint``'s model the run's own."""
+    for name in (DESCRIPTION, WEIGHTS):
+        shutil.copyfile(checkpoint / name, run / f".{name}.tmp")
+        os.replace(run / f".{name}.tmp", run / name)
 
 
 def complete(run: Path) -> list[Path]:
@@ -74,6 +81,8 @@ def resume(engine: Any, run: Path, description: dict[str, Any], world: World) ->
     loaded, _ = engine.load_checkpoint(str(newest.parent), tag=newest.name)
     if loaded is None:
         raise RuntimeError(f"{newest}: DeepSpeed could not load this checkpoint; delete it to go on from an older one")
+    if world.is_main:
+        publish(newest, run)  # a kill may have come between the checkpoint and this
     return int(state["step"])
 
 

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from tqdm import tqdm
+
 from data_pipelines.errors import DataError
 from lookupvivit.config import ConfigError, RunConfig, load_config
 from lookupvivit.evaluation.predictions import PredictionsError
@@ -25,14 +27,14 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
     arguments = parser.parse_intermixed_args()
     try:
         program(load_config(arguments.cfg, arguments.overrides))
-    except (ConfigError, DataError, WeightsError, PredictionsError, FloatingPointError) as error:
+    except (ConfigError, DataError, WeightsError, PredictionsError, FloatingPointError, OSError) as error:
         # A loader's worker hands its error over as a traceback whose last line is the message. Every rank speaks:
         # a broken video is met by one of them alone.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        print(f"error{rank}: {message}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        tqdm.write(f"error{rank}: {message}", file=sys.stderr)  # above or below a bar, not in it
+        sys.stderr.flush(), sys.stdout.flush()
         os._exit(2)  # other ranks may sit in a collective that will never come
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        tqdm.write("interrupted; training goes on from its last checkpoint by the same command", file=sys.stderr)
         os._exit(130)

@@ -37,7 +37,7 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
         )
     present = on_disk(manifest)
     if world.is_main:
-        absent = len(manifest) - len(present)
+        absent = present.left_out
         note = f", {absent} of the {len(manifest)} listed files are MISSING and left out" if absent else ""
         print(f"{split}: {len(present)} videos from {manifest.source}{note}")
     return present
@@ -104,6 +104,9 @@ class Batching:
                 f"optim.batch_size: {batch} clips cannot be shared by {world.size} ranks in micro-batches of {micro}; "
                 "it must be a multiple of optim.micro_batch_size x ranks"
             )
+        if config.augment.mixup and micro == 1:
+            raise ConfigError("augment.mixup: micro-batches of 1 clip have nothing to mix; raise "
+                              "optim.micro_batch_size to at least 2, or set augment.mixup=0")  # fmt: skip
         return cls(batch, micro, accumulation, world.size)
 
     def __str__(self) -> str:

@@ -41,6 +41,10 @@ class World:
             dist.all_reduce(values)
         return values / self.size
 
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank, on every rank."""
+        return bool(self.mean(torch.tensor([float(flag)], device=self.device)) > 0)
+
 
 def start(threads: int | None = None) -> World:
     """Join the process group that the launcher describes in the environment, or make one of a single process."""
@@ -69,6 +73,9 @@ def start(threads: int | None = None) -> World:
     deepspeed_logger.setLevel(logging.ERROR)
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(f"launcher: started rank {local_rank} of this machine, which has "
+                              f"{torch.cuda.device_count()} GPUs; start as many ranks as there are GPUs")  # fmt: skip
         torch.cuda.set_device(local_rank)
     deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -22,19 +23,21 @@ T = TypeVar("T")
 class RunLog:
     """Writes on the main rank, does nothing on the others.
 
-    A resumed run drops what it logged after the step it goes on from, and that step's validation, which it does
-    again, so that everything is told once.
+    A resumed run drops what it logged after the step it goes on from, so that everything is told once;
+    ``validated`` says whether that step's validation was told.
     """
 
     def __init__(self, run: Path, step: int, total: int, world: World) -> None:
         self.active = world.is_main
+        self.validated = True
         if not self.active:
             return
         from torch.utils.tensorboard import SummaryWriter
 
         self.file = run / "log.jsonl"
-        _keep_until(self.file, step)
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        kept = _keep_until(self.file, step)
+        self.validated = any(record["step"] == step and record["kind"] == "val" for record in kept)
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
         self.bar = progress(total=total, initial=step, unit="step", smoothing=0.05)
 
     def advance(self, **shown: str) -> None:
@@ -46,7 +49,9 @@ class RunLog:
         """One line of log.jsonl and one TensorBoard point per value, named ``kind/name``."""
         if not self.active:
             return
-        record = {"step": step, "kind": kind, **values}
+        # not every parser reads NaN and Infinity
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        record = {"step": step, "kind": kind, **finite}
         with self.file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
         for name, value in values.items():
@@ -56,6 +61,11 @@ class RunLog:
         """A picture (H, W, 3) uint8 for TensorBoard's image tab."""
         if self.active:
             self.board.add_image(name, image, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Everything told so far to the disk; log.jsonl is there already."""
+        if self.active:
+            self.board.flush()
 
     def say(self, text: str) -> None:
         if self.active:
@@ -67,21 +77,22 @@ class RunLog:
             self.board.close()
 
 
-def _keep_until(file: Path, step: int) -> None:
-    """Drop what comes after the training of ``step``, and a last line that a killed run left half-written."""
+def _keep_until(file: Path, step: int) -> list[dict[str, Any]]:
+    """Drop what comes after ``step``, and a last line that a killed run left half-written; the records kept."""
     if not file.exists():
-        return
-    kept = []
+        return []
+    kept: list[dict[str, Any]] = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
-            record: dict[str, Any] = json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if record["step"] < step or (record["step"] == step and record["kind"] == "train"):
-            kept.append(line + "\n")
+        if record["step"] <= step:
+            kept.append(record)
     beside = file.with_suffix(".tmp")
-    beside.write_text("".join(kept), encoding="utf-8")
+    beside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
     os.replace(beside, file)
+    return kept
 
 
 class Stopwatch:

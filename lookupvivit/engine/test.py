@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import distributed
 from lookupvivit.engine.data import read_manifest, view_loader
-from lookupvivit.engine.train import build_model, describe
+from lookupvivit.engine.train import build_model, describe, dtype_on
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
@@ -28,14 +29,20 @@ def test(config: RunConfig) -> None:
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
         print(f"checkpoint {source}: {report}")
-    model.eval().to(world.device)
+    dtype = dtype_on(config, world)
+    model.eval().to(world.device, dtype)
     clips, crops = config.eval.clips, config.eval.crops
     predictions = predict_views(
         lambda views: model(views).logits, view_loader(config, manifest, clips, crops, world), len(manifest),
-        manifest.class_names, config.eval.batch_size, world.device, description=f"test {clips}x{crops} views",
+        manifest.class_names, config.eval.batch_size, world.device, dtype,
+        description=f"test {clips}x{crops} views, {config.engine.precision}",
     )  # fmt: skip
     if predictions is not None:
-        save(predictions, Path(config.output_dir) / "predictions", f"{clips}x{crops}", str(source))
+        facts = {
+            "checkpoint": str(source), "step": read_description(source).get("step"),
+            "precision": config.engine.precision, "missing_videos": manifest.left_out,
+        }  # fmt: skip
+        save(predictions, Path(config.output_dir) / "predictions", f"{clips}x{crops}", facts)
     distributed.stop()
 
 
@@ -48,10 +55,10 @@ def _same_as_trained(config: RunConfig, class_names: tuple[str, ...], source: st
             raise ConfigError(f"checkpoint: {source} was trained with {key} {theirs.get(key)}, not {ours}")
 
 
-def save(predictions: Predictions, folder: Path, name: str, source: str) -> None:
-    """Write every view's logits, the scores and the confusion picture, and print the scores."""
+def save(predictions: Predictions, folder: Path, name: str, facts: dict[str, Any]) -> None:
+    """Write every view's logits, the scores with ``facts`` and the confusion picture, and print the scores."""
+    summary = {**facts, **predictions.summary()}
     predictions.save(folder / f"{name}.npz")
-    summary = {"checkpoint": source, **predictions.summary()}
     beside = folder / f".{name}.json.tmp"
     beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(beside, folder / f"{name}.json")
@@ -59,8 +66,10 @@ def save(predictions: Predictions, folder: Path, name: str, source: str) -> None
     matrix = confusion_matrix(predictions.labels, guesses, len(predictions.class_names))
     save_png(folder / f"{name}_confusion.png", confusion_picture(matrix, predictions.class_names))
     for views, score in summary["views"].items():
+        low, high = score["top1_interval"]
         print(
-            f"{views} views: top-1 {score['top1']:.2f} % ({score['top1_correct']} of {summary['videos']}), "
+            f"{views} views: top-1 {score['top1']:.2f} % ({score['top1_correct']} of {summary['videos']}; "
+            f"95 % interval {low:.1f} to {high:.1f}), "
             f"top-5 {score['top5']:.2f} % ({score['top5_correct']})"
         )
     print(f"saved {folder / name}.npz, .json and _confusion.png")

@@ -23,6 +23,7 @@ from lookupvivit.engine.log import RunLog, Stopwatch
 from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
+from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.weights.files import load_weights
 
@@ -30,8 +31,7 @@ from lookupvivit.weights.files import load_weights
 def train(config: RunConfig) -> None:
     """Run a configuration from wherever it stands to its end."""
     world = distributed.start(config.engine.threads)
-    if config.engine.precision == "fp16" and world.device.type == "cpu":
-        raise ConfigError("engine.precision: found 'fp16', must be fp32 or bf16 on a CPU")
+    dtype_on(config, world)
     run = Path(config.output_dir)
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
     order = TrainingOrder(len(train_set), config.optim.batch_size, config.seed)
@@ -52,7 +52,7 @@ def train(config: RunConfig) -> None:
         os.replace(run / ".config.yaml.tmp", run / "config.yaml")
         print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.engine.precision}, "
               f"ZeRO {config.engine.zero_stage}, on {world.device.type}")  # fmt: skip
-        print(f"resuming from step {step} of {plan.total}" if step else f"starting from scratch in {run}")
+        print(progress_note(step, plan, run))
 
     loader = train_loader(
         train_dataset(config, train_set), order, step, plan.total, world.rank, world.size,
@@ -67,17 +67,28 @@ def train(config: RunConfig) -> None:
         if plan.due(step, config.log.validate_every_epochs):
             loop.validate(step, val_set)
 
-    if step:
-        look(step)  # the run may have been killed between its checkpoint and this
+    if step and world.any(not loop.log.validated):
+        look(step)  # the run was killed between its checkpoint and this
     micro_batches = iter(loader)
     while step < plan.total:
         loop.step(step, micro_batches)
         step += 1
         if plan.due(step, config.log.checkpoint_every_epochs):
+            loop.log.flush()
             checkpoints.save(engine, run, step, description, config.log.keep_checkpoints, world)
         look(step)
     loop.log.close()
     distributed.stop()
+
+
+def progress_note(step: int, plan: Plan, run: Path) -> str:
+    """Where a run stands when it starts."""
+    if step >= plan.total:
+        return f"{run} is already finished ({step} steps); give another output_dir to train anew"
+    note = f"resuming from step {step} of {plan.total}" if step else f"starting from scratch in {run}"
+    if plan.warmup > plan.total:
+        note += f"; note: the warmup of {plan.warmup} steps is longer than the run, optim.lr is never reached"
+    return note
 
 
 class Loop:
@@ -155,10 +166,23 @@ class Loop:
             world.device, next(engine.parameters()).dtype, description="validation", within=True,
         )  # fmt: skip
         if predictions is not None:
-            accuracy = predictions.summary()["views"]["1x1"]
+            try:
+                accuracy = predictions.summary()["views"]["1x1"]
+            except PredictionsError as error:
+                raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
             self.log.scalars(step, "val", top1=accuracy["top1"], top5=accuracy["top5"])
             self.shown["val"] = f"{accuracy['top1']:.1f}%"
             self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view)")
+
+
+def dtype_on(config: RunConfig, world: World) -> torch.dtype:
+    """What the model computes in; ConfigError where the device cannot."""
+    precision, device = config.engine.precision, world.device.type
+    if precision == "fp16" and device == "cpu":
+        raise ConfigError("engine.precision: found 'fp16', must be fp32 or bf16 on a CPU")
+    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError("engine.precision: found 'bf16', must be fp32 or fp16 on this GPU, which has no bfloat16")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def build_model(config: RunConfig) -> torch.nn.Module:
@@ -208,6 +232,8 @@ def initialize(model: torch.nn.Module, config: RunConfig, batching: Batching) ->
         "zero_allow_untested_optimizer": True,  # SGD with momentum shards like any other element-wise update
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
+        "communication_data_type": "fp32",  # gradients are summed in float32, over ranks and micro-batches alike
+        "data_types": {"grad_accum_dtype": "fp32"},
         "steps_per_print": 10**9,  # the log is ours
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=build_optimizer(model, config.optim), config=settings)

@@ -62,8 +62,8 @@ def predict_views(
                 forward(nothing)
     shares = [found]
     if world > 1:
-        shares = [None] * world
-        dist.all_gather_object(shares, found)
+        shares = [None] * world if rank == 0 else None
+        dist.gather_object(found, shares)
     if rank > 0:
         return None
     everything = sorted((row for share in shares for row in share), key=lambda row: row[0])

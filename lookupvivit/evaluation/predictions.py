@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lookupvivit.evaluation.metrics import top_k_correct
+from lookupvivit.evaluation.metrics import confusion_matrix, mean_class_accuracy, top_k_correct, wilson_interval
 
 # What np.load and a wrong or torn file raise between them; AttributeError: an array, not an archive, on Python 3.10.
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
@@ -112,18 +112,15 @@ class Predictions:
         return chosen
 
     def view_subsets(self) -> dict[str, np.ndarray]:
-        """Positions on the view axis of the usual protocols, by "clips x crops": "1x1", "1x3", "4x1", "4x3".
+        """Positions on the view axis of the usual protocols, by "clips x crops", such as "4x1" and "4x3".
 
-        One crop is the central one, one clip is the one nearest the middle of the video (the earlier of two
-        equally near): a one-view run takes the central crop of the central window, so these stored views come
-        closest to it. "4x1" is exactly what a run with those views gives, as every run makes the same central
-        crop. "1x1" and "1x3" are so only where the number of clips is odd: of four clips none lies in the
-        middle, clip 1 starts at a third of the possible range and not at half of it.
+        Each is exactly what a run with so many views gives: one crop is the central one, and one clip the central
+        window, which is among the stored ones only where their number is odd (of four, none lies in the middle).
         """
         clips, crops = self.clips, self.crops
         subsets = {}
-        for some_clips in (_middle(clips), clips):
-            for some_crops in (_middle(crops), crops):
+        for some_clips in filter(None, (_middle(clips), clips)):
+            for some_crops in filter(None, (_middle(crops), crops)):
                 views = np.isin(self.clip_index, some_clips) & np.isin(self.aug_index, some_crops)
                 subsets[f"{len(some_clips)}x{len(some_crops)}"] = np.flatnonzero(views)
         return subsets
@@ -131,22 +128,31 @@ class Predictions:
     def summary(self) -> dict[str, Any]:
         """Exact scores: ``videos``, ``classes`` and per view subset, under ``views``, counts and percentages.
 
-        Each entry of ``views`` holds ``top1_correct`` and ``top5_correct`` (videos) and ``top1`` and ``top5``
-        (per cent of all videos, unrounded). Ties rank by class index, see `metrics.top_k_correct`.
+        Each entry of ``views`` holds ``top1_correct`` and ``top5_correct`` (videos), ``top1`` and ``top5``
+        (per cent of all videos, unrounded), ``top1_interval`` (95 %, Wilson) and ``mean_class_top1``. Ties rank by
+        class index, see `metrics.top_k_correct`.
 
         Raises:
-            ValueError: there are no videos, or a logit is NaN.
+            PredictionsError: there are no videos, or a logit is NaN.
         """
         videos, _, classes = self.view_logits.shape
         if not videos:
             raise PredictionsError("there are no videos to score")
-        scores: dict[str, dict[str, float]] = {}
+        if (broken := np.isnan(self.view_logits).any(axis=(1, 2))).any():
+            first = self.video_names[broken.argmax()]
+            raise PredictionsError(f"logits of {broken.sum()} of {videos} videos hold NaN, first of '{first}'")
+        scores: dict[str, dict[str, Any]] = {}
         for name, views in self.view_subsets().items():
             logits = self.video_logits(self.clip_index[views].tolist(), self.aug_index[views].tolist())
             scores[name] = {}
             for k in (1, 5):
                 correct = int(top_k_correct(logits, self.labels, k).sum())
                 scores[name] |= {f"top{k}_correct": correct, f"top{k}": 100 * correct / videos}
+            low, high = wilson_interval(scores[name]["top1_correct"], videos)
+            matrix = confusion_matrix(self.labels, logits.argmax(axis=1), classes)
+            scores[name] |= {
+                "top1_interval": [100 * low, 100 * high], "mean_class_top1": 100 * mean_class_accuracy(matrix),
+            }  # fmt: skip
         return {"videos": videos, "classes": classes, "views": scores}
 
     def save(self, path: str | Path) -> None:
@@ -176,5 +182,5 @@ class Predictions:
             raise PredictionsError(f"{path} holds no readable predictions: {error}") from error
 
 
-def _middle(indices: list[int]) -> list[int]:
-    return [indices[(len(indices) - 1) // 2]]
+def _middle(indices: list[int]) -> list[int] | None:
+    return [indices[len(indices) // 2]] if len(indices) % 2 else None

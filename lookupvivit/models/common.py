@@ -22,6 +22,24 @@ def require(key: str, value: object, known: tuple[str, ...]) -> None:
         raise ValueError(f"{key} must be one of {known}, found {value!r}")
 
 
+def check_transformer(
+    width: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float, gelu: str, eps: float
+) -> None:
+    """ValueError, naming the argument, for what no transformer can be built from."""
+    for key, value in {"width": width, "depth": depth, "num_heads": num_heads}.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{key} must be a whole number of at least 1, found {value!r}")
+    if width % num_heads:
+        raise ValueError(f"num_heads must divide width, found num_heads={num_heads} and width={width}")
+    if round(mlp_ratio * width) < 1:
+        raise ValueError(f"mlp_ratio must leave the MLP a hidden unit, found {mlp_ratio!r}")
+    if not 0 <= drop_path <= 1:
+        raise ValueError(f"drop_path must lie in [0, 1], found {drop_path!r}")
+    if eps <= 0:
+        raise ValueError(f"eps must be above 0, found {eps!r}")
+    require("gelu", gelu, ("tanh", "none"))
+
+
 def classifier(width: int, num_classes: int, bias: float) -> nn.Linear:
     """A linear head that starts at zero, as both parents' do: the first predictions are all alike."""
     head = nn.Linear(width, num_classes)

@@ -16,7 +16,7 @@ from lookupvivit.layers.positions import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import Size, as_size, classifier, groups_by_depth, pool, require
+from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.output import ModelOutput
 
 HEADS = ("both", "compressed", "lookup")
@@ -112,8 +112,9 @@ class LookupViT(nn.Module):
         head_bias: float = 0.0,
     ) -> None:
         super().__init__()
-        if width % num_heads:
-            raise ValueError(f"num_heads must divide width, found num_heads={num_heads} and width={width}")
+        check_transformer(width, depth, num_heads, mlp_ratio, drop_path, gelu, eps)
+        if lookup_reduction <= 0 or round(width / lookup_reduction) < 1:
+            raise ValueError(f"lookup_reduction must lie in (0, width], found {lookup_reduction!r}")
         require("heads", heads, HEADS)
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias

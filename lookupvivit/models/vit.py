@@ -12,7 +12,7 @@ from lookupvivit.layers.positions import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import Size, as_size, classifier, groups_by_depth, pool, require
+from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.output import ModelOutput
 
 POOLS = ("gap", "token")
@@ -51,8 +51,7 @@ class ViT(nn.Module):
         head_bias: float = 0.0,
     ) -> None:
         super().__init__()
-        if width % num_heads:
-            raise ValueError(f"num_heads must divide width, found num_heads={num_heads} and width={width}")
+        check_transformer(width, depth, num_heads, mlp_ratio, drop_path, gelu, eps)
         require("pooling", pooling, POOLS)
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.antialias = num_classes, width, antialias

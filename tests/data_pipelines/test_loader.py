@@ -51,7 +51,7 @@ def test_every_epoch_is_a_permutation():
 
 
 def test_a_batch_larger_than_the_set():
-    with pytest.raises(DataError, match=r"global_batch: 64 .* 5 videos"):
+    with pytest.raises(DataError, match=r"optim\.batch_size: found 64 .* 5 videos"):
         TrainingOrder(5, 64, 0)
 
 

@@ -81,6 +81,8 @@ def test_overrides_win_and_reach_into_mappings():
         ("optim.learning_rate=1", ("optim.learning_rate", "the keys of optim are name, lr, momentum")),
         ("augment.rand_augment=[0, 9]", ("augment.rand_augment", "layers, magnitude")),
         ("augment.mixup=-1", ("augment.mixup", "0 (off) or more")),
+        ("optim.momentum=0.5", ("optim.momentum", "left out unless optim.name is sgd")),
+        ("augment.horizontal_flip=0", ("augment.flip_labels", "left out where augment.horizontal_flip is 0")),
         ("data.train_list=a.csv", ("data.train_list", "'a.csv'", "left out unless data.dataset is kinetics")),
     ],
 )

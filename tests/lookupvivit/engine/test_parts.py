@@ -58,6 +58,12 @@ def test_batch_arithmetic_is_printed_and_never_rescaled():
             Batching.of(config(wrong), World(0, 2, CPU))
 
 
+def test_mixup_needs_two_clips_to_mix():
+    with pytest.raises(ConfigError, match=r"augment\.mixup: micro-batches of 1 clip"):
+        Batching.of(config("augment.mixup=0.3", "optim.batch_size=2"), World(0, 2, CPU))
+    Batching.of(config("augment.mixup=0.3", "optim.batch_size=4"), World(0, 2, CPU))
+
+
 def test_plan_counts_epochs_in_steps():
     order = TrainingOrder(100, 16, 0)
     plan = Plan.of(config("optim.epochs=2", "optim.warmup_epochs=0.5"), order)
@@ -71,6 +77,6 @@ def test_log_of_a_resumed_run_forgets_later_steps_and_a_torn_line(tmp_path):
     file = tmp_path / "log.jsonl"
     records = [(1, "train"), (2, "train"), (2, "val"), (3, "train"), (3, "val"), (4, "train")]
     file.write_text("".join(json.dumps({"step": s, "kind": k}) + "\n" for s, k in records) + '{"step": 5, "lo')
-    _keep_until(file, 3)
+    assert [tuple(record.values()) for record in _keep_until(file, 3)] == records[:5]
     kept = [tuple(json.loads(line).values()) for line in file.read_text().splitlines()]
-    assert kept == records[:4]  # step 3 is validated again
+    assert kept == records[:5]

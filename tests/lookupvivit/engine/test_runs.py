@@ -61,6 +61,9 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
     refused = shell(command("train_net.py", straight, "optim.name=sgd"), expect=2)
     assert "'optimizer': 'adamw'" in refused and "Traceback" not in refused
 
+    again = shell(command("train_net.py", straight, *often))
+    assert "already finished (10 steps)" in again and "val top-1" not in again
+
     # what a run leaves behind
     assert len(list((straight / "checkpoints").glob("step_*"))) == 2  # log.keep_checkpoints
     assert len(list((straight / "attention").glob("*.png"))) == 4  # 2 clips, after epoch 1 and at the end
@@ -75,10 +78,14 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     output = shell(command("test_net.py", run))
     predictions = Predictions.load(run / "predictions" / "2x3.npz")
     assert predictions.view_logits.shape == (13, 6, 10)
-    assert {"checkpoint": str(run), **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
+    facts = {"checkpoint": str(run), "step": 1, "precision": "fp32", "missing_videos": 0}
+    assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
+    shell(command("test_net.py", run, "engine.precision=bf16", "eval.clips=1", "eval.crops=1"))
+    half = json.loads((run / "predictions/1x1.json").read_text())
+    assert half["precision"] == "bf16"
     refused = shell(command("test_net.py", run, "data.stride=2"), expect=2)
     assert "was trained with preprocessing" in refused and "Traceback" not in refused
-    assert "of 13)" in output
+    assert "of 13; 95 %" in output
 
     # a straightforward loop over the same files gives the same logits
     from data_pipelines.decode import read_frames
@@ -104,6 +111,9 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
             "nowhere/train.csv: no such file; looked for a list of videos there, one 'path label' a line",
         ),
         ("train_net.py", ("data.camera_motion={train_vidoes: 4}",), "data.camera_motion: no such key 'train_vidoes'"),
+        ("train_net.py", ("model.overrides.num_heads=0",), "model: num_heads must be a whole number of at least 1"),
+        ("train_net.py", ("model.overrides.gelu=erf",), "model: gelu must be one of ('tanh', 'none'), found 'erf'"),
+        ("train_net.py", ("output_dir=/proc/run",), "/proc/run"),
         ("test_net.py", (), "run: not found; expected a run directory or a model.safetensors file"),
     ],
 )
@@ -149,6 +159,39 @@ def test_two_ranks_equal_one(tmp_path, command, shell, stage):
     one, two = (Predictions.load(tmp_path / name / "predictions" / "2x3.npz") for name in ("one", "torchrun"))
     assert one.video_names.tolist() == two.video_names.tolist()
     np.testing.assert_allclose(one.view_logits, two.view_logits, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "settings"),
+    [("torchrun 2", ("engine.zero_stage=3",)), ("torchrun 2", ("engine.precision=bf16",)),
+     ("python", ("engine.precision=bf16", "optim.micro_batch_size=4"))],
+)  # fmt: skip
+def test_a_stopped_run_goes_on_bit_equal_however_it_is_run(tmp_path, command, shell, launcher, settings):
+    """As left by a kill after the checkpoint of step 3 and before the next."""
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    settings = (*settings, "log.checkpoint_every_epochs=0.6", "optim.max_steps=5")
+    shell(command("train_net.py", straight, *settings, launcher=launcher))
+    shutil.copytree(straight, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_00000005")
+    (resumed / "model.safetensors").unlink()
+    output = shell(command("train_net.py", resumed, *settings, launcher=launcher))
+    assert "resuming from step 3 of 5" in output
+    assert_same_weights(straight, resumed)
+    assert [record["loss"] for record in lines(straight)] == [record["loss"] for record in lines(resumed)]
+
+
+@pytest.mark.slow
+def test_bf16_sums_gradients_in_float32(tmp_path, command, shell):
+    """Eight micro-batches of one clip come as near to one batch of eight as float32 weights of a bf16 pass can."""
+    sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=2", "optim.warmup_epochs=0", "augment.mixup=0")
+    for name, extra in (("one", ()), ("eight", ("optim.micro_batch_size=1",))):
+        shell(command("train_net.py", tmp_path / name, *sgd, "engine.precision=bf16", *extra))
+    shell(command("train_net.py", tmp_path / "exact", *sgd))
+    one, eight, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "eight", "exact"))
+    kernels = [name for name in exact if "mlp.0.weight" in name]
+    error = {k: sum((w[n] - exact[n]).norm() for n in kernels) for k, w in {"one": one, "eight": eight}.items()}
+    assert error["eight"] < 2 * error["one"]
 
 
 @pytest.mark.slow

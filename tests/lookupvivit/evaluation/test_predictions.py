@@ -83,26 +83,32 @@ def test_view_subsets_of_the_usual_protocols():
         name: sorted(map(tuple, views[at].tolist())) for name, at in predictions.view_subsets().items()
     }
     assert chosen == {
-        "1x1": [(1, 1)],
-        "1x3": [(1, 0), (1, 1), (1, 2)],
         "4x1": [(clip, 1) for clip in range(4)],
         "4x3": [(clip, crop) for clip in range(4) for crop in range(3)],
     }
+    odd = make(clips=3, crops=3)
+    assert list(odd.view_subsets()) == ["1x1", "1x3", "3x1", "3x3"]
+    assert [odd.clip_index[at].tolist() for at in odd.view_subsets().values()][:2] == [[1], [1, 1, 1]]
     assert list(make(clips=1, crops=1).view_subsets()) == ["1x1"]
     assert list(make(clips=1, crops=3).view_subsets()) == ["1x1", "1x3"]
 
 
 def test_summary_counts():
-    predictions = make(clips=2, crops=3, videos=8, classes=6)
+    predictions = make(clips=3, crops=3, videos=8, classes=6)
     logits = np.zeros_like(predictions.view_logits)
     logits[np.arange(8), :, predictions.labels] = 1.0  # right ...
     logits[:3, :, :] = np.where(np.arange(6) == predictions.labels[:3, None, None], -1.0, 0.0)  # ... but for 3
-    central = (predictions.clip_index == 0) & (predictions.aug_index == 1)
+    central = (predictions.clip_index == 1) & (predictions.aug_index == 1)
     logits[0, central, predictions.labels[0]] = 100.0  # one view alone is right about video 0, and outvotes all
     summary = replace(predictions, view_logits=logits).summary()
     assert (summary["videos"], summary["classes"]) == (8, 6)
-    assert set(summary["views"]) == {"1x1", "1x3", "2x1", "2x3"}
+    assert set(summary["views"]) == {"1x1", "1x3", "3x1", "3x3"}
+    right = np.isin(np.arange(8), [0, 3, 4, 5, 6, 7])
+    by_class = [right[predictions.labels == c].mean() for c in np.unique(predictions.labels)]
     for scores in summary["views"].values():
+        low, high = scores.pop("top1_interval")
+        assert (low, high) == pytest.approx((40.93, 92.85), abs=0.01)  # Wilson, 6 of 8
+        assert scores.pop("mean_class_top1") == pytest.approx(100 * np.mean(by_class))
         assert scores == {"top1_correct": 6, "top1": 75.0, "top5_correct": 6, "top5": 75.0}
 
 
@@ -125,5 +131,5 @@ def test_contradictions_are_refused(change, message):
 def test_nan_logits_are_never_scored():
     predictions = make()
     predictions.view_logits[4, 2] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(PredictionsError, match=r"1 of 20 videos hold NaN, first of 'vidéo 4\.mp4'"):
         predictions.summary()
