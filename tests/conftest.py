@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,13 @@ def small_set(tmp_path_factory) -> Path:
     return root
 
 
+def free_port() -> str:
+    """A port for a launcher, so that tests do not meet another run on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
 @pytest.fixture
 def command(small_set):
     """The command line of a tool on the small set; ``launcher`` is python, torchrun N or deepspeed N."""
@@ -39,7 +47,8 @@ def command(small_set):
         start = {
             "python": [sys.executable],
             "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks],
-            "deepspeed": [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", ranks],
+            "deepspeed": [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", ranks,
+                          "--master_port", free_port()],
         }[name]
         settings = (*SMALL_RUN, f"data.root={small_set}", f"output_dir={run}", *overrides)
         return [*start, str(ROOT / "tools" / tool), "--cfg", str(ROOT / "configs" / "camera_motion.yaml"), *settings]

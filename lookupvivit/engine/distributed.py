@@ -77,7 +77,14 @@ def start(threads: int | None = None) -> World:
             raise ConfigError(f"launcher: started rank {local_rank} of this machine, which has "
                               f"{torch.cuda.device_count()} GPUs; start as many ranks as there are GPUs")  # fmt: skip
         torch.cuda.set_device(local_rank)
-    deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
+    try:
+        deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
+    except dist.DistNetworkError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"launcher: the ranks cannot meet at {place} ({error}); another run on this machine? Give the launcher "
+            "another --master_port"
+        ) from None
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     return World(dist.get_rank(), dist.get_world_size(), device)
 
