@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Sequential):
-    """width -> hidden -> width with GELU (tanh by default: the JAX parents' approximation)."""
+    """width -> hidden -> out (width by default) with GELU (tanh by default: the JAX parents' approximation)."""
 
-    def __init__(self, width: int, hidden: int, gelu: str = "tanh") -> None:
-        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate=gelu), nn.Linear(hidden, width))
+    def __init__(self, width: int, hidden: int, gelu: str = "tanh", out: int | None = None) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate=gelu), nn.Linear(hidden, out or width))
         for linear in (self[0], self[2]):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.normal_(linear.bias, std=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+        """(..., D) -> (..., out)."""
         return super().forward(tokens)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lookupvivit.layers.compress import COMPRESSED_INITS
 from lookupvivit.layers.drop_path import DropPath
 from lookupvivit.layers.exchange import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
@@ -20,6 +21,7 @@ from lookupvivit.models.common import Size, as_size, check_transformer, classifi
 from lookupvivit.models.output import ModelOutput
 
 HEADS = ("both", "compressed", "lookup")
+EXCHANGES = ("both", "gather", "none")
 
 
 class LookupViTBlock(nn.Module):
@@ -32,7 +34,8 @@ class LookupViTBlock(nn.Module):
         width, heads: D and H.
         mlp_ratio: p, hidden width of the compressed MLP over D.
         lookup_reduction: q, D over the hidden width of the lookup MLP.
-        update_lookup: False leaves lines 3 and 4 out (a last block whose lookup tokens nobody reads).
+        exchange: "both" ways; "gather" leaves lines 3 and 4 out, so that the lookup tokens stay as they are (a last
+            block whose lookup tokens nobody reads, and an ablation); "none" leaves the ViT block alone.
     """
 
     def __init__(
@@ -44,30 +47,33 @@ class LookupViTBlock(nn.Module):
         drop_path: float = 0.0,
         eps: float = 1e-6,
         gelu: str = "tanh",
-        update_lookup: bool = True,
+        exchange: str = "both",
     ) -> None:
         super().__init__()
+        self.exchange = exchange
         self.drop_path = DropPath(drop_path)
-        self.gather_norm_compressed = nn.LayerNorm(width, eps=eps)
-        self.gather_norm_lookup = nn.LayerNorm(width, eps=eps)
-        self.gather = Gather(width, heads, eps)
+        if exchange != "none":
+            self.gather_norm_compressed = nn.LayerNorm(width, eps=eps)
+            self.gather_norm_lookup = nn.LayerNorm(width, eps=eps)
+            self.gather = Gather(width, heads, eps)
         self.refine = ViTBlock(width, heads, mlp_ratio, drop_path, eps, gelu)
-        self.update_lookup = update_lookup
-        if update_lookup:
+        if exchange == "both":
             self.infuse_norm = nn.LayerNorm(width, eps=eps)
             self.infuse = Infuse(width, heads, eps)
             self.lookup_mlp_norm = nn.LayerNorm(width, eps=eps)
             self.lookup_mlp = MLP(width, round(width / lookup_reduction), gelu)
 
-    def forward(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """compressed (B, M, D), lookup (B, N, D) -> both updated, and A (B, H, M, N)."""
+    def forward(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """compressed (B, M, D), lookup (B, N, D) -> both updated, and A (B, H, M, N), None without an exchange."""
+        attention = None
         # Information gathering, Algorithm 1
-        update, attention = self.gather(self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup))
-        compressed = compressed + self.drop_path(update)
+        if self.exchange != "none":
+            update, attention = self.gather(self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup))
+            compressed = compressed + self.drop_path(update)
         # Representation refinement, Algorithm 3: a ViT block on the few
         compressed = self.refine(compressed)
         # Global context infusion, Algorithm 2: a light update of the many
-        if self.update_lookup:
+        if self.exchange == "both":
             lookup = lookup + self.drop_path(self.infuse(self.infuse_norm(compressed), attention))
             lookup = lookup + self.drop_path(self.lookup_mlp(self.lookup_mlp_norm(lookup)))
         return compressed, lookup, attention
@@ -86,6 +92,11 @@ class LookupViT(nn.Module):
         drop_path: stochastic depth of the last block; block l of L drops with l / (L - 1) of it.
         heads: which classifiers exist. "compressed" also leaves out the last lookup update, which only the lookup
             head could read.
+        exchange: "both" ways; ablations of Table 5: "gather" (no MHBC p->l) and "none" (no lookup tokens). Without the
+            way back the lookup tokens stay raw embeddings, so that heads must be "compressed".
+        compressed_init: where compressed tokens come from, "resample" (Eq. 1); ablations of Table 5: "random" (learned
+            start values, the same for every input) and "conv" (a learned reduction of the lookup tokens). The
+            ablations have weights of ``compressed_size`` and take no other.
         position_init: what the learned positions start from, "normal" (N(0, 0.02)) or "sincos".
         antialias: T of Eq. 1 with the triangle kernel widened when shrinking (JAX's default) or plain (PyTorch's).
         eps, gelu: LayerNorm epsilon and GELU form ("tanh" or "none" = erf); the defaults are the JAX parents'.
@@ -105,6 +116,8 @@ class LookupViT(nn.Module):
         lookup_reduction: float = 2,
         drop_path: float = 0.0,
         heads: str = "both",
+        exchange: str = "both",
+        compressed_init: str = "resample",
         position_init: str = "normal",
         antialias: bool = True,
         eps: float = 1e-6,
@@ -115,7 +128,9 @@ class LookupViT(nn.Module):
         check_transformer(width, depth, num_heads, mlp_ratio, drop_path, gelu, eps)
         if lookup_reduction <= 0 or round(width / lookup_reduction) < 1:
             raise ValueError(f"lookup_reduction must lie in (0, width], found {lookup_reduction!r}")
-        require("heads", heads, HEADS)
+        require("heads", heads, HEADS if exchange == "both" else ("compressed",))
+        require("exchange", exchange, EXCHANGES)
+        require("compressed_init", compressed_init, tuple(COMPRESSED_INITS))
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias
         self.input_size, self.compressed_size = as_size(input_size), as_size(compressed_size)
@@ -124,6 +139,7 @@ class LookupViT(nn.Module):
         self.embedding = TubeletEmbedding(as_size(tubelet), width)
         grid = self.embedding.grid(self.input_size)
         self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))
+        self.compress = COMPRESSED_INITS[compressed_init](grid, self.compressed_size, width, antialias)
         self.blocks = nn.ModuleList(
             LookupViTBlock(
                 width,
@@ -133,7 +149,7 @@ class LookupViT(nn.Module):
                 drop_path * i / max(1, depth - 1),
                 eps,
                 gelu,
-                update_lookup=heads != "compressed" or i < depth - 1,
+                "gather" if exchange == "both" and heads == "compressed" and i == depth - 1 else exchange,
             )
             for i in range(depth)
         )
@@ -150,7 +166,7 @@ class LookupViT(nn.Module):
         Args:
             compressed_size: (t, h, w) compressed tokens, the model's own by default.
             return_intermediates: add one dict per block: ``attention`` (B, H, tp, hp, wp, t, h, w),
-                ``compressed`` (B, tp, hp, wp, D) and ``lookup`` (B, t, h, w, D).
+                ``compressed`` (B, tp, hp, wp, D) and ``lookup`` (B, t, h, w, D); no attention without an exchange.
 
         Returns:
             ModelOutput: ``logits`` (B, K) is the mean of the logits of the heads there are (section 3.4).
@@ -177,13 +193,11 @@ class LookupViT(nn.Module):
         for block in self.blocks:
             compressed, lookup, attention = block(compressed, lookup)
             if return_intermediates:
-                intermediates.append(
-                    {
-                        "attention": attention.unflatten(-1, lookup_grid).unflatten(2, compressed_grid),
-                        "compressed": compressed.unflatten(1, compressed_grid),
-                        "lookup": lookup.unflatten(1, lookup_grid),
-                    }
-                )
+                seen = {"compressed": compressed.unflatten(1, compressed_grid)}
+                seen["lookup"] = lookup.unflatten(1, lookup_grid)
+                if attention is not None:
+                    seen["attention"] = attention.unflatten(-1, lookup_grid).unflatten(2, compressed_grid)
+                intermediates.append(seen)
         return compressed.unflatten(1, compressed_grid), lookup.unflatten(1, lookup_grid), intermediates
 
     def tokenize(self, video: Tensor, compressed_size: Size | None = None) -> tuple[Tensor, Tensor]:
@@ -192,8 +206,7 @@ class LookupViT(nn.Module):
         grid = tokens.shape[1:4]
         lookup = tokens + resample(self.positions, grid, self.antialias)
         size = self.compressed_size if compressed_size is None else as_size(compressed_size)
-        # T is linear: T(tokens) + T(positions) = T(tokens + positions).
-        return lookup, resample(lookup, size, self.antialias)
+        return lookup, self.compress(lookup, size)
 
     # The contract every model keeps
 
@@ -205,11 +218,11 @@ class LookupViT(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that are never decayed, besides biases and norms (those have one dimension)."""
-        return {"positions"}
+        return {"positions"} | {name for name, _ in self.named_parameters() if name == "compress.tokens"}
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by depth for layer-wise lr decay: embedding, each block, norms and heads."""
-        return groups_by_depth(self, ("embedding.", "positions"))
+        return groups_by_depth(self, ("embedding.", "positions", "compress."))
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifiers by fresh ones of ``num_classes`` classes."""

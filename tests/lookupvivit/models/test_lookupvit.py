@@ -20,20 +20,6 @@ def tiny(**overrides) -> LookupViT:
     return model
 
 
-def test_every_catalogue_model_classifies_at_a_tiny_size():
-    for name in lookupvivit.list_models():
-        video = "x2" in name
-        size, tubelet = ((4, 32, 32), (2, 16, 16)) if video else ((1, 32, 32), (1, 16, 16))
-        small = {"width": 24, "depth": 2, "num_heads": 3, "input_size": size, "tubelet": tubelet}
-        if name.startswith("lookup"):
-            small["compressed_size"] = (1, 2, 1)
-        model = lookupvivit.create_model(name, 7, **small)
-        clip = torch.randn(2, 3, *size) if video else torch.randn(2, 3, *size[1:])
-        output = model(clip)
-        assert output.logits.shape == (2, 7)
-        assert torch.isfinite(output.logits).all()
-
-
 @pytest.mark.parametrize("heads", ["both", "compressed", "lookup"])
 def test_every_parameter_receives_a_gradient(heads):
     model = tiny(heads=heads)
