@@ -1,16 +1,18 @@
 """Multiply-adds and parameters of a model, counted operator by operator from a trace (needs fvcore).
 
-Counted is what matrix products, convolutions and attention multiply and add; element-wise work (norm, GELU,
-softmax, residual sum: half a per cent of LookupViT-B on video) is not. Published figures differ by such
-conventions and by counting a multiply-add as one or as two; here it is one.
+Multiply-adds are those of matrix products, convolutions and attention; element-wise work (norm, GELU, softmax,
+residual sum: half a per cent of LookupViT-B on video) is counted apart. Published figures differ by such conventions
+and by counting a multiply-add as one or as two; here it is one.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,11 +29,14 @@ class Cost:
 
     Attributes:
         macs: multiply-adds of the whole pass (not per example).
+        elementwise: operations on single elements as XLA's cost analysis counts them (layer norm 5, softmax 4, tanh
+            GELU 8, sums and products 1 each), which is what the paper's figures hold besides.
         parameters: scalars in the model, shared ones once.
         by_module: multiply-adds by dotted module name; "" is the whole model.
     """
 
     macs: int
+    elementwise: int
     parameters: int
     by_module: dict[str, int] = field(repr=False)
 
@@ -64,7 +69,7 @@ def count(model: nn.Module, input_shape: Iterable[int], **call: Any) -> Cost:
             analysis = FlopCountAnalysis(_Call(model, call), zeros).unsupported_ops_warnings(False)
             analysis.uncalled_modules_warnings(False).clear_op_handles()
             analysis.set_op_handle(**_costs(), **dict.fromkeys(FREE))
-            total, by_module = analysis.total(), analysis.by_module()
+            kinds, by_module = analysis.by_operator(), analysis.by_module_and_operator()
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -73,8 +78,9 @@ def count(model: nn.Module, input_shape: Iterable[int], **call: Any) -> Cost:
             f"cannot count {', '.join(unknown)}: add each to the free operators or to the costs in {__name__}"
         )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    names = {name: int(by_module[f"model.{name}" if name else "model"]) for name, _ in model.named_modules()}
-    return Cost(int(total), parameters, names)
+    places = {name: f"model.{name}" if name else "model" for name, _ in model.named_modules()}
+    names = {name: int(by_module[place]["macs"]) for name, place in places.items()}
+    return Cost(int(kinds["macs"]), int(kinds["elementwise"]), parameters, names)
 
 
 class _Call(nn.Module):
@@ -91,16 +97,21 @@ class _Call(nn.Module):
 def _costs() -> dict[str, Any]:
     from fvcore.nn import jit_handles as fvcore
 
-    return {
-        "aten::linear": fvcore.linear_flop_jit,
-        "aten::addmm": fvcore.addmm_flop_jit,
-        "aten::matmul": _product_macs,
-        "aten::mm": _product_macs,
-        "aten::bmm": _product_macs,
-        "aten::einsum": fvcore.einsum_flop_jit,
-        "aten::_convolution": fvcore.conv_flop_jit,
-        "aten::scaled_dot_product_attention": _attention_macs,
-    }
+    def macs(handler: Any) -> Any:
+        def total(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+            cost = handler(inputs, outputs)
+            return Counter(macs=sum(cost.values()) if isinstance(cost, Counter) else cost)
+
+        return total
+
+    products = {
+        "linear": fvcore.linear_flop_jit, "addmm": fvcore.addmm_flop_jit, "matmul": _product_macs,
+        "mm": _product_macs, "bmm": _product_macs, "einsum": fvcore.einsum_flop_jit,
+        "_convolution": fvcore.conv_flop_jit,
+    }  # fmt: skip
+    costs = {f"aten::{name}": macs(handler) for name, handler in products.items()}
+    costs |= {f"aten::{name}": partial(_per_element, each) for name, each in ELEMENTWISE.items()}
+    return {**costs, "aten::scaled_dot_product_attention": _attention}
 
 
 def _product_macs(inputs: list[Any], outputs: list[Any]) -> int:
@@ -108,27 +119,36 @@ def _product_macs(inputs: list[Any], outputs: list[Any]) -> int:
     return math.prod(outputs[0].type().sizes()) * inputs[0].type().sizes()[-1]
 
 
-def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """Q K^T and A V; a causal or masked attention counts in full, as if computed densely."""
+def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Q K^T, A V, scale and softmax; a causal or masked attention counts in full, as if computed densely."""
     q, k, v = (value.type().sizes() for value in inputs[:3])  # (..., M, d), (..., N, d), (..., N, e)
-    return math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+    scores = math.prod(q[:-1]) * k[-2]
+    return Counter(macs=scores * (q[-1] + v[-1]), elementwise=ELEMENTWISE["softmax"] * scores + math.prod(q))
 
 
-# Free of multiply-adds: element-wise, reductions, or only shapes and copies. fvcore's own list holds shape
-# operators and is in force besides.
+def _per_element(each: int, inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter(elementwise=each * math.prod(outputs[0].type().sizes() or [1]))
+
+
+# Operations per element, as XLA's cost analysis has them.
+ELEMENTWISE = {"add": 1, "add_": 1, "sub": 1, "rsub": 1, "mul": 1, "mul_": 1, "div": 1, "div_": 1, "layer_norm": 5,
+               "softmax": 4, "gelu": 8}  # fmt: skip
+
+# Left out: trifles beside the above, or only shapes and copies. fvcore's own list holds shape operators and is in
+# force besides.
 FREE = tuple(
     f"aten::{name}"
     for name in (
         # element-wise
-        "abs", "add", "add_", "clamp_min", "clone", "div", "div_", "exp", "gelu", "log", "maximum", "minimum",
-        "mul", "mul_", "neg", "pow", "rsqrt", "rsub", "sigmoid", "silu", "sqrt", "sub", "tanh", "where",
+        "abs", "clamp_min", "clone", "cos", "exp", "log", "maximum", "minimum", "neg", "pow", "rsqrt", "sigmoid",
+        "silu", "sin", "sqrt", "tanh", "where",
         # norms, softmax, pooling: a few operations per element
         "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool2d", "avg_pool3d",
-        "batch_norm", "group_norm", "layer_norm", "linalg_vector_norm", "log_softmax", "max_pool2d",
-        "max_pool3d", "mean", "softmax", "std", "sum", "var",
+        "batch_norm", "group_norm", "linalg_vector_norm", "log_softmax", "max_pool2d", "max_pool3d", "mean", "std",
+        "sum", "var",
         # shapes, constants and copies
         "alias", "broadcast_tensors", "embedding", "expand_as", "flip", "index_select", "lift_fresh",
-        "lift_fresh_copy", "movedim", "numpy_T", "ones_like", "repeat", "repeat_interleave", "tile",
+        "lift_fresh_copy", "linspace", "movedim", "numpy_T", "ones_like", "repeat", "repeat_interleave", "tile",
         "type_as", "unflatten", "view_as", "zeros_like",
     )
 )  # fmt: skip
