@@ -38,6 +38,15 @@ class ModelConfig:
 
     name: str  # one of lookupvivit.list_models()
     overrides: dict[str, Any] = field(default_factory=dict)  # arguments of the model's class, such as depth: 4
+    # LookupViT: compressed sizes to train on, one drawn per step, such as {t: [4, 8, 16], k: [5, 6, 7, 8, 9]}
+    multi_resolution: dict[str, list[int]] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = self.multi_resolution
+        right = sizes is None or (
+            sizes.keys() == {"t", "k"} and all(sizes.values()) and min(map(min, sizes.values())) >= 1
+        )
+        _check(right, "model.multi_resolution", sizes, "{t: [...], k: [...]}, frames and sides of at least 1 token")
 
 
 _KEYS_OF_ONE_DATASET = {
@@ -161,11 +170,14 @@ class EvalConfig:
     clips: int = 4  # evenly spaced in time
     crops: int = 3  # 1: centre; 3: along the longer side
     batch_size: int = 8  # views per rank and forward pass
+    compressed_size: tuple[int, int, int] | None = None  # LookupViT: (t, h, w) to test at; null is the model's own
 
     def __post_init__(self) -> None:
         for key in ("clips", "batch_size"):
             _check(getattr(self, key) >= 1, f"eval.{key}", getattr(self, key), "at least 1")
         _check(self.crops in (1, 3), "eval.crops", self.crops, "1 or 3")
+        size = self.compressed_size
+        _check(size is None or min(size) >= 1, "eval.compressed_size", size, "[t, h, w] of at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -328,6 +340,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         right = isinstance(value, list | tuple) and len(value) == len(arguments)
         _check(right, key, value, f"a list of {len(arguments)} values")
         return tuple(_convert(argument, item, key) for argument, item in zip(arguments, value, strict=True))
+    if origin is list:
+        _check(isinstance(value, list) and value, key, value, "a list of values")
+        return [_convert(arguments[0], item, key) for item in value]
     if origin is dict:
         _check(isinstance(value, dict), key, value, "a mapping of keys to values")
         return {_convert(arguments[0], k, key): _convert(arguments[1], v, f"{key}.{k}") for k, v in value.items()}

@@ -31,9 +31,10 @@ def test(config: RunConfig) -> None:
         print(f"checkpoint {source}: {report}")
     dtype = dtype_on(config, world)
     model.eval().to(world.device, dtype)
-    clips, crops = config.eval.clips, config.eval.crops
+    clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
+    call = {"compressed_size": size} if size else {}
     predictions = predict_views(
-        lambda views: model(views).logits, view_loader(config, manifest, clips, crops, world), len(manifest),
+        lambda views: model(views, **call).logits, view_loader(config, manifest, clips, crops, world), len(manifest),
         manifest.class_names, config.eval.batch_size, world.device, dtype,
         description=f"test {clips}x{crops} views, {config.engine.precision}",
     )  # fmt: skip
@@ -41,8 +42,10 @@ def test(config: RunConfig) -> None:
         facts = {
             "checkpoint": str(source), "step": read_description(source).get("step"),
             "precision": config.engine.precision, "missing_videos": manifest.left_out,
+            "compressed_size": size or getattr(model, "compressed_size", None),
         }  # fmt: skip
-        save(predictions, Path(config.output_dir) / "predictions", f"{clips}x{crops}", facts)
+        name = f"{clips}x{crops}" + (f"_compressed_{'x'.join(map(str, size))}" if size else "")
+        save(predictions, Path(config.output_dir) / "predictions", name, facts)
     distributed.stop()
 
 

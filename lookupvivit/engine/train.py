@@ -24,8 +24,12 @@ from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
+from lookupvivit.layers.compress import Resample
 from lookupvivit.models.catalogue import create_model
+from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.weights.files import load_weights
+
+MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
 
 
 def train(config: RunConfig) -> None:
@@ -81,6 +85,20 @@ def train(config: RunConfig) -> None:
     distributed.stop()
 
 
+def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
+    """The call's ``compressed_size`` in multi-resolution training, drawn for the whole global batch of a step.
+
+    One size per batch as in section 4 of the paper; keyed on seed and step like FlexiViT, so that it is the same on
+    every rank and after a resume.
+    """
+    sizes = config.model.multi_resolution
+    if sizes is None:
+        return {}
+    rng = np.random.default_rng((config.seed, step, MULTI_RESOLUTION))
+    t, k = (int(rng.choice(sizes[axis])) for axis in ("t", "k"))
+    return {"compressed_size": (t, k, k)}
+
+
 def progress_note(step: int, plan: Plan, run: Path) -> str:
     """Where a run stands when it starts."""
     if step >= plan.total:
@@ -112,10 +130,11 @@ class Loop:
         for group in engine.optimizer.param_groups:
             group["lr"] = rate
         engine.train()
+        call = compressed_size_of_step(config, step)
         with self.watch.step():
             for _ in range(self.batching.accumulation):
                 video, targets = self.prepare(self.watch.waiting(micro_batches), rng)
-                output = engine(video)
+                output = engine(video, **call)
                 per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
                 engine.backward(per_head.sum())
                 engine.step()  # updates at the last micro-batch only
@@ -190,9 +209,16 @@ def build_model(config: RunConfig) -> torch.nn.Module:
     data = config.data
     overrides = {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides}
     try:
-        return create_model(config.model.name, data.num_classes, **overrides)
+        model = create_model(config.model.name, data.num_classes, **overrides)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model: {error}") from None
+    resizable = isinstance(model, LookupViT) and isinstance(model.compress, Resample)
+    for key, value in {"model.multi_resolution": config.model.multi_resolution,
+                       "eval.compressed_size": config.eval.compressed_size}.items():  # fmt: skip
+        if value and not resizable:
+            raise ConfigError(f"{key}: found {value}, must be left out for {config.model.name} as configured, whose "
+                              "compressed size is fixed or which has none")  # fmt: skip
+    return model
 
 
 def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     output = shell(command("test_net.py", run))
     predictions = Predictions.load(run / "predictions" / "2x3.npz")
     assert predictions.view_logits.shape == (13, 6, 10)
-    facts = {"checkpoint": str(run), "step": 1, "precision": "fp32", "missing_videos": 0}
+    facts = {"checkpoint": str(run), "step": 1, "precision": "fp32", "missing_videos": 0, "compressed_size": [2, 3, 3]}
     assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
     shell(command("test_net.py", run, "engine.precision=bf16", "eval.clips=1", "eval.crops=1"))
     half = json.loads((run / "predictions/1x1.json").read_text())
