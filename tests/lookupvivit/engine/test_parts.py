@@ -1,6 +1,7 @@
 """Schedule, groups, loss, batch arithmetic and the log, each against something written by hand."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lookupvivit.engine.data import Batching, Plan
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import _keep_until
 from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
+from lookupvivit.engine.train import build_model, compressed_size_of_step
 
 CPU = torch.device("cpu")
 
@@ -62,6 +64,29 @@ def test_mixup_needs_two_clips_to_mix():
     with pytest.raises(ConfigError, match=r"augment\.mixup: micro-batches of 1 clip"):
         Batching.of(config("augment.mixup=0.3", "optim.batch_size=2"), World(0, 2, CPU))
     Batching.of(config("augment.mixup=0.3", "optim.batch_size=4"), World(0, 2, CPU))
+
+
+def test_one_compressed_size_per_step_for_all_ranks():
+    """Drawn evenly from the product of t and k, from seed and step alone."""
+    multi = config("model.multi_resolution={t: [4, 8], k: [2, 3, 5]}", "seed=3")
+    drawn = [compressed_size_of_step(multi, step)["compressed_size"] for step in range(1200)]
+    counts = Counter(drawn)
+    assert counts.keys() == {(t, k, k) for t in (4, 8) for k in (2, 3, 5)}
+    assert all(abs(count - 200) < 4 * 200**0.5 for count in counts.values())
+    assert drawn[7:9] == [compressed_size_of_step(multi, step)["compressed_size"] for step in (7, 8)]
+    other = config("model.multi_resolution={t: [4, 8], k: [2, 3, 5]}", "seed=4")
+    assert [compressed_size_of_step(other, step)["compressed_size"] for step in range(20)] != drawn[:20]
+    assert compressed_size_of_step(config(), 0) == {}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("model.name=vivit_pico8x2",), ("model.overrides.compressed_init=random",)],
+)
+@pytest.mark.parametrize("setting", ["model.multi_resolution={t: [4], k: [2]}", "eval.compressed_size=[4,2,2]"])
+def test_a_fixed_compressed_size_cannot_be_changed(overrides, setting):
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        build_model(config(*overrides, setting))
 
 
 def test_plan_counts_epochs_in_steps():

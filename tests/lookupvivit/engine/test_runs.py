@@ -83,6 +83,9 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     shell(command("test_net.py", run, "engine.precision=bf16", "eval.clips=1", "eval.crops=1"))
     half = json.loads((run / "predictions/1x1.json").read_text())
     assert half["precision"] == "bf16"
+    shell(command("test_net.py", run, "eval.compressed_size=[1,2,2]", "eval.clips=1", "eval.crops=1"))
+    small = json.loads((run / "predictions/1x1_compressed_1x2x2.json").read_text())
+    assert small["compressed_size"] == [1, 2, 2]
     refused = shell(command("test_net.py", run, "data.stride=2"), expect=2)
     assert "was trained with preprocessing" in refused and "Traceback" not in refused
     assert "of 13; 95 %" in output
