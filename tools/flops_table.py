@@ -23,8 +23,8 @@ heads.
 def plain(row: Row, found: Measured) -> str:
     macs, full = (f"{value:8.2f} {100 * (value / row.gflops - 1):+6.2f}%" for value in (found.macs, found.full))
     equation = f"{found.equations:8.2f}" if found.equations else " " * 8
-    remark = f"  * {row.remark}" if row.remark else ""
-    return f"T{row.table:<4} {row.method:29} {row.gflops:7.1f} {macs} {full} {equation} {found.parameters:6.1f} M{remark}"
+    line = f"T{row.table:<4} {row.method:29} {row.gflops:7.1f} {macs} {full} {equation} {found.parameters:6.1f} M"
+    return f"{line}  * {row.remark}" if row.remark else line
 
 
 def markdown(row: Row, found: Measured) -> str:
