@@ -170,7 +170,7 @@ class EvalConfig:
     clips: int = 4  # evenly spaced in time
     crops: int = 3  # 1: centre; 3: along the longer side
     batch_size: int = 8  # views per rank and forward pass
-    compressed_size: tuple[int, int, int] | None = None  # LookupViT: (t, h, w) to test at; null is the model's own
+    compressed_size: tuple[int, int, int] | None = None  # LookupViT: (t, h, w); null is the model's own
 
     def __post_init__(self) -> None:
         for key in ("clips", "batch_size"):
@@ -178,6 +178,11 @@ class EvalConfig:
         _check(self.crops in (1, 3), "eval.crops", self.crops, "1 or 3")
         size = self.compressed_size
         _check(size is None or min(size) >= 1, "eval.compressed_size", size, "[t, h, w] of at least 1, or null")
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What a model's call gets besides the video."""
+        return {"compressed_size": self.compressed_size} if self.compressed_size else {}
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,10 @@ def test(config: RunConfig) -> None:
     dtype = dtype_on(config, world)
     model.eval().to(world.device, dtype)
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
-    call = {"compressed_size": size} if size else {}
     predictions = predict_views(
-        lambda views: model(views, **call).logits, view_loader(config, manifest, clips, crops, world), len(manifest),
-        manifest.class_names, config.eval.batch_size, world.device, dtype,
+        lambda views: model(views, **config.eval.call).logits,
+        view_loader(config, manifest, clips, crops, world),
+        len(manifest), manifest.class_names, config.eval.batch_size, world.device, dtype,
         description=f"test {clips}x{crops} views, {config.engine.precision}",
     )  # fmt: skip
     if predictions is not None:

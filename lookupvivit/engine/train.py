@@ -179,7 +179,7 @@ class Loop:
         engine, world = self.engine, self.world
         engine.eval()
         predictions = predict_views(
-            lambda views: engine(views).logits,
+            lambda views: engine(views, **self.config.eval.call).logits,
             view_loader(self.config, manifest, 1, 1, world),
             len(manifest), manifest.class_names, self.config.eval.batch_size,
             world.device, next(engine.parameters()).dtype, description="validation", within=True,
