@@ -216,7 +216,7 @@ class RunConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     log: LogConfig = field(default_factory=LogConfig)
     seed: int = 0
-    init_from: str | None = None  # run directory or model.safetensors to start training from
+    init_from: str | None = None  # to start training from: a run directory, or any file of lookupvivit.weights.sources
     checkpoint: str | None = None  # run directory or model.safetensors to test; null is the run's own
 
     def __post_init__(self) -> None:

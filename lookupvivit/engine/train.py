@@ -27,7 +27,7 @@ from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.layers.compress import Resample
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.weights.files import load_weights
+from lookupvivit.weights.importing import import_weights
 
 MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
 
@@ -44,7 +44,7 @@ def train(config: RunConfig) -> None:
     torch.manual_seed(config.seed)  # the same weights on every rank
     model = build_model(config)
     if config.init_from:
-        report = load_weights(model, config.init_from)
+        report = import_weights(model, config.init_from)
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
     engine = initialize(model, config, batching)

@@ -15,7 +15,7 @@ from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.output import ModelOutput
 
-POOLS = ("gap", "token")
+POOLS = ("gap", "gap_norm", "token")
 
 
 class ViT(nn.Module):
@@ -28,7 +28,8 @@ class ViT(nn.Module):
         width, depth, num_heads: D, L, H.
         mlp_ratio: hidden width of the MLP over D.
         drop_path: stochastic depth of the last block; block l of L drops with l / (L - 1) of it.
-        pooling: "gap" averages the tokens, "token" reads a class token (which has no position, as in big_vision).
+        pooling: "gap" averages the normed tokens, "gap_norm" norms their average (timm, VideoMAE), "token" reads a
+            class token (which has no position, as in big_vision).
         position_init: what the learned positions start from, "normal" (N(0, 0.02)) or "sincos".
         antialias, eps, gelu, head_bias: as in LookupViT.
     """
@@ -55,7 +56,7 @@ class ViT(nn.Module):
         require("pooling", pooling, POOLS)
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.antialias = num_classes, width, antialias
-        self.input_size, self.head_bias = as_size(input_size), head_bias
+        self.input_size, self.head_bias, self.pooling = as_size(input_size), head_bias, pooling
 
         self.embedding = TubeletEmbedding(as_size(tubelet), width)
         grid = self.embedding.grid(self.input_size)
@@ -72,7 +73,10 @@ class ViT(nn.Module):
             ModelOutput: ``logits`` (B, K) and, on request, ``intermediates``: per block ``tokens`` (B, t, h, w, D).
         """
         class_token, tokens, intermediates = self.forward_features(video, return_intermediates)
-        pooled = pool(self.norm(tokens)) if class_token is None else self.norm(class_token)
+        if self.pooling == "gap_norm":
+            pooled = self.norm(pool(tokens))
+        else:
+            pooled = pool(self.norm(tokens)) if class_token is None else self.norm(class_token)
         output = ModelOutput(logits=self.head(pooled))
         if return_intermediates:
             output["intermediates"] = intermediates

@@ -76,5 +76,5 @@ def test_published_parameter_counts():
 
 
 def test_an_unknown_pooling_is_named():
-    with pytest.raises(ValueError, match=r"pooling must be one of \('gap', 'token'\), found 'cls'"):
+    with pytest.raises(ValueError, match=r"pooling must be one of \('gap', 'gap_norm', 'token'\), found 'cls'"):
         tiny(pooling="cls")

@@ -1,0 +1,242 @@
+"""Weights of other models into this library's: the same network exactly, or a LookupViT upcycled from a ViT.
+
+Nothing is guessed silently: every tensor of the model is told as loaded, resized, upcycled or initialised, and every
+tensor of the source that found no place as ignored, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lookupvivit.layers.resample import resample
+from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.vit import ViT
+from lookupvivit.weights.files import WeightsError, load_weights, read_description, weights_file
+from lookupvivit.weights.sources import Source, read_source
+
+
+@dataclass
+class ImportReport:
+    """What became of every tensor."""
+
+    kind: str
+    loaded: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
+    initialised: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
+    differs: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.kind}: {len(self.loaded)} tensors loaded"]
+        parts += [f"resized {name} ({how})" for name, how in self.resized.items()]
+        if self.initialised:
+            parts.append(f"initialised afresh {', '.join(_summary(self.initialised))}")
+        parts += [f"ignored {name} ({why})" for name, why in self.ignored.items()]
+        parts += [f"NOTE the source has {difference}" for difference in self.differs]
+        return "; ".join(parts)
+
+
+def import_weights(model: nn.Module, path: str | Path, inflation: str = "central") -> ImportReport:
+    """Start ``model`` from any checkpoint known here.
+
+    Args:
+        model: a ViT or ViViT of the source's width and depth; or a LookupViT, which is upcycled from one (see
+            :func:`upcycle`); or any model, from a run of the same model.
+        path: a run directory, this library's ``model.safetensors``, or a file of `weights.sources`.
+        inflation: how a patch kernel of an image model fills a tubelet: "central" frame, zeros elsewhere (ViViT's
+            choice), or "average" over the frames.
+
+    Raises:
+        WeightsError: unreadable, of other sizes, or with tensors that nothing explains.
+    """
+    own = _own_name(path)
+    if own and not (own.startswith(("vit_", "vivit_")) and isinstance(model, LookupViT)):
+        report = load_weights(model, path)
+        return ImportReport(f"{own}, trained here", report.loaded, initialised=report.initialised)
+    if not isinstance(model, ViT | LookupViT) or type(model) not in (ViT, LookupViT):
+        raise WeightsError(f"{path}: a {type(model).__name__} cannot start from another model's weights; ViT, ViViT and "
+                           "LookupViT can")  # fmt: skip
+    source = Source(own, load_file(weights_file(path)), {}) if own else read_source(path)
+    report = ImportReport(source.kind, ignored=dict(source.ignored))
+    _check_sizes(model, source, path)
+    state = _fit(model, source, inflation, report, path)
+    if isinstance(model, LookupViT):
+        state = upcycle(model, state, report)
+    _copy(model, state, report, path)
+    for key in ("gelu", "eps", "pooling"):
+        theirs, ours = source.conventions.get(key), _convention(model, key)
+        if theirs is not None and ours is not None and theirs != ours:
+            report.differs.append(f"{key}={theirs!r} and this model {ours!r}: set model.overrides.{key} to be exact")
+    return report
+
+
+def upcycle(model: LookupViT, state: dict[str, Tensor], report: ImportReport) -> dict[str, Tensor]:
+    """A ViT's state under LookupViT's names, such that at step 0 it is that ViT on the compressed tokens.
+
+    The compressed stream takes each ViT block as it is. The exchange takes the block's own attention projections; both
+    its output projections and that of the lookup MLP start at zero, so that it opens while it learns: full-strength
+    messages between streams that never met would only be noise to the trained blocks. The lookup head starts at zero.
+    """
+    ours: dict[str, Tensor] = {}
+    for name in ("embedding.projection.weight", "embedding.projection.bias", "positions"):
+        if name in state:
+            ours[name] = state.pop(name)
+    for i, block in enumerate(model.blocks):
+        old, new = f"blocks.{i}.", f"blocks.{i}."
+        theirs = {name.removeprefix(old): state.pop(name) for name in list(state) if name.startswith(old)}
+        ours |= {f"{new}refine.{name}": tensor for name, tensor in theirs.items()}
+        if block.exchange == "none":
+            continue
+        for kind in ("weight", "bias"):
+            q, k, v = theirs[f"attention.qkv.{kind}"].chunk(3)
+            ours |= {f"{new}gather.{part}.{kind}": value for part, value in zip("qkv", (q, k, v), strict=True)}
+            ours |= {f"{new}gather_norm_{stream}.{kind}": theirs[f"attention_norm.{kind}"]
+                     for stream in ("compressed", "lookup")}  # fmt: skip
+            ours[f"{new}gather.out.{kind}"] = torch.zeros_like(theirs[f"attention.out.{kind}"])
+            if block.exchange == "both":
+                ours[f"{new}infuse.v.{kind}"] = v
+                ours[f"{new}infuse_norm.{kind}"] = theirs[f"attention_norm.{kind}"]
+                ours[f"{new}infuse.out.{kind}"] = torch.zeros_like(theirs[f"attention.out.{kind}"])
+                last = getattr(block.lookup_mlp[2], kind)
+                ours[f"{new}lookup_mlp.2.{kind}"] = torch.zeros_like(last)
+    for kind in ("weight", "bias"):
+        norm, head = state.pop(f"norm.{kind}"), state.pop(f"head.{kind}", None)
+        for stream in ("compressed", "lookup"):
+            if hasattr(model, f"{stream}_norm"):
+                ours[f"{stream}_norm.{kind}"] = norm
+        stream = "compressed" if hasattr(model, "compressed_head") else "lookup"
+        if head is not None:
+            ours[f"{stream}_head.{kind}"] = head
+    if state.pop("class_token", None) is not None:
+        report.ignored["class_token"] = "LookupViT averages its tokens"
+    return ours | state
+
+
+def _own_name(path: str | Path) -> str | None:
+    """Name of the model if the weights are this library's own."""
+    path = Path(path)
+    if not path.is_dir() and not path.with_name("model.json").is_file():
+        return None
+    return str(read_description(path)["name"])
+
+
+def _check_sizes(model: ViT | LookupViT, source: Source, path: str | Path) -> None:
+    found = {"width": model.width, "depth": len(model.blocks)}
+    heads = source.conventions.get("num_heads")
+    if heads is not None:
+        block = model.blocks[0]
+        found["num_heads"] = (block if isinstance(model, ViT) else block.refine).attention.heads
+    for key, ours in found.items():
+        theirs = source.conventions.get(key, ours)
+        if theirs != ours:
+            raise WeightsError(f"{path}: a {source.kind} of {key} {theirs}, the model has {ours}; use its size")
+
+
+def _fit(
+    model: ViT | LookupViT, source: Source, inflation: str, report: ImportReport, path: str | Path
+) -> dict[str, Tensor]:
+    """Patch kernel, positions and classifier in the model's shapes."""
+    state, conventions = dict(source.state), source.conventions
+    tubelet = model.embedding.tubelet
+    kernel = state.get("embedding.projection.weight")
+    if kernel is not None and kernel.dim() == 4:
+        state["embedding.projection.weight"] = inflate(kernel, tubelet[0], inflation)
+        if tubelet[0] > 1:
+            report.resized["embedding.projection.weight"] = f"2-D kernel to {tubelet[0]} frames, {inflation}"
+    grid = tuple(model.positions.shape[1:4])
+    if conventions.get("fixed_positions") and "positions" not in state:
+        state["positions"] = numbered_sines(grid[0] * grid[1] * grid[2], model.width)
+    if "positions" in state:
+        table = state["positions"]
+        fitted = fit_positions(table, grid, path)
+        if table.shape != fitted.shape and table.shape[1] != grid[0] * grid[1] * grid[2]:
+            report.resized["positions"] = f"{tuple(table.shape[1:-1])} to {grid}"
+        state["positions"] = fitted
+    head = state.get("head.weight")
+    if head is not None and head.shape[0] != model.num_classes:
+        report.ignored["head"] = f"{head.shape[0]} classes, the model has {model.num_classes}"
+        state.pop("head.weight"), state.pop("head.bias", None)
+    if isinstance(model, ViT) and model.class_token is None and state.pop("class_token", None) is not None:
+        report.ignored["class_token"] = "this model averages its tokens"
+    return state
+
+
+def inflate(kernel: Tensor, frames: int, how: str) -> Tensor:
+    """Patch kernel (D, 3, h, w) to a tubelet's (D, 3, frames, h, w); Arnab et al., section 3.4."""
+    if how == "average":
+        return kernel[:, :, None].repeat(1, 1, frames, 1, 1) / frames
+    if how != "central":
+        raise WeightsError(f"inflation must be 'central' or 'average', found {how!r}")
+    inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
+    inflated[:, :, frames // 2] = kernel
+    return inflated
+
+
+def fit_positions(table: Tensor, grid: tuple[int, int, int], path: str | Path) -> Tensor:
+    """A table (1, N, D) or (1, t, h, w, D) as (1, *grid, D): resized in space, repeated or resized over time."""
+    if table.dim() == 3:
+        tokens, (t, h, w) = table.shape[1], grid
+        if tokens == t * h * w:
+            table = table.unflatten(1, grid)
+        elif tokens == h * w:
+            table = table.unflatten(1, (1, h, w))
+        elif round(tokens**0.5) ** 2 == tokens:
+            table = table.unflatten(1, (1, round(tokens**0.5), -1))
+        else:
+            raise WeightsError(f"{path}: {tokens} positions are neither the model's grid {grid} nor a square picture")
+    if table.shape[1] == 1:
+        return resample(table, (1, *grid[1:])).repeat(1, grid[0], 1, 1, 1)
+    return resample(table, grid)
+
+
+def numbered_sines(count: int, width: int) -> Tensor:
+    """VideoMAE's fixed positions, (1, count, width): the token's number n as sin and cos of n / 10000^(2i / width)."""
+    angles = np.arange(count)[:, None] / 10000.0 ** (2 * (np.arange(width) // 2) / width)
+    table = np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles))
+    return torch.from_numpy(table).float()[None]
+
+
+def _copy(model: nn.Module, state: dict[str, Tensor], report: ImportReport, path: str | Path) -> None:
+    own = model.state_dict()
+    strangers = state.keys() - own.keys()
+    if strangers:
+        raise WeightsError(f"{path}: no place for tensor {min(strangers)} ({len(strangers)} such)")
+    for name, tensor in own.items():
+        if name not in state:
+            if not _may_be_fresh(model, name):
+                raise WeightsError(f"{path}: has no tensor for {name}")
+            report.initialised.append(name)
+        elif state[name].shape != tensor.shape:
+            raise WeightsError(f"{path}: {name} is {tuple(state[name].shape)}, the model wants {tuple(tensor.shape)}")
+        else:
+            tensor.copy_(state[name])
+            report.loaded.append(name)
+
+
+def _may_be_fresh(model: nn.Module, name: str) -> bool:
+    """A classifier of other classes; of LookupViT, what a ViT does not have."""
+    if name.rpartition(".")[0].endswith("head"):
+        return True
+    new = ("q_norm.", "k_norm.", "v_norm.", "lookup_mlp.0.", "lookup_mlp_norm.")
+    return isinstance(model, LookupViT) and (name.startswith("compress.") or any(part in name for part in new))
+
+
+def _convention(model: nn.Module, key: str) -> object:
+    block = model.blocks[0].refine if isinstance(model, LookupViT) else model.blocks[0]
+    if key == "gelu":
+        return block.mlp[1].approximate
+    if key == "eps":
+        return block.mlp_norm.eps
+    return getattr(model, "pooling", None)
+
+
+def _summary(names: list[str]) -> list[str]:
+    """Names with the block's number left out, each once."""
+    return sorted({".".join("*" if part.isdigit() and i == 1 else part for i, part in enumerate(name.split(".")))
+                   for name in names})  # fmt: skip

@@ -1,0 +1,241 @@
+"""Other people's ViT and ViViT checkpoints, read without pickle and put under this library's names.
+
+Known: big_vision / AugReg and scenic ViViT (flat .npz), timm's ViT, Hugging Face's ViViT and VideoMAE, MCG-NJU's
+VideoMAE. Facts about each format come from its repository; every tensor of a file is either translated or named.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lookupvivit.weights.files import WeightsError
+
+
+@dataclass
+class Source:
+    """A checkpoint under the names of `models.vit.ViT`.
+
+    Attributes:
+        kind: what the file was recognised as.
+        state: ViT's names; ``embedding.projection.weight`` may be a 2-D patch kernel (D, 3, h, w), and ``positions``
+            (1, N, D) has yet to be given its grid.
+        conventions: arguments of ViT with which it computes what the source did.
+        ignored: tensors left out, and why.
+    """
+
+    kind: str
+    state: dict[str, Tensor]
+    conventions: dict[str, Any]
+    ignored: dict[str, str] = field(default_factory=dict)
+
+
+def read_source(path: str | Path) -> Source:
+    """Read and recognise a checkpoint.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of no known format, or holds a tensor that nothing explains.
+    """
+    raw = _read(Path(path))
+    for kind, (mark, translate) in _KINDS.items():
+        if any(re.fullmatch(mark, name) for name in raw):
+            source = translate(kind, raw)
+            break
+    else:
+        raise WeightsError(f"{path}: no known format (first tensor {min(raw, default='none')}); known are "
+                           f"{', '.join(_KINDS)} and this library's own")  # fmt: skip
+    unknown = [name for name in source.state if not re.fullmatch(_OURS, name)]
+    if unknown:
+        raise WeightsError(f"{path}: read as {kind}, but nothing explains tensor {unknown[0]} ({len(unknown)} such)")
+    return source
+
+
+_OURS = (
+    r"(embedding\.projection|norm|head)\.(weight|bias)|positions|class_token|"
+    r"blocks\.\d+\.(attention_norm|mlp_norm|attention\.(qkv|out)|mlp\.[02])\.(weight|bias)"
+)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; expected .npz, .safetensors, .pth, .pt or .bin")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: cannot be read without running code from it ({error})") from None
+    for wrapper in ("model", "module", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise WeightsError(f"{path}: holds no mapping of names to tensors")
+    return state
+
+
+def _rename(name: str, rules: list[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _join_qkv(state: dict[str, Tensor]) -> None:
+    """Put separate query, key and value under ``qkv``; an absent key bias is zero (VideoMAE has none)."""
+    for name in [name for name in state if re.search(r"attention\.q\.(weight|bias)$", name)]:
+        parts = [state.pop(name)]
+        for other in ("k", "v"):
+            part = state.pop(name.replace(".q.", f".{other}."), None)
+            parts.append(torch.zeros_like(parts[0]) if part is None and name.endswith("bias") else part)
+        if any(part is None for part in parts):
+            raise WeightsError(f"{name}: found without its key and value")
+        state[name.replace(".q.", ".qkv.")] = torch.cat(parts)
+
+
+def _fold_class_position(state: dict[str, Tensor]) -> None:
+    """Our class token has no position: what the source adds to it becomes part of it."""
+    if "class_token" in state and "positions" in state:
+        state["class_token"] = state["class_token"] + state["positions"][:, :1]
+        state["positions"] = state["positions"][:, 1:]
+
+
+def _sizes(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Arguments that the tensors' shapes tell."""
+    width = state["norm.weight"].shape[0]
+    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    return {"width": width, "depth": depth, "mlp_ratio": state["blocks.0.mlp.0.weight"].shape[0] / width}
+
+
+_TORCH_BLOCKS = [
+    (r"^(?:encoder\.)?blocks\.(\d+)\.norm1\.", r"blocks.\1.attention_norm."),
+    (r"^(?:encoder\.)?blocks\.(\d+)\.norm2\.", r"blocks.\1.mlp_norm."),
+    (r"^(?:encoder\.)?blocks\.(\d+)\.attn\.qkv\.", r"blocks.\1.attention.qkv."),
+    (r"^(?:encoder\.)?blocks\.(\d+)\.attn\.([qv])_bias$", r"blocks.\1.attention.\2.bias"),
+    (r"^(?:encoder\.)?blocks\.(\d+)\.attn\.proj\.", r"blocks.\1.attention.out."),
+    (r"^(?:encoder\.)?blocks\.(\d+)\.mlp\.fc1\.", r"blocks.\1.mlp.0."),
+    (r"^(?:encoder\.)?blocks\.(\d+)\.mlp\.fc2\.", r"blocks.\1.mlp.2."),
+    (r"^(?:encoder\.)?patch_embed\.proj\.", "embedding.projection."),
+    (r"^(?:encoder\.)?(fc_)?norm\.", "norm."),
+]
+
+
+def _timm(kind: str, raw: dict[str, Tensor]) -> Source:
+    pooling = "token" if "cls_token" in raw else "gap_norm" if "fc_norm.weight" in raw else "gap"
+    if "cls_token" in raw and "fc_norm.weight" in raw:
+        raise WeightsError(f"{kind}: has both cls_token and fc_norm, averaging beside a class token; no model here does")
+    rules = [*_TORCH_BLOCKS, (r"^cls_token$", "class_token"), (r"^pos_embed$", "positions")]
+    state = {_rename(name, rules): tensor for name, tensor in raw.items()}
+    _fold_class_position(state)
+    return Source(kind, state, {"gelu": "none", "eps": 1e-6, "pooling": pooling, **_sizes(state)})
+
+
+def _video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
+    state = {_rename(name, _TORCH_BLOCKS): tensor for name, tensor in raw.items()}
+    for name in [name for name in state if name.endswith("attention.q.bias")]:  # the weight is one, the bias is not
+        query, value = state.pop(name), state.pop(name.replace(".q.", ".v."))
+        state[name.replace(".q.", ".qkv.")] = torch.cat([query, torch.zeros_like(query), value])
+    return _finish_video_mae(kind, state, eps=1e-6)
+
+
+_HF_BLOCKS = [
+    (r"^\w+\.(?:encoder\.)?layers?\.(\d+)\.", r"blocks.\1."),
+    (r"\.layernorm_before\.", ".attention_norm."),
+    (r"\.layernorm_after\.", ".mlp_norm."),
+    (r"\.attention\.(?:attention\.)?([qkv])(?:uery|ey|alue|_proj)\.", r".attention.\1."),
+    (r"\.attention\.attention\.([qv])_bias$", r".attention.\1.bias"),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attention.out."),
+    (r"\.(?:intermediate\.dense|mlp\.fc1)\.", ".mlp.0."),
+    (r"(blocks\.\d+)\.(?:output\.dense|mlp\.fc2)\.", r"\1.mlp.2."),
+    (r"^\w+\.embeddings\.patch_embeddings\.projection\.", "embedding.projection."),
+    (r"^\w+\.embeddings\.cls_token$", "class_token"),
+    (r"^\w+\.embeddings\.position_embeddings$", "positions"),
+    (r"^(?:\w+\.layernorm|fc_norm)\.", "norm."),
+    (r"^classifier\.", "head."),
+]
+
+
+def _hf_vivit(kind: str, raw: dict[str, Tensor]) -> Source:
+    state = {_rename(name, _HF_BLOCKS): tensor for name, tensor in raw.items()}
+    _join_qkv(state)
+    _fold_class_position(state)
+    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": "token", **_sizes(state)})
+
+
+def _hf_video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
+    state = {_rename(name, _HF_BLOCKS): tensor for name, tensor in raw.items()}
+    _join_qkv(state)
+    return _finish_video_mae(kind, state, eps=1e-12)
+
+
+def _finish_video_mae(kind: str, state: dict[str, Tensor], eps: float) -> Source:
+    """Its positions are fixed sines and cosines of the token's number, which no file holds: left to the import."""
+    conventions = {"gelu": "none", "eps": eps, "pooling": "gap_norm", **_sizes(state)}
+    return Source(kind, state, {**conventions, "fixed_positions": True})
+
+
+_FLAX_BLOCKS = [
+    (r"^(?:params/|img/|opt/target/)*", ""),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"\.LayerNorm_0/", ".attention_norm."),
+    (r"\.LayerNorm_[12]/", ".mlp_norm."),
+    (r"\.MultiHeadDotProductAttention_\d/(query|key|value)/", lambda m: f".attention.{m[1][0]}."),
+    (r"\.MultiHeadDotProductAttention_\d/out/", ".attention.out."),
+    (r"\.MlpBlock_\d/Dense_0/", ".mlp.0."),
+    (r"\.MlpBlock_\d/Dense_1/", ".mlp.2."),
+    (r"^Transformer/encoder_norm/", "norm."),
+    (r"^(?:Transformer/posembed_input/)?pos_embedding$", "positions"),
+    (r"^embedding/", "embedding.projection."),
+    (r"^cls$", "class_token"),
+    (r"^(?:head|output_projection)/", "head."),
+    (r"(?:kernel|scale)$", "weight"),
+]
+
+
+def _flax(kind: str, raw: dict[str, Tensor]) -> Source:
+    state, ignored = {}, {}
+    for name, tensor in raw.items():
+        if re.search(r"(^|/)pre_logits/", name):
+            ignored[name] = "a tanh layer before the classifier, which no model here has"
+            continue
+        ours = _rename(name, _FLAX_BLOCKS)
+        if ours == "embedding.projection.weight":  # ([t,] h, w, 3, D)
+            tensor = tensor.movedim((-1, -2), (0, 1))
+        elif ours.endswith("attention.out.weight"):  # (H, d, D)
+            tensor = tensor.flatten(0, 1).T
+        elif re.search(r"attention\.[qkv]\.weight$", ours):  # (D, H, d)
+            tensor = tensor.flatten(1).T
+        elif re.search(r"attention\.[qkv]\.bias$", ours):
+            tensor = tensor.flatten()
+        elif ours.endswith("weight") and tensor.dim() == 2:
+            tensor = tensor.T
+        state[ours] = tensor
+    heads = next((t.shape[1] for name, t in raw.items() if name.endswith("query/kernel")), None)
+    _join_qkv(state)
+    if any(name.endswith("posembed_input/pos_embedding") for name in raw):  # big_vision's own has no class row
+        _fold_class_position(state)
+    if ignored:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+        ignored |= {"head": "it follows the ignored layer"}
+    pooling = "token" if "class_token" in state else "gap"
+    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": pooling, "num_heads": heads, **_sizes(state)},
+                  ignored)  # fmt: skip
+
+
+_KINDS = {  # a tensor that only this format has, and its translation
+    "big_vision, AugReg or scenic": (r".*Transformer/encoderblock_0/LayerNorm_0/scale", _flax),
+    "VideoMAE": (r"(encoder\.)?blocks\.0\.attn\.q_bias", _video_mae),
+    "timm ViT": (r"blocks\.0\.attn\.qkv\.weight", _timm),
+    "Hugging Face ViViT": (r"vivit\.embeddings\.cls_token", _hf_vivit),
+    "Hugging Face VideoMAE": (r"videomae\.embeddings\.patch_embeddings\.projection\.weight", _hf_video_mae),
+}

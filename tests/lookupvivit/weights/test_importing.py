@@ -1,0 +1,231 @@
+"""Other people's weights: the same logits as their own code gives, on random weights."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import lookupvivit
+from lookupvivit.models.vit import ViT
+from lookupvivit.weights.files import WeightsError, save_model
+from lookupvivit.weights.importing import fit_positions, import_weights, inflate
+
+SMALL = {"width": 24, "depth": 2, "num_heads": 3}
+
+
+def shake(model: nn.Module) -> nn.Module:
+    """Random values everywhere, so that nothing is equal by being zero."""
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.2)
+    return model.eval()
+
+
+def save(model: nn.Module, folder) -> str:
+    torch.save(model.state_dict(), folder / "theirs.pth")
+    return str(folder / "theirs.pth")
+
+
+def timm_vit(**arguments) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return shake(VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5,
+                                   **arguments))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("theirs", "pooling"),
+    [
+        ({}, "token"),
+        ({"class_token": False, "global_pool": "avg"}, "gap_norm"),
+        ({"class_token": False, "global_pool": "avg", "fc_norm": False}, "gap"),
+    ],
+)
+def test_vit_equals_timms(tmp_path, theirs, pooling):
+    source = timm_vit(**theirs)
+    model = ViT(5, (1, 32, 32), (1, 8, 8), **SMALL, pooling=pooling, gelu="none").eval()
+    report = import_weights(model, save(source, tmp_path))
+    assert not (report.initialised or report.ignored or report.differs or report.resized)
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(image).logits, source(image), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_vit_b16_equals_timms(tmp_path):
+    source = shake(timm.create_model("vit_base_patch16_224", num_classes=1000))
+    for parameter in source.parameters():
+        parameter.data *= 0.1 if parameter.dim() > 1 else 1
+    model = lookupvivit.create_model("vit_b16", 1000, pooling="token", gelu="none").eval()
+    import_weights(model, save(source, tmp_path))
+    image = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image).logits, source(image), rtol=0, atol=1e-4)
+
+
+def test_vivit_equals_hugging_faces(tmp_path):
+    from transformers import VivitConfig, VivitForVideoClassification
+
+    config = VivitConfig(image_size=32, num_frames=4, tubelet_size=[2, 16, 16], hidden_size=24, num_hidden_layers=2,
+                         num_attention_heads=3, intermediate_size=96, num_labels=5)  # fmt: skip
+    source = shake(VivitForVideoClassification(config))
+    source.save_pretrained(tmp_path / "hub")
+    video = torch.randn(2, 3, 4, 32, 32)
+    for file in (save(source, tmp_path), tmp_path / "hub" / "model.safetensors"):
+        model = ViT(5, (4, 32, 32), (2, 16, 16), **SMALL, pooling="token").eval()
+        report = import_weights(model, file)
+        assert not (report.initialised or report.ignored or report.differs)
+        torch.testing.assert_close(model(video).logits, source(video.transpose(1, 2)).logits, rtol=0, atol=1e-4)
+
+
+def test_video_mae_equals_hugging_faces(tmp_path):
+    from transformers import VideoMAEConfig, VideoMAEForVideoClassification
+
+    config = VideoMAEConfig(image_size=32, num_frames=4, tubelet_size=2, patch_size=16, hidden_size=24, num_labels=5,
+                            num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)  # fmt: skip
+    source = shake(VideoMAEForVideoClassification(config))
+    model = ViT(5, (4, 32, 32), (2, 16, 16), **SMALL, pooling="gap_norm", gelu="none", eps=1e-12).eval()
+    report = import_weights(model, save(source, tmp_path))
+    assert not (report.initialised or report.ignored or report.differs)
+    video = torch.randn(2, 3, 4, 32, 32)
+    torch.testing.assert_close(model(video).logits, source(video.transpose(1, 2)).logits, rtol=0, atol=1e-4)
+
+
+def augreg(width=24, heads=3, depth=2, grid=16, classes=5) -> dict[str, np.ndarray]:
+    """A file as AugReg publishes them, of random numbers."""
+    rng, each = np.random.default_rng(0), width // heads
+    shapes = {"cls": (1, 1, width), "embedding/kernel": (8, 8, 3, width), "embedding/bias": (width,),
+              "Transformer/posembed_input/pos_embedding": (1, 1 + grid, width), "head/kernel": (width, classes),
+              "head/bias": (classes,), "Transformer/encoder_norm/scale": (width,),
+              "Transformer/encoder_norm/bias": (width,)}  # fmt: skip
+    for i in range(depth):
+        block = f"Transformer/encoderblock_{i}"
+        for norm in ("LayerNorm_0", "LayerNorm_2"):
+            shapes |= {f"{block}/{norm}/scale": (width,), f"{block}/{norm}/bias": (width,)}
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        for part in ("query", "key", "value"):
+            shapes |= {f"{attention}/{part}/kernel": (width, heads, each), f"{attention}/{part}/bias": (heads, each)}
+        shapes |= {f"{attention}/out/kernel": (heads, each, width), f"{attention}/out/bias": (width,)}
+        for part, (rows, columns) in {"Dense_0": (width, 4 * width), "Dense_1": (4 * width, width)}.items():
+            shapes[f"{block}/MlpBlock_3/{part}/kernel"] = (rows, columns)
+            shapes[f"{block}/MlpBlock_3/{part}/bias"] = (columns,)
+    return {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_npz_equals_timms_own_import(tmp_path):
+    np.savez(tmp_path / "augreg.npz", **augreg())
+    source = timm_vit()
+    source.load_pretrained(str(tmp_path / "augreg.npz"))
+    image = torch.randn(2, 3, 32, 32)
+    model = ViT(5, (1, 32, 32), (1, 8, 8), **SMALL, pooling="token", gelu="none").eval()  # timm's GELU
+    report = import_weights(model, tmp_path / "augreg.npz")
+    torch.testing.assert_close(model(image).logits, source(image), rtol=0, atol=1e-4)
+    assert len(report.differs) == 1 and "gelu='tanh'" in report.differs[0]  # what the file was trained with
+
+
+def test_big_visions_names_and_table_without_class_row(tmp_path):
+    arrays = augreg()
+    table = arrays.pop("Transformer/posembed_input/pos_embedding")
+    arrays["cls"] = arrays["cls"] + table[:, :1]
+    names = {"LayerNorm_2": "LayerNorm_1", "MlpBlock_3": "MlpBlock_0", "Attention_1": "Attention_0"}
+    for old, new in names.items():
+        arrays = {name.replace(old, new): array for name, array in arrays.items()}
+    arrays["pos_embedding"] = table[:, 1:]
+    np.savez(tmp_path / "bv.npz", **{f"params/{name}": array for name, array in arrays.items()})
+    np.savez(tmp_path / "augreg.npz", **augreg())
+    one, other = (ViT(5, (1, 32, 32), (1, 8, 8), **SMALL, pooling="token").eval() for _ in range(2))
+    import_weights(one, tmp_path / "bv.npz"), import_weights(other, tmp_path / "augreg.npz")
+    image = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(one(image).logits, other(image).logits, rtol=0, atol=1e-6)
+
+
+def test_an_image_model_becomes_a_video_model(tmp_path):
+    """Averaged kernels see in a still video what the picture's kernel sees; positions repeat over time."""
+    file = save(timm_vit(class_token=False, global_pool="avg"), tmp_path)
+    image = torch.randn(2, 3, 32, 32)
+    still = image.unsqueeze(2).repeat(1, 1, 4, 1, 1)
+    one = ViT(5, (1, 32, 32), (1, 8, 8), **SMALL, pooling="gap_norm", gelu="none")
+    video = ViT(5, (4, 32, 32), (2, 8, 8), **SMALL, pooling="gap_norm", gelu="none")
+    import_weights(one, file)
+    report = import_weights(video, file, inflation="average")
+    assert set(report.resized) == {"embedding.projection.weight", "positions"}
+    for frame in video.embedding(still).unbind(1):
+        torch.testing.assert_close(frame, one.embedding(image)[:, 0])
+    torch.testing.assert_close(video.positions[:, 0], one.positions[:, 0])
+    torch.testing.assert_close(video.positions[:, 1], one.positions[:, 0])
+    kernel = torch.randn(2, 3, 8, 8)
+    first, second = inflate(kernel, 2, "central").unbind(2)
+    assert torch.equal(second, kernel) and not first.any()
+
+
+def test_positions_of_another_size_are_resized_in_space():
+    table = torch.arange(16.0).reshape(1, 16, 1)
+    wanted = nn.functional.interpolate(table.reshape(1, 1, 4, 4), size=(8, 8), mode="bilinear")
+    torch.testing.assert_close(fit_positions(table, (2, 8, 8), "x")[0, 1, ..., 0], wanted[0, 0])
+    with pytest.raises(WeightsError, match="15 positions"):
+        fit_positions(torch.zeros(1, 15, 1), (2, 8, 8), "x")
+
+
+@pytest.mark.parametrize("exchange", ["both", "gather", "none"])
+def test_an_upcycled_model_starts_as_the_vit_on_its_compressed_tokens(tmp_path, exchange):
+    source = timm_vit(class_token=False, global_pool="avg", fc_norm=False)
+    heads = "both" if exchange == "both" else "compressed"
+    sizes = {"input_size": (1, 32, 32), "tubelet": (1, 8, 8), "compressed_size": (1, 4, 4)}
+    options = {"gelu": "none", "exchange": exchange, "heads": heads}
+    model = lookupvivit.create_model("lookupvit_b16_5x5", 5, **SMALL, **sizes, **options).eval()
+    report = import_weights(model, save(source, tmp_path))
+    image = torch.randn(2, 3, 32, 32)
+    output = model(image, return_intermediates=True)
+    # 4 x 4 compressed tokens of 4 x 4 lookup tokens are these themselves
+    torch.testing.assert_close(output.compressed_logits, source(image), rtol=0, atol=1e-4)
+    if exchange == "both":
+        assert not output.lookup_logits.any()
+        first, last = (output.intermediates[i]["lookup"] for i in (0, -1))
+        assert torch.equal(first, last)
+        scores = output.intermediates[1]["attention"].flatten(-3)
+        assert scores.max() < 0.9  # normed queries and keys: neither flat nor all on one token
+        assert scores.max() > 2 / 16
+    assert set(report.loaded) | set(report.initialised) == set(model.state_dict())
+    sum(output[name].square().sum() for name in model.supervised).backward()
+
+
+def test_upcycling_from_a_vivit_trained_here(tmp_path):
+    small = {**SMALL, "input_size": (4, 32, 32), "tubelet": (2, 8, 8)}
+    vivit = shake(lookupvivit.create_model("vivit_pico8x2", 5, **small))
+    save_model(tmp_path / "run", vivit.state_dict(), {"name": "vivit_pico8x2", "num_classes": 5, "overrides": small})
+    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 5, **{**small, "compressed_size": (2, 4, 4)}).eval()
+    import_weights(model, tmp_path / "run")
+    video = torch.randn(2, 3, 4, 32, 32)
+    torch.testing.assert_close(model(video).compressed_logits, vivit(video).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("blocks.1.mlp.fc1.bias"), "has no tensor for blocks.1.mlp.0.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), "nothing explains tensor extra"),
+        (lambda s: s.update({"head.weight": torch.zeros(5, 9)}), r"head.weight is \(5, 9\), the model wants \(5, 24\)"),
+        (lambda s: s.pop("blocks.0.attn.qkv.weight"), "no known format"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(tmp_path, change, words):
+    state = dict(timm_vit().state_dict())
+    change(state)
+    torch.save(state, tmp_path / "theirs.pth")
+    with pytest.raises(WeightsError, match=words) as caught:
+        import_weights(ViT(5, (1, 32, 32), (1, 8, 8), **SMALL, pooling="token"), tmp_path / "theirs.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"model": print}, tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="cannot be read without running code"):
+        import_weights(ViT(5, **SMALL), tmp_path / "evil.pth")
+
+
+def test_another_class_count_starts_a_fresh_classifier(tmp_path):
+    model = ViT(7, (1, 32, 32), (1, 8, 8), **SMALL, pooling="token", gelu="none")
+    report = import_weights(model, save(timm_vit(), tmp_path))
+    assert report.initialised == ["head.weight", "head.bias"] and "5 classes" in report.ignored["head"]
+    with pytest.raises(WeightsError, match="depth 2, the model has 3"):
+        import_weights(ViT(7, (1, 32, 32), (1, 8, 8), **{**SMALL, "depth": 3}), tmp_path / "theirs.pth")
