@@ -1,6 +1,23 @@
 """LookupViT and LookupViViT: vision transformers that refine few compressed tokens and look up the rest."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
 from lookupvivit.models.catalogue import create_model, list_models
 
-__all__ = ["create_model", "list_models"]
+__all__ = ["create_model", "list_models", "load_model"]
 __version__ = "0.1.0"
+
+
+def load_model(path: str | Path) -> nn.Module:
+    """Rebuild a trained model, in eval mode on the CPU.
+
+    Args:
+        path: a run directory, a checkpoint directory or its ``model.safetensors``, with ``model.json`` beside it.
+    """
+    from lookupvivit.weights.files import load_model as load  # only who loads needs safetensors
+
+    return load(path)

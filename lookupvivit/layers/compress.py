@@ -36,7 +36,7 @@ class RandomTokens(nn.Module):
         own = tuple(self.tokens.shape[1:4])
         if size != own:
             raise ValueError(f"compressed_init='random' has learned {own} compressed tokens, found a call for {size}")
-        return self.tokens.expand(len(lookup), -1, -1, -1, -1)
+        return self.tokens.expand(lookup.shape[0], -1, -1, -1, -1)
 
 
 class Reduce(nn.Module):

@@ -32,6 +32,11 @@ def resampling_matrix(source: int, target: int, antialias: bool) -> np.ndarray:
     return weights
 
 
+@torch.compiler.assume_constant_result  # sizes are constants to a compiler; it could not trace NumPy's flags
+def _weights(source: int, target: int, antialias: bool) -> list[list[float]]:
+    return resampling_matrix(source, target, antialias).tolist()
+
+
 def resample(grid: Tensor, size: tuple[int, int, int], antialias: bool = True) -> Tensor:
     """Resize a token grid (B, t, h, w, D) to (B, *size, D)."""
     for axis, target in zip((2, 3, 1), (size[1], size[2], size[0]), strict=True):  # space first: it shrinks most
@@ -39,8 +44,9 @@ def resample(grid: Tensor, size: tuple[int, int, int], antialias: bool = True) -
         if source == target:
             continue
         # Made anew from the cached NumPy array: a cached tensor would be captured by tracing.
-        weights = torch.tensor(resampling_matrix(source, target, antialias), dtype=grid.dtype, device=grid.device)
-        before, after = grid.shape[:axis], grid.shape[axis + 1 :]
-        columns = grid.reshape(before.numel(), source, after.numel())
-        grid = (weights @ columns).reshape(*before, target, *after)
+        weights = torch.tensor(_weights(source, target, antialias), dtype=grid.dtype, device=grid.device)
+        between, after = grid.shape[1:axis], grid.shape[axis + 1 :]
+        resized = weights @ grid.flatten(0, axis - 1).flatten(2)  # (B * between, target, after)
+        # -1 and not B: a size computed from the batch's would fix it in an exported program
+        grid = resized.reshape(-1, *between, target, *after)
     return grid

@@ -109,7 +109,7 @@ class Perceiver(nn.Module):
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
         """Latents (B, L, D) after the last stage."""
         inputs = self.inputs(video)
-        latents = self.latents.expand(len(inputs), -1, -1)
+        latents = self.latents.expand(inputs.shape[0], -1, -1)
         intermediates = []
         for stage in range(self.stages):
             latents = self.cross_attends[min(stage, 1)](latents, inputs)
@@ -133,7 +133,7 @@ class Perceiver(nn.Module):
             waves.reshape(*[-1 if i == axis else 1 for i in range(3)], waves.shape[-1]).expand(*grid, -1)
             for axis, waves in zip(self.axes, axes, strict=True)
         ]
-        everywhere = torch.cat(positions, dim=-1).expand(len(pixels), -1, -1, -1, -1)
+        everywhere = torch.cat(positions, dim=-1).expand(pixels.shape[0], -1, -1, -1, -1)
         return torch.cat([pixels, everywhere], dim=-1).flatten(1, 3)
 
     def _waves(self, axis: int, count: int, like: Tensor) -> Tensor:

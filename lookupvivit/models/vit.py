@@ -91,7 +91,7 @@ class ViT(nn.Module):
         tokens = (tokens + resample(self.positions, grid, self.antialias)).flatten(1, 3)  # (B, N, D)
         first = 0
         if self.class_token is not None:
-            tokens, first = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1), 1
+            tokens, first = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1), 1
         intermediates = []
         for block in self.blocks:
             tokens = block(tokens)

@@ -59,9 +59,9 @@ def import_weights(model: nn.Module, path: str | Path, inflation: str = "central
     if own and not (own.startswith(("vit_", "vivit_")) and isinstance(model, LookupViT)):
         report = load_weights(model, path)
         return ImportReport(f"{own}, trained here", report.loaded, initialised=report.initialised)
-    if not isinstance(model, ViT | LookupViT) or type(model) not in (ViT, LookupViT):
-        raise WeightsError(f"{path}: a {type(model).__name__} cannot start from another model's weights; ViT, ViViT and "
-                           "LookupViT can")  # fmt: skip
+    if type(model) not in (ViT, LookupViT):
+        raise WeightsError(f"{path}: a {type(model).__name__} cannot start from another model's weights; "
+                           "ViT, ViViT and LookupViT can")  # fmt: skip
     source = Source(own, load_file(weights_file(path)), {}) if own else read_source(path)
     report = ImportReport(source.kind, ignored=dict(source.ignored))
     _check_sizes(model, source, path)

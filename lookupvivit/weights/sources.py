@@ -133,7 +133,7 @@ _TORCH_BLOCKS = [
 def _timm(kind: str, raw: dict[str, Tensor]) -> Source:
     pooling = "token" if "cls_token" in raw else "gap_norm" if "fc_norm.weight" in raw else "gap"
     if "cls_token" in raw and "fc_norm.weight" in raw:
-        raise WeightsError(f"{kind}: has both cls_token and fc_norm, averaging beside a class token; no model here does")
+        raise WeightsError(f"{kind}: has cls_token and fc_norm, averaging beside a class token; no model here does")
     rules = [*_TORCH_BLOCKS, (r"^cls_token$", "class_token"), (r"^pos_embed$", "positions")]
     state = {_rename(name, rules): tensor for name, tensor in raw.items()}
     _fold_class_position(state)

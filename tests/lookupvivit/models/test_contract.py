@@ -76,6 +76,34 @@ def test_export_gives_the_same_output(name):
     torch.testing.assert_close(exported(clip).logits, model(clip).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_gives_the_same_output(name):
+    torch._dynamo.reset()
+    model, clip = tiny(name)
+    compiled = torch.compile(model.eval(), backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        found, expected = compiled(clip), model(clip)
+    assert type(found) is type(expected) and list(found) == list(expected)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lookupvit_ti16_3x3", "lookupvivit_pico8x2_4x4x4"])
+def test_inductor_gives_the_same_output_and_gradients(name):
+    torch._dynamo.reset()
+    model, clip = tiny(name)
+    gradients = []
+    for run in (model, torch.compile(model)):
+        model.zero_grad()
+        logits = run(clip).logits
+        logits.square().sum().backward()
+        gradients.append([logits.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+    for expected, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_every_name_has_its_published_size():
     """Parameters of the library's own sizes, in millions, built without memory."""
     wanted = {"vit_ti16": 5.7, "vit_s16": 22.0, "vit_b16": 86.6, "vit_l16": 304.3,  # timm's, less the class token

@@ -1,0 +1,117 @@
+"""What leaves Python computes what the model computes: torch.export programs and ONNX files."""
+
+import sys
+
+import pytest
+import torch
+
+import lookupvivit
+from lookupvivit.weights.export import ExportError, export_onnx, export_program
+from lookupvivit.weights.files import save_model
+
+SMALL = {"width": 24, "depth": 2, "num_heads": 3}
+VIDEO = {**SMALL, "input_size": (4, 32, 32), "tubelet": (2, 8, 8)}
+IMAGE = {**SMALL, "input_size": (1, 32, 32), "tubelet": (1, 8, 8)}
+CASES = {
+    "video, fewer": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, None),
+    "video, more": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, (3, 5, 6)),
+    "video, one head": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "heads": "compressed"}, (2, 3, 2)),
+    "image, fewer": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 3, 3)}, None),
+    "image, as many": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 4, 4)}, None),
+    "image, more": ("lookupvit_b16_5x5", IMAGE, (1, 7, 6)),
+    "ViT": ("vit_b16", IMAGE, None),
+    "ViT, class token": ("vit_b16", {**IMAGE, "pooling": "token"}, None),
+    "ViViT": ("vivit_b16x2", VIDEO, None),
+}
+
+
+def build(name, overrides, classes=5):
+    torch.manual_seed(0)
+    model = lookupvivit.create_model(name, classes, **overrides)
+    for parameter_name, parameter in model.named_parameters():
+        if "head.weight" in parameter_name:  # zero at first: all outputs would be alike
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def shape_of(name, overrides, batch=1):
+    size = overrides["input_size"]
+    return (batch, 3, *size) if "x2" in name else (batch, 3, *size[1:])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_program_gives_what_the_model_gives_for_any_batch(case):
+    name, overrides, size = CASES[case]
+    model = build(name, overrides)
+    program = export_program(model, shape_of(name, overrides), size).module()
+    for batch in (1, 2, 5):
+        video = torch.randn(shape_of(name, overrides, batch))
+        expected = model(video) if size is None else model(video, compressed_size=size)
+        found = program(video)
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_onnx_file_gives_what_the_model_gives(case, tmp_path):
+    import onnxruntime
+
+    name, overrides, size = CASES[case]
+    model, file = build(name, overrides), tmp_path / "model.onnx"
+    difference = export_onnx(model, file, shape_of(name, overrides), size)
+    assert 0 <= difference < 1e-4
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    video = torch.randn(shape_of(name, overrides, 4))
+    expected = model(video) if size is None else model(video, compressed_size=size)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [output.name for output in session.get_outputs()] == list(expected)
+    (logits,) = session.run(["logits"], {"video": video.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected.logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_program_shares_and_names_the_weights_of_the_model(tmp_path):
+    model = build("lookupvit_b16_5x5", IMAGE)
+    program = export_program(model, (1, 3, 32, 32), (1, 3, 3))
+    assert set(program.state_dict) == set(model.state_dict())
+    assert model.compressed_size == (1, 5, 5)
+    torch.export.save(program, tmp_path / "model.pt2")
+    again, image = torch.export.load(tmp_path / "model.pt2").module(), torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(again(image)["logits"], model(image, compressed_size=(1, 3, 3)).logits)
+
+
+def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path):
+    model = build("lookupvit_b16_5x5", IMAGE)
+    with pytest.raises(ExportError, match="differs from the model by"):
+        export_onnx(model, tmp_path / "model.onnx", (1, 3, 32, 32), tolerance=-1.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_named(monkeypatch, tmp_path):
+    with pytest.raises(ExportError, match="has no compressed tokens"):
+        export_program(build("vit_b16", IMAGE), (1, 3, 32, 32), (1, 2, 2))
+    with pytest.raises(ExportError, match=r"model\.eval\(\)"):
+        export_program(build("vit_b16", IMAGE).train(), (1, 3, 32, 32))
+    with pytest.raises(ValueError, match="positive"):
+        export_program(build("lookupvit_b16_5x5", IMAGE), (1, 3, 32, 32), (1, 0, 2))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ExportError, match=r"needs onnxscript: pip install 'lookupvivit\[export\]'"):
+        export_onnx(build("vit_b16", IMAGE), tmp_path / "model.onnx", (1, 3, 32, 32))
+
+
+def test_the_tool_exports_a_run_and_tells_mistakes_in_one_line(tmp_path, shell):
+    run, file = tmp_path / "run", tmp_path / "out" / "model.onnx"
+    name, overrides = "lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}
+    save_model(run, build(name, overrides).state_dict(), {"name": name, "num_classes": 5, "overrides": overrides})
+    tool = [sys.executable, "tools/export.py"]
+    assert "largest difference" in shell([*tool, str(run), "--onnx", str(file), "--compressed-size", "2", "2", "2"])
+    assert file.is_file()
+    wrong = {
+        "not found": [str(tmp_path / "nowhere"), "--onnx", str(file)],
+        "positive": [str(run), "--onnx", str(file), "--compressed-size", "0", "2", "2"],
+        "File exists": [str(run), "--onnx", str(file / "model.onnx")],
+    }
+    for words, arguments in wrong.items():
+        said = shell([*tool, *arguments], expect=1)
+        assert words in said
+        assert said.startswith("error: ") and said.count("\n") == 1, said

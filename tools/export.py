@@ -1,0 +1,33 @@
+"""Write a trained model as an ONNX file, checked against the model.
+
+    python tools/export.py runs/camera_motion --onnx camera_motion.onnx --compressed-size 2 4 4
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import lookupvivit
+from lookupvivit.weights.export import export_onnx
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run directory, such as runs/camera_motion")
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--compressed-size", type=int, nargs=3, metavar=("T", "H", "W"), help="default: the model's")
+    arguments = parser.parse_args()
+    try:
+        model = lookupvivit.load_model(arguments.run)
+        frames, height, width = model.input_size
+        image = model.embedding.tubelet[0] == 1 and frames == 1
+        shape = (1, 3, height, width) if image else (1, 3, frames, height, width)
+        difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.onnx}: input video (batch, {', '.join(map(str, shape[1:]))}), any batch;", end=" ")
+    print(f"largest difference to the model {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
