@@ -67,7 +67,7 @@ _OURS = (
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; expected .npz, .safetensors, .pth, .pt or .bin")
+        raise WeightsError(f"{path}: not found; expected a run directory, or a .npz, .safetensors, .pth or .bin file")
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
