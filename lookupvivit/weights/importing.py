@@ -69,6 +69,8 @@ def import_weights(model: nn.Module, path: str | Path, inflation: str = "central
     if isinstance(model, LookupViT):
         state = upcycle(model, state, report)
     _copy(model, state, report, path)
+    if source.conventions.get("fixed_positions"):
+        report.differs.append("seen pixels normalised by ImageNet's mean and deviation; here they come in [-1, 1]")
     for key in ("gelu", "eps", "pooling"):
         theirs, ours = source.conventions.get(key), _convention(model, key)
         if theirs is not None and ours is not None and theirs != ours:
