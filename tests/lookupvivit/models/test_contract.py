@@ -68,6 +68,31 @@ def test_contract(name):
     assert model(clip).logits.shape == (2, 4)
 
 
+@pytest.mark.parametrize("name", ["lookupvivit_b16x2_9x9x8", "vivit_b16x2", "tokenlearner_b16x2_at6", "perceiver_224"])
+def test_recomputing_activations_changes_no_gradient(name):
+    dropping = {} if name.startswith("perceiver") else {"drop_path": 0.5}
+    model, clip = tiny(name, **dropping)
+    gradients = []
+    for recompute in (False, True):
+        model.set_grad_checkpointing(recompute)
+        model.zero_grad()
+        torch.manual_seed(1)
+        kept = 0
+
+        def count(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model(clip).logits.square().sum()
+        loss.backward()
+        gradients.append(([parameter.grad.clone() for parameter in model.parameters()], kept))
+    (plain, all_kept), (recomputed, few_kept) = gradients
+    torch.testing.assert_close(plain, recomputed, rtol=0, atol=0)
+    assert few_kept < all_kept / 2
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_export_gives_the_same_output(name):
     model, clip = tiny(name)
