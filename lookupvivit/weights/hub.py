@@ -1,0 +1,112 @@
+"""Models on the Hugging Face Hub, as `model.safetensors` + `model.json` and a model card.
+
+    model = HubModel.load("runs/camera_motion")              # any run or checkpoint directory
+    model.push_to_hub("somebody/lookupvivit-camera-motion")
+    model = HubModel.from_pretrained("somebody/lookupvivit-camera-motion")
+
+`lookupvivit.load_model` reads the same folder without huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelHubMixin, snapshot_download
+from torch import nn
+
+from lookupvivit.models.catalogue import create_model
+from lookupvivit.models.output import ModelOutput
+from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_model, read_description, save_model
+
+CARD = """---
+# See the Hub's documentation for what else belongs here: data set, metrics, licence.
+{{ card_data }}
+---
+
+# {{ name }}
+
+LookupViT (Koner et al., ECCV 2024, https://arxiv.org/abs/2407.12753) with {{ num_classes }} classes.
+
+```python
+from lookupvivit.weights.hub import HubModel
+
+model = HubModel.from_pretrained("OWNER/NAME").eval()
+model(clip).logits        # clip (B, 3, T, H, W), or (B, 3, H, W) of an image model, with values in [-1, 1]
+```
+
+`model.json` tells the architecture, the classes and how the frames were taken and resized:
+
+```json
+{{ description }}
+```
+"""
+
+
+class HubModel(
+    nn.Module,
+    ModelHubMixin,
+    library_name="lookupvivit",
+    paper_url="https://arxiv.org/abs/2407.12753",
+    tags=["lookupvit", "video-classification"],
+    model_card_template=CARD,
+):
+    """A model of the catalogue with the Hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
+
+    Args:
+        description: what ``model.json`` holds: ``name``, ``num_classes``, ``overrides`` and anything else.
+
+    Attributes:
+        model: the model; calls are handed on to it.
+    """
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        super().__init__()
+        self.description = description
+        self.model = create_model(description["name"], description["num_classes"], **description["overrides"])
+        # model.json says all; the Hub wants a config.json to count downloads by, and the mixin to work offline.
+        self._hub_mixin_config = {"architecture": description["name"]}
+
+    @classmethod
+    def load(cls, path: str | Path) -> HubModel:
+        """A trained model from a run or checkpoint directory, in eval mode."""
+        found = cls(read_description(path))
+        found.model = load_model(path)
+        return found.eval()
+
+    def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
+        """What the model's own ``forward`` says."""
+        return self.model(*args, **kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model(save_directory, self.model.state_dict(), self.description)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+    ) -> HubModel:
+        if not Path(model_id).is_dir():
+            model_id = snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=[WEIGHTS, DESCRIPTION],
+            )
+        return cls.load(model_id)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        """The card, filled in from the description."""
+        words = {"name": self.description["name"], "num_classes": self.description["num_classes"]}
+        words["description"] = json.dumps(self.description, indent=2, ensure_ascii=False)
+        return super().generate_model_card(*args, **words, **kwargs)
