@@ -217,6 +217,9 @@ class RunConfig:
     log: LogConfig = field(default_factory=LogConfig)
     seed: int = 0
     init_from: str | None = None  # to start training from: a run directory, or any file of lookupvivit.weights.sources
+    init_inflation: Literal["central", "average"] = "central"  # how a 2-D patch kernel fills a tubelet
+    init_pixels: Literal["symmetric", "imagenet"] | None = None  # what init_from was trained on: [-1, 1], or normalised
+    # by ImageNet's mean and deviation (DeiT, MAE); null: as its format tells
     checkpoint: str | None = None  # run directory or model.safetensors to test; null is the run's own
 
     def __post_init__(self) -> None:

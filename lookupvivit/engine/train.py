@@ -44,7 +44,7 @@ def train(config: RunConfig) -> None:
     torch.manual_seed(config.seed)  # the same weights on every rank
     model = build_model(config)
     if config.init_from:
-        report = import_weights(model, config.init_from)
+        report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
     engine = initialize(model, config, batching)

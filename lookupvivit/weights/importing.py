@@ -42,7 +42,14 @@ class ImportReport:
         return "; ".join(parts)
 
 
-def import_weights(model: nn.Module, path: str | Path, inflation: str = "central") -> ImportReport:
+PIXELS = ("symmetric", "imagenet")
+INFLATIONS = ("central", "average")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def import_weights(
+    model: nn.Module, path: str | Path, inflation: str = "central", pixels: str | None = None
+) -> ImportReport:
     """Start ``model`` from any checkpoint known here.
 
     Args:
@@ -51,6 +58,8 @@ def import_weights(model: nn.Module, path: str | Path, inflation: str = "central
         path: a run directory, this library's ``model.safetensors``, or a file of `weights.sources`.
         inflation: how a patch kernel of an image model fills a tubelet: "central" frame, zeros elsewhere (ViViT's
             choice), or "average" over the frames.
+        pixels: what the source was trained on, "symmetric" ([-1, 1], as here) or "imagenet" (normalised by its mean
+            and deviation: DeiT, MAE, ...), which is folded into the patch kernel; by default what its format tells.
 
     Raises:
         WeightsError: unreadable, of other sizes, or with tensors that nothing explains.
@@ -65,12 +74,15 @@ def import_weights(model: nn.Module, path: str | Path, inflation: str = "central
     source = Source(own, load_file(weights_file(path)), {}) if own else read_source(path)
     report = ImportReport(source.kind, ignored=dict(source.ignored))
     _check_sizes(model, source, path)
+    pixels = source.pixels if pixels is None else pixels
+    if pixels not in PIXELS:
+        raise WeightsError(f"pixels must be one of {PIXELS}, found {pixels!r}")
     state = _fit(model, source, inflation, report, path)
+    if pixels == "imagenet":
+        fold_imagenet_pixels(state, report)
     if isinstance(model, LookupViT):
         state = upcycle(model, state, report)
     _copy(model, state, report, path)
-    if source.conventions.get("fixed_positions"):
-        report.differs.append("seen pixels normalised by ImageNet's mean and deviation; here they come in [-1, 1]")
     for key in ("gelu", "eps", "pooling"):
         theirs, ours = source.conventions.get(key), _convention(model, key)
         if theirs is not None and ours is not None and theirs != ours:
@@ -174,10 +186,19 @@ def inflate(kernel: Tensor, frames: int, how: str) -> Tensor:
     if how == "average":
         return kernel[:, :, None].repeat(1, 1, frames, 1, 1) / frames
     if how != "central":
-        raise WeightsError(f"inflation must be 'central' or 'average', found {how!r}")
+        raise WeightsError(f"inflation must be one of {INFLATIONS}, found {how!r}")
     inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
     inflated[:, :, frames // 2] = kernel
     return inflated
+
+
+def fold_imagenet_pixels(state: dict[str, Tensor], report: ImportReport) -> None:
+    """Let a patch embedding made for (x01 - mean) / deviation read x = 2 x01 - 1; exact, as there is no padding."""
+    kernel, bias = (state[f"embedding.projection.{kind}"] for kind in ("weight", "bias"))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    state["embedding.projection.weight"] = kernel / (2 * std)
+    state["embedding.projection.bias"] = bias + (kernel * (0.5 - mean) / std).sum((1, 2, 3, 4))
+    report.resized["embedding.projection"] = "ImageNet's normalisation of pixels folded in"
 
 
 def fit_positions(table: Tensor, grid: tuple[int, int, int], path: str | Path) -> Tensor:

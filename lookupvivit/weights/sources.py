@@ -31,12 +31,15 @@ class Source:
             (1, N, D) has yet to be given its grid.
         conventions: arguments of ViT with which it computes what the source did.
         ignored: tensors left out, and why.
+        pixels: what the source was fed: "symmetric" is [-1, 1] as here, "imagenet" normalised by ImageNet's mean and
+            deviation.
     """
 
     kind: str
     state: dict[str, Tensor]
     conventions: dict[str, Any]
     ignored: dict[str, str] = field(default_factory=dict)
+    pixels: str = "symmetric"
 
 
 def read_source(path: str | Path) -> Source:
@@ -112,7 +115,7 @@ def _fold_class_position(state: dict[str, Tensor]) -> None:
 
 def _sizes(state: dict[str, Tensor]) -> dict[str, Any]:
     """Arguments that the tensors' shapes tell."""
-    width = state["norm.weight"].shape[0]
+    width = state["embedding.projection.weight"].shape[0]
     depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     return {"width": width, "depth": depth, "mlp_ratio": state["blocks.0.mlp.0.weight"].shape[0] / width}
 
@@ -141,11 +144,12 @@ def _timm(kind: str, raw: dict[str, Tensor]) -> Source:
 
 
 def _video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
+    raw, ignored = _without_decoder(raw)
     state = {_rename(name, _TORCH_BLOCKS): tensor for name, tensor in raw.items()}
     for name in [name for name in state if name.endswith("attention.q.bias")]:  # the weight is one, the bias is not
         query, value = state.pop(name), state.pop(name.replace(".q.", ".v."))
         state[name.replace(".q.", ".qkv.")] = torch.cat([query, torch.zeros_like(query), value])
-    return _finish_video_mae(kind, state, eps=1e-6)
+    return _finish_video_mae(kind, state, ignored, eps=1e-6)
 
 
 _HF_BLOCKS = [
@@ -173,15 +177,26 @@ def _hf_vivit(kind: str, raw: dict[str, Tensor]) -> Source:
 
 
 def _hf_video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
+    raw, ignored = _without_decoder(raw)
     state = {_rename(name, _HF_BLOCKS): tensor for name, tensor in raw.items()}
     _join_qkv(state)
-    return _finish_video_mae(kind, state, eps=1e-12)
+    return _finish_video_mae(kind, state, ignored, eps=1e-12)
 
 
-def _finish_video_mae(kind: str, state: dict[str, Tensor], eps: float) -> Source:
+def _without_decoder(raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A pre-trained VideoMAE also holds what paints the masked patches."""
+    parts = ("decoder.", "encoder_to_decoder.", "mask_token")
+    kept = {name: tensor for name, tensor in raw.items() if not name.startswith(parts)}
+    return kept, {"decoder": "it only serves pre-training"} if len(kept) < len(raw) else {}
+
+
+def _finish_video_mae(kind: str, state: dict[str, Tensor], ignored: dict[str, str], eps: float) -> Source:
     """Its positions are fixed sines and cosines of the token's number, which no file holds: left to the import."""
     conventions = {"gelu": "none", "eps": eps, "pooling": "gap_norm", **_sizes(state)}
-    return Source(kind, state, {**conventions, "fixed_positions": True})
+    if ignored and "norm.weight" not in state:
+        ignored["decoder"] += ", and its encoder has no final norm: ours starts at 1 and 0"
+        state["norm.weight"], state["norm.bias"] = torch.ones(conventions["width"]), torch.zeros(conventions["width"])
+    return Source(kind, state, {**conventions, "fixed_positions": True}, ignored, pixels="imagenet")
 
 
 _FLAX_BLOCKS = [

@@ -5,11 +5,18 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torchvision.transforms.v2.functional import normalize
 
 import lookupvivit
 from lookupvivit.models.vit import ViT
 from lookupvivit.weights.files import WeightsError, save_model
-from lookupvivit.weights.importing import fit_positions, import_weights, inflate
+from lookupvivit.weights.importing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    fit_positions,
+    import_weights,
+    inflate,
+)
 
 SMALL = {"width": 24, "depth": 2, "num_heads": 3}
 
@@ -86,10 +93,44 @@ def test_video_mae_equals_hugging_faces(tmp_path):
     source = shake(VideoMAEForVideoClassification(config))
     model = ViT(5, (4, 32, 32), (2, 16, 16), **SMALL, pooling="gap_norm", gelu="none", eps=1e-12).eval()
     report = import_weights(model, save(source, tmp_path))
-    assert not (report.initialised or report.ignored)
-    assert len(report.differs) == 1 and "ImageNet's mean" in report.differs[0]
-    video = torch.randn(2, 3, 4, 32, 32)
-    torch.testing.assert_close(model(video).logits, source(video.transpose(1, 2)).logits, rtol=0, atol=1e-4)
+    assert not (report.initialised or report.ignored or report.differs)
+    assert "ImageNet" in report.resized["embedding.projection"]
+    video = torch.rand(2, 3, 4, 32, 32)
+    normalised = normalize(video.transpose(1, 2), IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(model(2 * video - 1).logits, source(normalised).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("final_norm", [False, True])
+def test_a_pre_trained_video_mae_starts_a_classifier(tmp_path, final_norm):
+    from transformers import VideoMAEConfig, VideoMAEForPreTraining
+
+    small = {"decoder_num_hidden_layers": 1, "decoder_hidden_size": 24, "decoder_num_attention_heads": 3}
+    config = VideoMAEConfig(image_size=32, num_frames=4, tubelet_size=2, patch_size=16, hidden_size=24,
+                            num_hidden_layers=2, num_attention_heads=3, intermediate_size=96,
+                            use_mean_pooling=not final_norm, **small)  # fmt: skip
+    source = shake(VideoMAEForPreTraining(config))
+    model = ViT(5, (4, 32, 32), (2, 16, 16), **SMALL, pooling="gap_norm", gelu="none", eps=1e-12).eval()
+    report = import_weights(model, save(source, tmp_path))
+    assert list(report.ignored) == ["decoder"] and sorted(report.initialised) == ["head.bias", "head.weight"]
+    video = torch.rand(1, 3, 4, 32, 32)
+    normalised = normalize(video.transpose(1, 2), IMAGENET_MEAN, IMAGENET_STD)
+    tokens = model.forward_features(2 * video - 1)[1].flatten(1, 3)
+    seen = model.norm(tokens) if final_norm else tokens
+    torch.testing.assert_close(seen, source.videomae(normalised).last_hidden_state, rtol=0, atol=1e-4)
+    assert final_norm or torch.equal(model.norm.weight, torch.ones(24))
+
+
+@pytest.mark.parametrize("inflation", ["central", "average"])
+def test_timms_model_trained_on_imagenets_normalised_pixels(tmp_path, inflation):
+    source = timm_vit()
+    model = ViT(5, (2, 32, 32), (2, 8, 8), **SMALL, pooling="token", gelu="none").eval()
+    import_weights(model, save(source, tmp_path), inflation, pixels="imagenet")
+    image = torch.rand(2, 3, 32, 32)
+    still = image.unsqueeze(2).expand(-1, -1, 2, -1, -1)
+    found = model(2 * still - 1).logits
+    torch.testing.assert_close(found, source(normalize(image, IMAGENET_MEAN, IMAGENET_STD)), rtol=0, atol=1e-4)
+    with pytest.raises(WeightsError, match="pixels must be one of"):
+        import_weights(model, save(source, tmp_path), pixels="zero to one")
 
 
 def augreg(width=24, heads=3, depth=2, grid=16, classes=5) -> dict[str, np.ndarray]:
