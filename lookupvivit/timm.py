@@ -17,6 +17,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.catalogue import CATALOGUE
 from lookupvivit.models.common import Size
 from lookupvivit.models.lookupvit import LookupViT
@@ -142,6 +143,10 @@ class TimmLookupViT(LookupViT):
         if prune_head:
             self.reset_classifier(0)
         return taken
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute activations again in the backward pass instead of keeping them."""
+        recompute_activations(self, enable)
 
     def get_classifier(self) -> tuple[nn.Module, nn.Module]:
         """The classifiers of the compressed and of the lookup tokens."""

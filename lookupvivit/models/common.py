@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from einops import reduce
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 Size = tuple[int, int, int]  # (t, h, w)
 
@@ -55,16 +51,6 @@ def classifier(width: int, num_classes: int, bias: float) -> nn.Linear:
 def pool(tokens: Tensor) -> Tensor:
     """Global average pooling, (B, t, h, w, D) -> (B, D)."""
     return reduce(tokens, "b t h w d -> b d", "mean")
-
-
-def run_block(block: nn.Module, *inputs: Tensor, recompute: bool) -> Any:
-    """``block(*inputs)``; with ``recompute`` the backward pass computes its activations again instead of keeping them.
-
-    The random numbers of dropped paths are drawn again alike, so that gradients do not change.
-    """
-    if recompute and torch.is_grad_enabled():
-        return checkpoint(block, *inputs, use_reentrant=False)
-    return block(*inputs)
 
 
 def groups_by_depth(model: nn.Module, stem: tuple[str, ...]) -> list[list[str]]:

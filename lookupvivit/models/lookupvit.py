@@ -17,16 +17,7 @@ from lookupvivit.layers.positions import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import (
-    Size,
-    as_size,
-    check_transformer,
-    classifier,
-    groups_by_depth,
-    pool,
-    require,
-    run_block,
-)
+from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.output import ModelOutput
 
 HEADS = ("both", "compressed", "lookup")
@@ -143,7 +134,7 @@ class LookupViT(nn.Module):
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias
         self.input_size, self.compressed_size = as_size(input_size), as_size(compressed_size)
-        self.head_bias, self.grad_checkpointing = head_bias, False
+        self.head_bias = head_bias
 
         self.embedding = TubeletEmbedding(as_size(tubelet), width)
         grid = self.embedding.grid(self.input_size)
@@ -200,7 +191,7 @@ class LookupViT(nn.Module):
         lookup, compressed = lookup.flatten(1, 3), compressed.flatten(1, 3)  # (B, N, D), (B, M, D)
         intermediates = []
         for block in self.blocks:
-            compressed, lookup, attention = run_block(block, compressed, lookup, recompute=self.grad_checkpointing)
+            compressed, lookup, attention = block(compressed, lookup)
             if return_intermediates:
                 seen = {"compressed": compressed.unflatten(1, compressed_grid)}
                 seen["lookup"] = lookup.unflatten(1, lookup_grid)
@@ -232,10 +223,6 @@ class LookupViT(nn.Module):
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by depth for layer-wise lr decay: embedding, each block, norms and heads."""
         return groups_by_depth(self, ("embedding.", "positions", "compress."))
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of every block in the backward pass: less memory, a third more time."""
-        self.grad_checkpointing = enable
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifiers by fresh ones of ``num_classes`` classes."""

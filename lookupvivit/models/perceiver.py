@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, run_block
+from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth
 from lookupvivit.models.output import ModelOutput
 
 
@@ -81,7 +81,6 @@ class Perceiver(nn.Module):
                 raise ValueError(f"{key} must be at least 1, found {value}")
         self.num_classes, self.width, self.bands, self.stages = num_classes, width, bands, stages
         self.input_size, self.tubelet, self.head_bias = as_size(input_size), as_size(tubelet), head_bias
-        self.grad_checkpointing = False
         grid = self.grid(self.input_size)
         # An axis of one element has no position to tell.
         self.axes = tuple(axis for axis in range(3) if grid[axis] > 1)
@@ -113,10 +112,9 @@ class Perceiver(nn.Module):
         latents = self.latents.expand(inputs.shape[0], -1, -1)
         intermediates = []
         for stage in range(self.stages):
-            reader, recompute = self.cross_attends[min(stage, 1)], self.grad_checkpointing
-            latents = run_block(reader, latents, inputs, recompute=recompute)
+            latents = self.cross_attends[min(stage, 1)](latents, inputs)
             for block in self.blocks:
-                latents = run_block(block, latents, recompute=recompute)
+                latents = block(latents)
             if return_intermediates:
                 intermediates.append({"latents": latents})
         return latents, intermediates
@@ -161,10 +159,6 @@ class Perceiver(nn.Module):
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by depth: latents and cross-attends (which read the input), the shared blocks, the head."""
         return groups_by_depth(self, ("latents", "cross_attends."))
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of every block in the backward pass: less memory, a third more time."""
-        self.grad_checkpointing = enable
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a fresh one of ``num_classes`` classes."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.resample import resample
-from lookupvivit.models.common import run_block
 from lookupvivit.models.vit import ViT
 
 
@@ -74,8 +73,7 @@ class TokenLearner(ViT):
             if i == self.learn_at:
                 learned, seen["selection"] = self.learner(tokens)
                 tokens = learned.unsqueeze(2)
-            grid = tokens.shape[1:4]
-            tokens = run_block(block, tokens.flatten(1, 3), recompute=self.grad_checkpointing).unflatten(1, grid)
+            tokens = block(tokens.flatten(1, 3)).unflatten(1, tokens.shape[1:4])
             if return_intermediates:
                 intermediates.append({"tokens": tokens, **seen})
         return None, tokens, intermediates

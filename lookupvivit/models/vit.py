@@ -12,16 +12,7 @@ from lookupvivit.layers.positions import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import (
-    Size,
-    as_size,
-    check_transformer,
-    classifier,
-    groups_by_depth,
-    pool,
-    require,
-    run_block,
-)
+from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.output import ModelOutput
 
 POOLS = ("gap", "gap_norm", "token")
@@ -66,7 +57,6 @@ class ViT(nn.Module):
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.antialias = num_classes, width, antialias
         self.input_size, self.head_bias, self.pooling = as_size(input_size), head_bias, pooling
-        self.grad_checkpointing = False
 
         self.embedding = TubeletEmbedding(as_size(tubelet), width)
         grid = self.embedding.grid(self.input_size)
@@ -104,7 +94,7 @@ class ViT(nn.Module):
             tokens, first = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1), 1
         intermediates = []
         for block in self.blocks:
-            tokens = run_block(block, tokens, recompute=self.grad_checkpointing)
+            tokens = block(tokens)
             if return_intermediates:
                 intermediates.append({"tokens": tokens[:, first:].unflatten(1, grid)})
         return (tokens[:, 0] if first else None), tokens[:, first:].unflatten(1, grid), intermediates
@@ -120,10 +110,6 @@ class ViT(nn.Module):
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by depth for layer-wise lr decay: embedding, each block, norm and head."""
         return groups_by_depth(self, ("embedding.", "positions", "class_token"))
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the activations of every block in the backward pass: less memory, a third more time."""
-        self.grad_checkpointing = enable
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a fresh one of ``num_classes`` classes."""
