@@ -127,9 +127,9 @@ def test_cut_off_file_names_both_backends(tmp_path):
 def test_without_decord_auto_uses_pyav(tmp_path, monkeypatch):
     path = encode(tmp_path / "clip.mp4", options=CLOSED)
     monkeypatch.setitem(sys.modules, "decord", None)
-    assert_reads_like(path, decode_all(path), "auto", trials=1)
+    np.testing.assert_array_equal(read_frames(path, [7, 3], "auto", seconds=0), decode_all(path)[[7, 3]])
     with pytest.raises(VideoDecodeError, match="decord: "):
-        read_frames(path, [0], "decord")
+        read_frames(path, [0], "decord", seconds=0)
 
 
 def test_importing_costs_no_decoder():

@@ -1,0 +1,256 @@
+"""One video file opened by one decoder: decord, PyAV, torchcodec, or pictures.
+
+Index i means the i-th frame that decoding from the start yields, in display order, upright, and as large as the first
+frame. Where a file has several video streams, all read the one that FFmpeg calls the best.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from data_pipelines.errors import VideoDecodeError
+
+if TYPE_CHECKING:
+    import av
+
+DEFAULT_FPS = Fraction(25)  # for streams that state no frame rate: it names moments in seconds, nothing else
+KEPT_BYTES = 256 * 2**20  # of decoded frames that PyAV's reader keeps while it counts them
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Reader(Protocol):
+    """One file opened by one backend. Failing to open or to read raises VideoDecodeError."""
+
+    num_frames: int
+    fps: Fraction
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Frames uint8 (len(indices), H, W, 3) at ``indices``, which are unique and ascending."""
+
+    def close(self) -> None: ...
+
+
+class DecordReader:
+    """decord: exact where groups of pictures are closed; applies the display rotation."""
+
+    def __init__(self, path: str) -> None:
+        with _other_errors("decord"):
+            import decord
+
+            decord.logging.set_level(decord.logging.QUIET)
+            # As good as no tolerance: else frames that cannot be decoded are silently replaced by others.
+            self._video = decord.VideoReader(path, num_threads=1, fault_tol=1e-9)
+            self.num_frames = len(self._video)
+            self.fps = frame_rate(self._video.get_avg_fps())
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Reader`."""
+        with _other_errors("decord"):
+            frames = self._video.get_batch(indices).asnumpy()
+        return _checked(frames, "decord")  # seen to fail on frames 1, 2 or 16 pixels wide
+
+    def close(self) -> None:
+        """Release the file."""
+        self._video = None
+
+
+class TorchcodecReader:
+    """torchcodec (needs the system's FFmpeg), which scans the file first and so knows every frame's time."""
+
+    def __init__(self, path: str) -> None:
+        with _other_errors("torchcodec"):
+            from torchcodec.decoders import VideoDecoder
+
+            self._video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+            self.num_frames = len(self._video)
+            self.fps = frame_rate(self._video.metadata.average_fps)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Reader`."""
+        with _other_errors("torchcodec"):
+            frames = self._video.get_frames_at(indices.tolist()).data.numpy()
+        return _checked(frames, "torchcodec")
+
+    def close(self) -> None:
+        """Release the file."""
+        self._video = None
+
+
+class PyAVReader:
+    """PyAV, always decoding from the first frame on: the truth."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._frames: list[av.VideoFrame] | None = []
+        with open_stream(path) as (container, stream):
+            self.fps = frame_rate(stream.average_rate or stream.guessed_rate)
+            # Counted by decoding: containers count packets, which is one too many for packed B-frames and includes
+            # what an edit list cuts away; many state no number at all. A short video is decoded only once.
+            self.num_frames = kept = 0
+            for frame in container.decode(stream):
+                self.num_frames += 1
+                kept += sum(plane.buffer_size for plane in frame.planes)
+                if kept > KEPT_BYTES:
+                    self._frames = None
+                if self._frames is not None:
+                    self._frames.append(frame)
+        if not self.num_frames:
+            raise VideoDecodeError("pyav: the video stream has no frame")
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Reader`; a second pass over a long file, up to the last frame wanted."""
+        if self._frames is not None:
+            return self._pictures(self._frames, indices)
+        with open_stream(self._path) as (container, stream):
+            return self._pictures(container.decode(stream), indices)
+
+    def _pictures(self, frames: Any, indices: np.ndarray) -> np.ndarray:
+        wanted, pictures = set(indices.tolist()), []
+        for index, frame in enumerate(frames):
+            if index == 0:
+                width, height = frame.width, frame.height  # a stream may change its size; the first frame's holds
+            if index in wanted:
+                picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+                pictures.append(np.rot90(picture, frame.rotation // 90))  # counter-clockwise
+                if len(pictures) == len(wanted):
+                    return np.stack(pictures)
+        raise VideoDecodeError(f"pyav: the stream ends before frame {indices[len(pictures)]}")
+
+    def close(self) -> None:
+        """Release the frames."""
+        self._frames = None
+
+
+class PictureReader:
+    """A picture as a video of one frame, or a folder of pictures, ordered by the numbers in their names."""
+
+    def __init__(self, path: str) -> None:
+        self._files = [path]
+        if os.path.isdir(path):
+            names = [name for name in os.listdir(path) if name.lower().endswith(PICTURES)]
+            self._files = [os.path.join(path, name) for name in sorted(names, key=_by_number)]
+        if not self._files:
+            raise VideoDecodeError("pictures: the folder holds none")
+        self.num_frames, self.fps = len(self._files), DEFAULT_FPS
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Reader`."""
+        pictures = [self._picture(self._files[index]) for index in indices]
+        for index, picture in zip(indices, pictures, strict=True):
+            if picture.shape != pictures[0].shape:
+                raise VideoDecodeError(
+                    f"pictures: {os.path.basename(self._files[index])} is {picture.shape[:2]}, another is "
+                    f"{pictures[0].shape[:2]} (height, width); all must be alike"
+                )
+        return np.stack(pictures)
+
+    def _picture(self, file: str) -> np.ndarray:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+
+        try:
+            with Image.open(file) as image:
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise VideoDecodeError(f"pictures: {os.path.basename(file)}: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Nothing is kept open between reads."""
+
+
+READERS: dict[str, type[Reader]] = {
+    "decord": DecordReader, "pyav": PyAVReader, "torchcodec": TorchcodecReader, "pictures": PictureReader,
+}  # fmt: skip
+
+
+def jumps_are_exact(path: str) -> bool:
+    """Whether decord may begin at any key frame and still number the frames rightly, and gets their colours right.
+
+    Looks at the packets alone (milliseconds): all must be shown and time-stamped, and none that follows a key
+    frame in the file may precede it on screen, as the leading pictures of an open group do. Of more than 8 bits
+    per colour decord makes other values than FFmpeg.
+    """
+    try:
+        with open_stream(path) as (container, stream):
+            if not {"mp4", "matroska"} & set(container.format.name.split(",")):
+                return False
+            pixels = stream.codec_context.format
+            if pixels is None or max(component.bits for component in pixels.components) > 8:
+                return False
+            key_time = None
+            for packet in container.demux(stream):
+                if packet.size == 0:  # the flush at the end
+                    continue
+                if packet.pts is None or packet.is_discard:
+                    return False
+                if packet.is_keyframe:
+                    key_time = packet.pts
+                elif key_time is None or packet.pts < key_time:
+                    return False
+            return key_time is not None
+    except VideoDecodeError:
+        return False
+
+
+@contextmanager
+def open_stream(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The file and its best video stream for PyAV; failures inside the block, too, become VideoDecodeError."""
+    try:
+        import av
+    except ImportError as error:
+        raise VideoDecodeError(f"pyav: {first_line(error)}") from error
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        # Old AVIs have tags in no valid encoding; they are of no interest here.
+        with av.open(path, metadata_errors="ignore") as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise VideoDecodeError("pyav: the file has no video stream")
+            stream.codec_context.thread_count = 1
+            yield container, stream
+    except av.FFmpegError as error:
+        raise VideoDecodeError(f"pyav: {first_line(error)}") from error
+
+
+@contextmanager
+def _other_errors(backend: str) -> Iterator[None]:
+    """A library's failures as VideoDecodeError; decord's own derive from Exception alone: known by their module."""
+    try:
+        yield
+    except Exception as error:
+        expected = (ImportError, OSError, RuntimeError, AssertionError, StopIteration, ValueError, IndexError)
+        if not isinstance(error, expected) and not type(error).__module__.startswith(backend):
+            raise
+        said = re.sub(r"\[[\d:]+\] \S+:\d+: ", "", first_line(error))  # decord's clock and its source's line
+        raise VideoDecodeError(f"{backend}: {said}") from error
+
+
+def _checked(frames: np.ndarray, backend: str) -> np.ndarray:
+    if frames.ndim != 4 or frames.shape[-1] != 3:
+        raise VideoDecodeError(f"{backend}: frames of shape {frames.shape[1:]}, not (height, width, 3)")
+    return frames
+
+
+def frame_rate(rate: Any) -> Fraction:
+    """Frames per second as an exact fraction (29.97002997 -> 30000/1001)."""
+    if not rate or not math.isfinite(rate) or rate < 0:
+        return DEFAULT_FPS
+    return Fraction(rate).limit_denominator(10_000)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _by_number(name: str) -> Sequence[Any]:
+    """img_2.jpg before img_10.jpg, whatever stands around the numbers."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
