@@ -1,6 +1,7 @@
 """Videos as samples: randomly placed clips to train on, all the views of a video to test on.
 
-A sample is a dict in pytorchvideo's vocabulary: video, label, video_name, video_index, clip_index, aug_index.
+A sample is a dict in pytorchvideo's vocabulary: video, label, video_name, video_index, clip_index, aug_index; and
+``broken``, what kept the video (or the one that this stands in for) from being read, a line each, "" as a rule.
 """
 
 from __future__ import annotations
@@ -13,107 +14,141 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_pipelines.decode import open_video
+from data_pipelines.decode import SECONDS, open_video
+from data_pipelines.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.transforms import crop_views
-from data_pipelines.views import frame_indices, random_clip, uniform_clips
+from data_pipelines.views import Sampling
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
+STAND_INS = 20  # broken videos in a row that are replaced before a run gives up
+STAND_IN = 2**31  # a stream of random numbers that no augmentation has
 
 
 class ClipDataset(Dataset):
-    """One random, augmented clip per video and epoch.
+    """Random, augmented clips, one per video and epoch, or several from one decode.
 
-    All randomness of a sample comes from (seed, epoch, index): it is the same in any worker, rank and order.
+    All randomness of a sample comes from (seed, epoch, index): it is the same in any worker, rank and order. A video
+    that cannot be decoded is replaced by another one, which the seed determines too, and named in ``broken``.
+
+    Args:
+        manifest: the videos.
+        sampling: which frames make up a clip.
+        transform: augmentation of a clip, uint8 (T, 3, H, W) -> (3, T, h, w), and its label.
+        seed: source of all randomness.
+        repeats: clips from one decode of a video (repeated augmentation, Hoffer et al.), differently placed and
+            augmented.
+        backend, seconds: of `data_pipelines.decode.open_video`.
     """
 
     def __init__(
         self,
         manifest: VideoManifest,
-        frames: int,
-        stride: int,
+        sampling: Sampling,
         transform: ClipTransform,
         seed: int,
+        repeats: int = 1,
         backend: str = "auto",
+        seconds: float = SECONDS,
     ) -> None:
-        self.manifest = manifest
-        self.frames, self.stride = frames, stride
-        self.transform = transform
-        self.seed = seed
-        self.backend = backend
+        self.manifest, self.sampling, self.transform = manifest, sampling, transform
+        self.seed, self.repeats = seed, repeats
+        self.backend, self.seconds = backend, seconds
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """The clip of video ``index`` in ``epoch``, key = (epoch, index): video uint8 (3, T, H, W).
+    def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:
+        """The ``repeats`` clips of video ``index`` in ``epoch``, key = (epoch, index): video uint8 (3, T, H, W) each.
 
         Raises:
-            DataError: the file is missing or cannot be decoded.
+            DataError: this video and `STAND_INS` others cannot be decoded.
         """
         epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
-        path = self.manifest.paths[index]
-        with open_video(path, self.backend) as reader:
-            clip = random_clip(reader.num_frames, reader.fps, self.frames, self.stride, rng)
-            frames = reader.read(frame_indices(clip, reader.num_frames, reader.fps, self.frames))
-        video, label = self.transform(_channels_first(frames), int(self.manifest.labels[index]), rng)
-        return {
-            "video": video,
-            "label": label,
-            "video_name": path,
-            "video_index": index,
-            "clip_index": clip.clip_index,
-            "aug_index": clip.aug_index,
-        }
+        broken: list[str] = []
+        stand_in, rng = index, np.random.default_rng((self.seed, epoch, index))
+        while len(broken) <= STAND_INS:
+            try:
+                samples = self._clips(stand_in, rng)
+                samples[0]["broken"] = "\n".join(broken)
+                return samples
+            except (VideoDecodeError, MissingDataError) as error:
+                broken.append(str(error))
+                rng = np.random.default_rng((self.seed, epoch, index, STAND_IN, len(broken)))
+                stand_in = int(rng.integers(len(self)))
+        raise DataError(f"{len(broken)} videos in a row cannot be read; the last: {broken[-1]}")
+
+    def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+        path, label = self.manifest.paths[index], int(self.manifest.labels[index])
+        with open_video(path, self.backend, self.seconds) as reader:
+            clips = [
+                self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)
+            ]
+            frames = _channels_first(reader.read(np.concatenate(clips)))
+        samples = []
+        for number, clip in enumerate(frames.split(self.sampling.frames)):
+            video, seen_label = self.transform(clip, label, rng)
+            samples.append(
+                {"video": video, "label": seen_label, "video_name": path, "video_index": index,
+                 "clip_index": number, "aug_index": 0, "broken": ""}
+            )  # fmt: skip
+        return samples
 
 
 class MultiViewDataset(Dataset):
-    """All test views of a video: num_clips clips of num_crops crops each, from one decode."""
+    """All test views of a video: num_clips clips of num_crops crops each, from one decode.
+
+    A video that cannot be decoded is never replaced: its views are black and ``broken`` says why.
+    """
 
     def __init__(
         self,
         manifest: VideoManifest,
-        frames: int,
-        stride: int,
+        sampling: Sampling,
         short_side: int,
         crop: int,
         num_clips: int,
         num_crops: int,
         backend: str = "auto",
+        seconds: float = SECONDS,
     ) -> None:
-        self.manifest = manifest
-        self.frames, self.stride = frames, stride
+        self.manifest, self.sampling = manifest, sampling
         self.short_side, self.crop = short_side, crop
         self.num_clips, self.num_crops = num_clips, num_crops
-        self.backend = backend
+        self.backend, self.seconds = backend, seconds
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The views of one video, clip by clip: video uint8 (V, 3, T, H, W), clip_index, aug_index (V,).
-
-        Raises:
-            DataError: the file is missing or cannot be decoded.
-        """
-        path = self.manifest.paths[index]
-        with open_video(path, self.backend) as reader:
-            length, fps = reader.num_frames, reader.fps
-            views = uniform_clips(length, fps, self.frames, self.stride, self.num_clips, self.num_crops)
-            clips = [frame_indices(view, length, fps, self.frames) for view in views if view.aug_index == 0]
-            frames = _channels_first(reader.read(np.concatenate(clips)))
-        crops = [
-            crop_views(clip, self.short_side, self.crop, self.num_crops) for clip in frames.split(self.frames)
-        ]
+        """The views of one video, clip by clip: video uint8 (V, 3, T, H, W), clip_index, aug_index (V,)."""
+        path, broken = self.manifest.paths[index], ""
+        try:
+            video = self._views(path)
+        except (VideoDecodeError, MissingDataError) as error:
+            broken = str(error)
+            size = self.sampling.frames, self.crop, self.crop
+            video = torch.zeros(self.num_clips * self.num_crops, 3, *size, dtype=torch.uint8)
+        clips, crops = torch.arange(self.num_clips), torch.arange(self.num_crops)
         return {
-            "video": torch.cat(crops),
+            "video": video,
             "label": int(self.manifest.labels[index]),
             "video_name": path,
             "video_index": index,
-            "clip_index": torch.tensor([view.clip_index for view in views]),
-            "aug_index": torch.tensor([view.aug_index for view in views]),
+            "clip_index": clips.repeat_interleave(self.num_crops),
+            "aug_index": crops.repeat(self.num_clips),
+            "broken": broken,
         }
+
+    def _views(self, path: str) -> Tensor:
+        with open_video(path, self.backend, self.seconds) as reader:
+            clips = self.sampling.test_clips(reader.num_frames, reader.fps, self.num_clips)
+            frames = _channels_first(reader.read(clips.reshape(-1)))
+        views = [
+            crop_views(clip, self.short_side, self.crop, self.num_crops)
+            for clip in frames.split(self.sampling.frames)
+        ]
+        return torch.cat(views)
 
 
 def _channels_first(frames: np.ndarray) -> Tensor:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from data_pipelines.datasets import ClipDataset
 from data_pipelines.errors import DataError
@@ -105,7 +106,7 @@ def train_loader(
             f"{micro_batch * accumulation * world_size}; it must be the global batch of {order.global_batch}"
         )
     sampler = _MicroBatches(order, start_step, end_step, rank, micro_batch, accumulation)
-    return _loader(dataset, workers, batch_sampler=sampler)
+    return _loader(dataset, workers, batch_sampler=sampler, collate_fn=_all_clips)
 
 
 def eval_loader(dataset: Dataset, rank: int, world_size: int, batch_size: int, workers: int) -> DataLoader:
@@ -123,6 +124,11 @@ def _loader(dataset: Dataset, workers: int, **sampling: object) -> DataLoader:
         generator=torch.Generator(),  # else making an iterator would advance the global generator
         **sampling,
     )
+
+
+def _all_clips(videos: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """One batch of all clips of all videos."""
+    return default_collate([clip for clips in videos for clip in clips])
 
 
 def _use_one_thread(worker: int) -> None:

@@ -6,11 +6,14 @@ Fractions. pytorchvideo 0.1.5 has clip samplers too, but its ConstantClipsPerVid
 protocol of ViViT (4 x 3 views) does. Hence these.
 
 A clip of F frames at stride s covers the F * s frame periods from its start, end excluded.
+
+Indices count frames and not time: of a video of variable frame rate, the average rate is taken for its rate.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -19,21 +22,57 @@ from pytorchvideo.data.clip_sampling import ClipInfo
 from data_pipelines.errors import DataError
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video make up a clip.
+
+    Attributes:
+        frames: F, frames of a clip.
+        stride: frames from one to the next.
+        target_fps: rate that ``stride`` counts in, so that a clip lasts as many seconds in a video of any rate; None
+            counts in the video's own frames.
+        segments: spread the clip over the whole video instead, one frame from each of F equal segments (TSN, Wang et
+            al.); ``stride`` and ``target_fps`` have no meaning then.
+    """
+
+    frames: int
+    stride: int = 1
+    target_fps: Fraction | None = None
+    segments: bool = False
+
+    def training_clip(self, num_frames: int, fps: Fraction, rng: np.random.Generator) -> np.ndarray:
+        """A random clip's frames, int64 (F,)."""
+        if self.segments:
+            return random_segments(num_frames, self.frames, rng)
+        clip = random_clip(num_frames, fps, self.frames, self._stride(fps), rng)
+        return frame_indices(clip, num_frames, fps, self.frames)
+
+    def test_clips(self, num_frames: int, fps: Fraction, num_clips: int) -> np.ndarray:
+        """Evenly spaced clips' frames, int64 (num_clips, F)."""
+        if self.segments:
+            return uniform_segments(num_frames, self.frames, num_clips)
+        clips = uniform_clips(num_frames, fps, self.frames, self._stride(fps), num_clips)
+        return np.stack([frame_indices(clip, num_frames, fps, self.frames) for clip in clips])
+
+    def _stride(self, fps: Fraction) -> int | Fraction:
+        return self.stride if self.target_fps is None else self.stride * fps / self.target_fps
+
+
 def random_clip(
-    num_frames: int, fps: Fraction, frames: int, stride: int, rng: np.random.Generator
+    num_frames: int, fps: Fraction, frames: int, stride: int | Fraction, rng: np.random.Generator
 ) -> ClipInfo:
     """A training clip: any start from which the last sampled frame still lies in the video, uniformly.
 
     The last possible start puts the clip's last frame on the video's last frame (dmvr,
     processors.sample_sequence). A video too short for that starts at 0 and is repeated by `frame_indices`.
     """
-    latest = max(0, num_frames - (frames - 1) * stride - 1)
+    latest = max(0, num_frames - math.floor((frames - 1) * stride) - 1)
     start = int(rng.integers(latest, endpoint=True))
     return _clip(start, fps, frames * stride, clip_index=0, aug_index=0, is_last=True)
 
 
 def uniform_clips(
-    num_frames: int, fps: Fraction, frames: int, stride: int, num_clips: int, num_crops: int = 1
+    num_frames: int, fps: Fraction, frames: int, stride: int | Fraction, num_clips: int, num_crops: int = 1
 ) -> list[ClipInfo]:
     """Test views, clip by clip and crop by crop within a clip (dmvr, processors.sample_linspace_sequence).
 
@@ -54,7 +93,36 @@ def uniform_clips(
     ]
 
 
-def _clip(start: int, fps: Fraction, length: int, clip_index: int, aug_index: int, is_last: bool) -> ClipInfo:
+def random_segments(num_frames: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """A random frame out of each of ``frames`` equal segments of the video, int64 (frames,), ascending.
+
+    Where the video has fewer frames than segments, frames are repeated.
+    """
+    _has_frames(num_frames)
+    return ((np.arange(frames) + rng.random(frames)) * num_frames / frames).astype(np.int64).clip(max=num_frames - 1)
+
+
+def uniform_segments(num_frames: int, frames: int, num_clips: int) -> np.ndarray:
+    """Of each of ``frames`` equal segments, ``num_clips`` evenly spaced frames: int64 (num_clips, frames).
+
+    Clip c of C reads every segment at (c + 1/2) / C of its length: one clip reads the middles, and no two clips read
+    the same frames unless the segments are shorter than C frames.
+    """
+    _has_frames(num_frames)
+    if num_clips < 1:
+        raise DataError(f"num_clips: {num_clips} found; it must be at least 1")
+    ticks = np.arange(frames)[None] * 2 * num_clips + 2 * np.arange(num_clips)[:, None] + 1  # exact, in 1 / (2 C)
+    return ticks * num_frames // (2 * num_clips * frames)
+
+
+def _has_frames(num_frames: int) -> None:
+    if num_frames < 1:
+        raise DataError(f"num_frames: {num_frames} found; a video needs at least one frame to be viewed")
+
+
+def _clip(
+    start: int, fps: Fraction, length: int | Fraction, clip_index: int, aug_index: int, is_last: bool
+) -> ClipInfo:
     return ClipInfo(Fraction(start) / fps, Fraction(start + length) / fps, clip_index, aug_index, is_last)
 
 
@@ -66,8 +134,7 @@ def frame_indices(clip: ClipInfo, num_frames: int, fps: Fraction, frames: int) -
     Raises:
         DataError: the video has no frame.
     """
-    if num_frames < 1:
-        raise DataError(f"num_frames: {num_frames} found; a video needs at least one frame to be viewed")
+    _has_frames(num_frames)
     start = Fraction(clip.clip_start_sec) * fps
     step = (Fraction(clip.clip_end_sec) * fps - start) / frames
     return np.array([math.floor(start + i * step) % num_frames for i in range(frames)], dtype=np.int64)

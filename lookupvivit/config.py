@@ -1,4 +1,4 @@
-"""The one typed schema of a run, and how a YAML file and a command line become it.
+"""The one typed schema of a run; `lookupvivit.settings` makes it from a YAML file and a command line.
 
 Sections and fields below are all there is: an unknown key, a wrong type or an impossible value is a ConfigError of
 one line. A configuration states only what differs from the defaults here.
@@ -7,17 +7,8 @@ one line. A configuration states only what differs from the defaults here.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import re
-import types
-import typing
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any, Literal
 
 
 class ConfigError(ValueError):
@@ -27,7 +18,8 @@ class ConfigError(ValueError):
         super().__init__(" ".join(message.splitlines()))  # keys, paths and other libraries' words may break lines
 
 
-def _check(right: bool, key: str, found: Any, wanted: str) -> None:
+def check(right: bool, key: str, found: Any, wanted: str) -> None:
+    """ConfigError unless ``right``."""
     if not right:
         raise ConfigError(f"{key}: found {found!r}, must be {wanted}")
 
@@ -46,11 +38,12 @@ class ModelConfig:
         right = sizes is None or (
             sizes.keys() == {"t", "k"} and all(sizes.values()) and min(map(min, sizes.values())) >= 1
         )
-        _check(right, "model.multi_resolution", sizes, "{t: [...], k: [...]}, frames and sides of at least 1 token")
+        check(right, "model.multi_resolution", sizes, "{t: [...], k: [...]}, frames and sides of at least 1 token")
 
 
-_KEYS_OF_ONE_DATASET = {
+_KEYS_OF_SOME_DATASETS = {
     "train_list": "kinetics", "val_list": "kinetics", "separator": "kinetics", "camera_motion": "camera_motion",
+    "fold": "ucf101 or hmdb51",
 }  # fmt: skip
 
 
@@ -58,29 +51,42 @@ _KEYS_OF_ONE_DATASET = {
 class DataConfig:
     """Where the videos are and what a clip is."""
 
-    dataset: Literal["kinetics", "something_something", "camera_motion"]
+    dataset: Literal["kinetics", "something_something", "ucf101", "hmdb51", "folders", "camera_motion"]
     root: str
     num_classes: int
     train_list: str = "train.csv"  # kinetics: `path label` lists, relative to root
     val_list: str = "val.csv"
     separator: str | None = None  # kinetics: between path and label; null finds it
     camera_motion: dict[str, int] = field(default_factory=dict)  # fields of data_pipelines.camera_motion.Recipe
+    fold: int = 1  # ucf101, hmdb51: which of the three official splits
     frames: int = 32  # per clip
     stride: int = 2  # video frames from one to the next
+    target_fps: float | None = None  # frame rate that stride counts in; null is each video's own
+    sampling: Literal["clip", "segments"] = "clip"  # segments: one frame from each of `frames` parts of the video
+    repeats: int = 1  # training clips from one decode of a video; optim.batch_size counts clips
     short_side: int = 256  # pixels after resizing
     crop: int = 224  # pixels, square
     workers: int = 4  # loading processes per rank
+    backend: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    decode_seconds: float = 60  # time limit of opening a file and of each read; 0: none, and no process to enforce it
+    max_broken: float = 0.01  # share of the training videos that may be unreadable before the run stops
 
     def __post_init__(self) -> None:
-        for key in ("num_classes", "frames", "stride", "short_side", "crop"):
-            _check(getattr(self, key) >= 1, f"data.{key}", getattr(self, key), "at least 1")
-        _check(self.crop <= self.short_side, "data.crop", self.crop, f"at most data.short_side = {self.short_side}")
-        _check(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        for key in ("num_classes", "frames", "stride", "short_side", "crop", "repeats"):
+            check(getattr(self, key) >= 1, f"data.{key}", getattr(self, key), "at least 1")
+        check(self.crop <= self.short_side, "data.crop", self.crop, f"at most data.short_side = {self.short_side}")
+        check(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        check(self.fold in (1, 2, 3), "data.fold", self.fold, "1, 2 or 3")
+        check(self.target_fps is None or self.target_fps > 0, "data.target_fps", self.target_fps, "above 0, or null")
+        check(self.decode_seconds >= 0, "data.decode_seconds", self.decode_seconds, "0 or more")
+        check(0 <= self.max_broken <= 1, "data.max_broken", self.max_broken, "between 0 and 1")
+        right = self.sampling == "clip" or self.target_fps is None
+        check(right, "data.target_fps", self.target_fps, "left out where data.sampling is segments")
         for entry in dataclasses.fields(self):  # nothing given is silently ignored
-            owner = _KEYS_OF_ONE_DATASET.get(entry.name, self.dataset)
+            owners = _KEYS_OF_SOME_DATASETS.get(entry.name, self.dataset)
             default = {} if entry.default is dataclasses.MISSING else entry.default
-            right = owner == self.dataset or getattr(self, entry.name) == default
-            _check(right, f"data.{entry.name}", getattr(self, entry.name), f"left out unless data.dataset is {owner}")
+            right = self.dataset in owners or getattr(self, entry.name) == default
+            check(right, f"data.{entry.name}", getattr(self, entry.name), f"left out unless data.dataset is {owners}")
 
 
 @dataclass(frozen=True)
@@ -98,20 +104,20 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for key in ("horizontal_flip", "color_jitter", "grayscale", "label_smoothing"):
-            _check(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "between 0 and 1")
+            check(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "between 0 and 1")
         right = self.horizontal_flip > 0 or not self.flip_labels
-        _check(right, "augment.flip_labels", self.flip_labels, "left out where augment.horizontal_flip is 0")
-        _check(self.mixup >= 0, "augment.mixup", self.mixup, "0 (off) or more")
+        check(right, "augment.flip_labels", self.flip_labels, "left out where augment.horizontal_flip is 0")
+        check(self.mixup >= 0, "augment.mixup", self.mixup, "0 (off) or more")
         if self.scale_jitter:
             low, high = self.scale_jitter
-            _check(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "[low, high] with 0 < low <= high")
+            check(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "[low, high] with 0 < low <= high")
         if self.rand_augment:
             colourless = self.color_jitter == self.grayscale == 0
             wanted = "null, or else color_jitter and grayscale 0, which it replaces"
-            _check(colourless, "augment.rand_augment", self.rand_augment, wanted)
+            check(colourless, "augment.rand_augment", self.rand_augment, wanted)
             layers, magnitude = self.rand_augment
             right = layers >= 1 and magnitude >= 0
-            _check(right, "augment.rand_augment", self.rand_augment, "[layers, magnitude], at least 1 and 0")
+            check(right, "augment.rand_augment", self.rand_augment, "[layers, magnitude], at least 1 and 0")
 
 
 @dataclass(frozen=True)
@@ -133,15 +139,15 @@ class OptimConfig:
     def __post_init__(self) -> None:
         for key in ("lr", "epochs", "batch_size", "micro_batch_size", "max_steps"):
             value = getattr(self, key)
-            _check(value is None or value > 0, f"optim.{key}", value, "greater than 0")
+            check(value is None or value > 0, f"optim.{key}", value, "greater than 0")
         for key in ("momentum", "weight_decay", "clip_grad", "warmup_epochs"):
-            _check(getattr(self, key) >= 0, f"optim.{key}", getattr(self, key), "0 or more")
-        _check(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers in [0, 1)")
+            check(getattr(self, key) >= 0, f"optim.{key}", getattr(self, key), "0 or more")
+        check(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers in [0, 1)")
         for key, owner in (("momentum", "sgd"), ("betas", "adamw")):  # nothing given is silently ignored
             right = owner == self.name or getattr(self, key) == getattr(OptimConfig, key)
-            _check(right, f"optim.{key}", getattr(self, key), f"left out unless optim.name is {owner}")
+            check(right, f"optim.{key}", getattr(self, key), f"left out unless optim.name is {owner}")
         if self.max_steps is None:
-            _check(
+            check(
                 self.warmup_epochs <= self.epochs, "optim.warmup_epochs", self.warmup_epochs,
                 f"at most optim.epochs = {self.epochs}",
             )  # fmt: skip
@@ -156,11 +162,11 @@ class EngineConfig:
     threads: int | None = None  # CPU threads per rank; null leaves torch's choice
 
     def __post_init__(self) -> None:
-        _check(self.zero_stage in (0, 1, 2, 3), "engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
+        check(self.zero_stage in (0, 1, 2, 3), "engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
         # Stage 0 keeps its float32 master weights out of reach, and they are what is saved.
         right = self.zero_stage > 0 or self.precision == "fp32"
-        _check(right, "engine.zero_stage", self.zero_stage, f"1, 2 or 3 with engine.precision {self.precision}")
-        _check(self.threads is None or self.threads > 0, "engine.threads", self.threads, "at least 1, or null")
+        check(right, "engine.zero_stage", self.zero_stage, f"1, 2 or 3 with engine.precision {self.precision}")
+        check(self.threads is None or self.threads > 0, "engine.threads", self.threads, "at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -174,10 +180,10 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         for key in ("clips", "batch_size"):
-            _check(getattr(self, key) >= 1, f"eval.{key}", getattr(self, key), "at least 1")
-        _check(self.crops in (1, 3), "eval.crops", self.crops, "1 or 3")
+            check(getattr(self, key) >= 1, f"eval.{key}", getattr(self, key), "at least 1")
+        check(self.crops in (1, 3), "eval.crops", self.crops, "1 or 3")
         size = self.compressed_size
-        _check(size is None or min(size) >= 1, "eval.compressed_size", size, "[t, h, w] of at least 1, or null")
+        check(size is None or min(size) >= 1, "eval.compressed_size", size, "[t, h, w] of at least 1, or null")
 
     @property
     def call(self) -> dict[str, Any]:
@@ -198,9 +204,9 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         for key in ("every", "keep_checkpoints", "attention_clips"):
-            _check(getattr(self, key) >= 1, f"log.{key}", getattr(self, key), "at least 1")
+            check(getattr(self, key) >= 1, f"log.{key}", getattr(self, key), "at least 1")
         for key in ("validate_every_epochs", "checkpoint_every_epochs", "attention_every_epochs"):
-            _check(getattr(self, key) >= 0, f"log.{key}", getattr(self, key), "0 (never) or more")
+            check(getattr(self, key) >= 0, f"log.{key}", getattr(self, key), "0 (never) or more")
 
 
 @dataclass(frozen=True)
@@ -223,172 +229,4 @@ class RunConfig:
     checkpoint: str | None = None  # run directory or model.safetensors to test; null is the run's own
 
     def __post_init__(self) -> None:
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
-
-
-# From YAML and command line to the schema
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file and apply ``key=value`` overrides with dotted keys, such as ``optim.lr=0.05``.
-
-    Raises:
-        ConfigError: in one line, where, which key, what was found and what would be right.
-    """
-    settings = _read_yaml(Path(path))
-    overridden = []  # for the messages
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"command line: {override!r} is no override, must be key=value, such as optim.lr=0.05")
-        _assign(settings, key.split("."), _parse(text, f"command line: {key}"))
-        overridden.append(key)
-    try:
-        return _build(RunConfig, settings, "")
-    except ConfigError as error:
-        key = str(error).partition(":")[0]
-        named = any(f"{key}.".startswith(f"{said}.") or said.startswith(f"{key}.") for said in overridden)
-        source = "command line" if named else path
-        raise ConfigError(f"{source}: {error}") from None
-
-
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The configuration as plain dicts, lists and scalars."""
-    return _plain(dataclasses.asdict(config))
-
-
-def to_yaml(config: RunConfig) -> str:
-    """The whole configuration, defaults included; `load_config` reads it back."""
-    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for i, (key_node, _) in enumerate(node.value):
-            key = keys[i]
-            if key in keys[:i]:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Safe YAML that quotes text which _Loader would read as a number."""
-
-
-for _yaml in (_Loader, _Dumper):
-    _yaml.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-    )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        found = "found a directory" if path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {found}, must be a YAML configuration, such as configs/camera_motion.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: found bytes that are not UTF-8, must be a text file") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read, {error.strerror}") from None
-    settings = _parse(text, str(path))
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: found {type(settings).__name__} at the top, must be a mapping of keys to values")
-    return settings
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return _Loader(text).get_single_data()
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML, {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that cannot be
-        raise ConfigError(f"{where}: not valid YAML, {' '.join(str(error).split())}") from None
-
-
-def _assign(settings: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        if not isinstance(settings.get(key), dict):
-            settings[key] = {}
-        settings = settings[key]
-    settings[keys[-1]] = value
-
-
-def _build(schema: type, settings: Any, prefix: str) -> Any:
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{prefix[:-1]}: found {settings!r}, must be a section with {', '.join(_names(schema))}")
-    for key in settings:
-        if key not in _names(schema):
-            raise ConfigError(f"{prefix}{key}: no such key{_suggest(prefix, key, schema)}")
-    for entry in dataclasses.fields(schema):
-        optional = entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
-        if not optional and entry.name not in settings:
-            raise ConfigError(f"{prefix}{entry.name}: missing, must be given")
-    hints = get_type_hints(schema)
-    return schema(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in settings.items()})
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    """``value`` as ``hint`` wants it, or a ConfigError; only int -> float and list -> tuple are converted."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{key}.")
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(argument for argument in arguments if argument is not type(None)), value, key)
-    if origin is Literal:
-        _check(value in arguments, key, value, f"one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        right = isinstance(value, list | tuple) and len(value) == len(arguments)
-        _check(right, key, value, f"a list of {len(arguments)} values")
-        return tuple(_convert(argument, item, key) for argument, item in zip(arguments, value, strict=True))
-    if origin is list:
-        _check(isinstance(value, list) and value, key, value, "a list of values")
-        return [_convert(arguments[0], item, key) for item in value]
-    if origin is dict:
-        _check(isinstance(value, dict), key, value, "a mapping of keys to values")
-        return {_convert(arguments[0], k, key): _convert(arguments[1], v, f"{key}.{k}") for k, v in value.items()}
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    right = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
-    wanted = {str: "text, in quotes where it looks like something else", int: "a whole number", float: "a number"}
-    _check(right, key, value, wanted.get(hint, hint.__name__))
-    _check(hint is not float or math.isfinite(value), key, value, "finite")
-    return value
-
-
-def _names(schema: type) -> list[str]:
-    return [entry.name for entry in dataclasses.fields(schema)]
-
-
-def _suggest(prefix: str, key: Any, schema: type) -> str:
-    """The closest known key, by its whole path or by its last word; else all that could stand in its place."""
-    known = list(_dotted(RunConfig, ""))
-    by_path = difflib.get_close_matches(f"{prefix}{key}", known, n=1, cutoff=0.75)
-    words = difflib.get_close_matches(str(key), [name.rpartition(".")[2] for name in known], n=1, cutoff=0.75)
-    by_word = [name for name in known if words and name.rpartition(".")[2] == words[0]]
-    found = by_path or by_word
-    if found:
-        return f", did you mean {found[0]}?"
-    return f"; {f'the keys of {prefix[:-1]}' if prefix else 'the sections'} are {', '.join(_names(schema))}"
-
-
-def _dotted(schema: type, prefix: str) -> Iterator[str]:
-    for name, hint in typing.get_type_hints(schema).items():
-        yield f"{prefix}{name}"
-        if dataclasses.is_dataclass(hint):
-            yield from _dotted(hint, f"{prefix}{name}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        check(self.seed >= 0, "seed", self.seed, "0 or more")

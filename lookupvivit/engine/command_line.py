@@ -10,8 +10,9 @@ from collections.abc import Callable
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
-from lookupvivit.config import ConfigError, RunConfig, load_config
+from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.evaluation.predictions import PredictionsError
+from lookupvivit.settings import load_config
 from lookupvivit.weights.files import WeightsError
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -11,7 +13,8 @@ from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.loader import TrainingOrder, eval_loader
 from data_pipelines.manifest import VideoManifest, on_disk
 from data_pipelines.transforms import TrainTransform
-from lookupvivit.config import ConfigError, RunConfig
+from data_pipelines.views import Sampling
+from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.engine.distributed import World
 
 
@@ -73,15 +76,41 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         grayscale=augment.grayscale,
         rand_augment=augment.rand_augment,
     )
-    return ClipDataset(manifest, data.frames, data.stride, transform, config.seed)
+    return ClipDataset(
+        manifest, sampling(data), transform, config.seed, data.repeats, data.backend, data.decode_seconds
+    )
+
+
+def sampling(data: DataConfig) -> Sampling:
+    """Which frames make up a clip."""
+    rate = None if data.target_fps is None else Fraction(data.target_fps).limit_denominator(10_000)
+    return Sampling(data.frames, data.stride, rate, data.sampling == "segments")
+
+
+def preprocessing(data: DataConfig) -> dict[str, Any]:
+    """What a user of the weights must feed them, for model.json."""
+    told = {"frames": data.frames, "stride": data.stride, "short_side": data.short_side, "crop": data.crop}
+    told["range"] = [-1, 1]
+    if data.target_fps:
+        told["target_fps"] = data.target_fps
+    if data.sampling != "clip":
+        told["sampling"] = data.sampling
+    return told
 
 
 def view_loader(config: RunConfig, manifest: VideoManifest, clips: int, crops: int, world: World) -> DataLoader:
     """Every video of this rank's share with all its views, from one decode each."""
-    data = config.data
-    dataset = MultiViewDataset(manifest, data.frames, data.stride, data.short_side, data.crop, clips, crops)
     videos = max(1, config.eval.batch_size // (clips * crops))
-    return eval_loader(dataset, world.rank, world.size, videos, data.workers)
+    dataset = multi_view_dataset(config, manifest, clips, crops)
+    return eval_loader(dataset, world.rank, world.size, videos, config.data.workers)
+
+
+def multi_view_dataset(config: RunConfig, manifest: VideoManifest, clips: int, crops: int) -> MultiViewDataset:
+    """``clips`` x ``crops`` views of every video."""
+    data = config.data
+    return MultiViewDataset(
+        manifest, sampling(data), data.short_side, data.crop, clips, crops, data.backend, data.decode_seconds
+    )
 
 
 @dataclass(frozen=True)
@@ -104,6 +133,9 @@ class Batching:
                 f"optim.batch_size: {batch} clips cannot be shared by {world.size} ranks in micro-batches of {micro}; "
                 "it must be a multiple of optim.micro_batch_size x ranks"
             )
+        repeats = config.data.repeats
+        if micro % repeats:
+            raise ConfigError(f"data.repeats: {repeats} clips from one decode do not fit into micro-batches of {micro}")
         if config.augment.mixup and micro == 1:
             raise ConfigError("augment.mixup: micro-batches of 1 clip have nothing to mix; raise "
                               "optim.micro_batch_size to at least 2, or set augment.mixup=0")  # fmt: skip

@@ -32,16 +32,20 @@ def test(config: RunConfig) -> None:
     dtype = dtype_on(config, world)
     model.eval().to(world.device, dtype)
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
-    predictions = predict_views(
+    scored = predict_views(
         lambda views: model(views, **config.eval.call).logits,
         view_loader(config, manifest, clips, crops, world),
         len(manifest), manifest.class_names, config.eval.batch_size, world.device, dtype,
         description=f"test {clips}x{crops} views, {config.engine.precision}",
     )  # fmt: skip
-    if predictions is not None:
+    if scored is not None:
+        predictions, broken = scored
+        for reason in broken.values():
+            print(f"BROKEN, not in the scores: {reason}")
         facts = {
             "checkpoint": str(source), "step": read_description(source).get("step"),
             "precision": config.engine.precision, "missing_videos": manifest.left_out,
+            "broken_videos": broken,
             "compressed_size": size or getattr(model, "compressed_size", None),
         }  # fmt: skip
         name = f"{clips}x{crops}" + (f"_compressed_{'x'.join(map(str, size))}" if size else "")

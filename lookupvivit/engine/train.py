@@ -15,9 +15,10 @@ from torch import Tensor
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.mix import mixup, smooth_one_hot
 from data_pipelines.transforms import normalize
-from lookupvivit.config import ConfigError, RunConfig, to_yaml
+from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import checkpoints, distributed
-from lookupvivit.engine.data import Batching, Plan, read_manifest, train_dataset, view_loader
+from lookupvivit.engine.broken import BrokenVideos
+from lookupvivit.engine.data import Batching, Plan, preprocessing, read_manifest, train_dataset, view_loader
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import RunLog, Stopwatch
 from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
@@ -27,6 +28,7 @@ from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.layers.compress import Resample
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.settings import to_yaml
 from lookupvivit.weights.importing import import_weights
 
 MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
@@ -38,7 +40,8 @@ def train(config: RunConfig) -> None:
     dtype_on(config, world)
     run = Path(config.output_dir)
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
-    order = TrainingOrder(len(train_set), config.optim.batch_size, config.seed)
+    repeats = config.data.repeats
+    order = TrainingOrder(len(train_set), config.optim.batch_size // repeats, config.seed)
     batching, plan = Batching.of(config, world), Plan.of(config, order)
 
     torch.manual_seed(config.seed)  # the same weights on every rank
@@ -60,9 +63,10 @@ def train(config: RunConfig) -> None:
 
     loader = train_loader(
         train_dataset(config, train_set), order, step, plan.total, world.rank, world.size,
-        batching.micro_batch, batching.accumulation, config.data.workers,
+        batching.micro_batch // repeats, batching.accumulation, config.data.workers,
     )  # fmt: skip
-    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world))
+    broken = BrokenVideos(run / "broken_videos.txt", len(train_set), config.data.max_broken, world)
+    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken)
     watch = AttentionWatch(config, val_set)
 
     def look(step: int) -> None:
@@ -113,10 +117,11 @@ class Loop:
     """One optimizer step after the other, and what is told of them."""
 
     def __init__(
-        self, config: RunConfig, engine: Any, plan: Plan, batching: Batching, world: World, log: RunLog
-    ) -> None:
+        self, config: RunConfig, engine: Any, plan: Plan, batching: Batching, world: World, log: RunLog,
+        broken: BrokenVideos,
+    ) -> None:  # fmt: skip
         self.config, self.engine, self.plan, self.batching = config, engine, plan, batching
-        self.world, self.log, self.watch = world, log, Stopwatch()
+        self.world, self.log, self.watch, self.broken = world, log, Stopwatch(), broken
         self.losses: list[Tensor] = []
         self.shown: dict[str, str] = {}  # beside the progress bar
 
@@ -133,7 +138,9 @@ class Loop:
         call = compressed_size_of_step(config, step)
         with self.watch.step():
             for _ in range(self.batching.accumulation):
-                video, targets = self.prepare(self.watch.waiting(micro_batches), rng)
+                batch = self.watch.waiting(micro_batches)
+                self.broken.note(batch["broken"])
+                video, targets = self.prepare(batch, rng)
                 output = engine(video, **call)
                 per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
                 engine.backward(per_head.sum())
@@ -165,12 +172,16 @@ class Loop:
                 f"step {step}: the loss is {loss}; the last checkpoint is from before. Try a lower optim.lr or "
                 "engine.precision=fp32"
             )
+        if news := self.broken.gather():
+            self.log.say("\n".join(f"BROKEN, another video stands in: {reason}" for reason in news))
         clips, waiting = self.watch.report()
         names = (name.replace("logits", "loss") for name in self.engine.module.supervised)
         values = {"loss": loss, **dict(zip(names, per_head, strict=True)), "lr": rate}
         values |= {"clips_per_second": clips, "data_wait": waiting}
         if (norm := self.engine.get_global_grad_norm()) is not None:  # of the whole step, before clipping
             values["grad_norm"] = float(norm)
+        if self.broken.seen:
+            values["broken_videos"] = len(self.broken.seen)
         self.log.scalars(step, "train", **values)
         self.shown |= {"loss": f"{loss:.3f}", "clips/s": f"{clips:.1f}", "data wait": f"{waiting:.0%}"}
 
@@ -178,20 +189,23 @@ class Loop:
         """Top-1 and top-5 with one central view per video."""
         engine, world = self.engine, self.world
         engine.eval()
-        predictions = predict_views(
+        scored = predict_views(
             lambda views: engine(views, **self.config.eval.call).logits,
             view_loader(self.config, manifest, 1, 1, world),
             len(manifest), manifest.class_names, self.config.eval.batch_size,
             world.device, next(engine.parameters()).dtype, description="validation", within=True,
         )  # fmt: skip
-        if predictions is not None:
+        if scored is not None:
+            predictions, broken = scored
             try:
                 accuracy = predictions.summary()["views"]["1x1"]
             except PredictionsError as error:
                 raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
             self.log.scalars(step, "val", top1=accuracy["top1"], top5=accuracy["top5"])
             self.shown["val"] = f"{accuracy['top1']:.1f}%"
-            self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view)")
+            left_out = f", without {len(broken)} broken videos" if broken else ""
+            self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view"
+                         f"{left_out})")  # fmt: skip
 
 
 def dtype_on(config: RunConfig, world: World) -> torch.dtype:
@@ -229,11 +243,8 @@ def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
         "num_classes": data.num_classes,
         "overrides": {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides},
         "class_names": list(class_names),
-        "preprocessing": {
-            "frames": data.frames, "stride": data.stride, "short_side": data.short_side, "crop": data.crop,
-            "range": [-1, 1],
-        },
-    }  # fmt: skip
+        "preprocessing": preprocessing(data),
+    }
 
 
 def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:

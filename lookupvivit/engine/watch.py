@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_pipelines.datasets import MultiViewDataset
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.transforms import normalize
 from lookupvivit.config import RunConfig
+from lookupvivit.engine.data import multi_view_dataset
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import RunLog
 from lookupvivit.visualize.attention import mean_attention, normalize_maps, upsample_maps
@@ -24,8 +24,7 @@ class AttentionWatch:
     BLOCK = 0  # for video, the first block best keeps local information (appendix A.6)
 
     def __init__(self, config: RunConfig, manifest: VideoManifest) -> None:
-        data = config.data
-        self.clips = MultiViewDataset(manifest, data.frames, data.stride, data.short_side, data.crop, 1, 1)
+        self.clips = multi_view_dataset(config, manifest, 1, 1)
         self.class_names = manifest.class_names
         wanted = min(config.log.attention_clips, len(manifest))
         # Spread over the classes: the first clip of each of evenly spaced classes, repeated if there are too few.
@@ -45,7 +44,7 @@ class AttentionWatch:
             if "attention" not in output.intermediates[self.BLOCK]:
                 log.say("attention maps: none, this model has no cross-attention")
                 return
-            if not world.is_main:
+            if not world.is_main or sample["broken"]:
                 continue
             maps = mean_attention(output.intermediates[self.BLOCK]["attention"]).float().cpu()
             maps, low, high = normalize_maps(upsample_maps(maps, *frames.shape[1:]))

@@ -10,6 +10,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.transforms import TrainTransform
+from data_pipelines.views import Sampling
 
 LENGTHS = (40, 12, 1, 30, 25)
 
@@ -35,7 +36,7 @@ def clips(manifest):
     transform = TrainTransform(
         crop=32, short_side=40, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.5
     )
-    return ClipDataset(manifest, frames=4, stride=2, transform=transform, seed=7)
+    return ClipDataset(manifest, Sampling(4, 2), transform, seed=7)
 
 
 def test_every_epoch_is_a_permutation():
@@ -62,7 +63,7 @@ class Keys(torch.utils.data.Dataset):
         return 50
 
     def __getitem__(self, key):
-        return torch.tensor(key)
+        return [torch.tensor(key)]
 
 
 @pytest.mark.parametrize(("world", "micro", "accumulation"), [(1, 12, 1), (2, 6, 1), (3, 2, 2), (4, 1, 3)])
@@ -103,10 +104,10 @@ def test_workers_and_resume_change_no_bit(clips):
 
 
 def test_clips_change_from_epoch_to_epoch(clips):
-    first, again, later = clips[0, 0], clips[0, 0], clips[1, 0]
+    (first,), (again,), (later,) = clips[0, 0], clips[0, 0], clips[1, 0]
     assert first["video"].shape == (3, 4, 32, 32) and first["video"].dtype == torch.uint8
     assert torch.equal(first["video"], again["video"]) and not torch.equal(first["video"], later["video"])
-    assert set(first) == {"video", "label", "video_name", "video_index", "clip_index", "aug_index"}
+    assert set(first) == {"video", "label", "video_name", "video_index", "clip_index", "aug_index", "broken"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -114,7 +115,7 @@ def test_clips_change_from_epoch_to_epoch(clips):
 def test_evaluation_visits_every_video_once(manifest, world, workers):
     if workers and world != 2:
         pytest.skip("workers are tried at one world size")
-    dataset = MultiViewDataset(manifest, 4, 2, short_side=40, crop=32, num_clips=2, num_crops=3)
+    dataset = MultiViewDataset(manifest, Sampling(4, 2), short_side=40, crop=32, num_clips=2, num_crops=3)
     seen = [
         i
         for rank in range(world)
@@ -132,7 +133,7 @@ def test_views_equal_single_views_from_one_read(manifest, monkeypatch):
     monkeypatch.setattr(
         decode.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices)
     )
-    dataset = MultiViewDataset(manifest, 4, 2, short_side=48, crop=32, num_clips=4, num_crops=3)
+    dataset = MultiViewDataset(manifest, Sampling(4, 2), short_side=48, crop=32, num_clips=4, num_crops=3)
     sample = dataset[0]
     assert len(reads) == 1
     assert sample["video"].shape == (12, 3, 4, 32, 32)
@@ -147,7 +148,54 @@ def test_views_equal_single_views_from_one_read(manifest, monkeypatch):
         np.testing.assert_array_equal(sample["video"][view].permute(1, 2, 3, 0).numpy(), expected)
 
 
+def test_repeated_augmentation_draws_several_clips_from_one_decode(manifest, clips, monkeypatch):
+    from data_pipelines import decode
+
+    reads = []
+    read = decode.VideoReader.read
+    monkeypatch.setattr(
+        decode.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices)
+    )
+    thrice = ClipDataset(manifest, Sampling(4, 2), clips.transform, seed=7, repeats=3)
+    first, second, third = thrice[0, 0]
+    assert len(reads) == 1 and [sample["clip_index"] for sample in (first, second, third)] == [0, 1, 2]
+    assert not torch.equal(first["video"], second["video"]) and not torch.equal(second["video"], third["video"])
+    (batch,) = list(train_loader(thrice, TrainingOrder(5, 2, 0), 0, 1, 0, 1, 2, 1, 0))
+    assert batch["video"].shape == (6, 3, 4, 32, 32) and len(set(batch["video_index"].tolist())) == 2
+
+
+@pytest.fixture
+def half_broken(manifest, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    paths = (str(tmp_path / "broken.mp4"), manifest.paths[1], str(tmp_path / "gone.mp4"), *manifest.paths[3:])
+    return VideoManifest(paths, manifest.labels, manifest.class_names, "made here")
+
+
+def test_training_replaces_broken_videos_by_what_the_seed_determines(half_broken, clips):
+    dataset = ClipDataset(half_broken, clips.sampling, clips.transform, seed=7)
+    (stand_in,), (again,) = dataset[0, 0], dataset[0, 0]
+    assert torch.equal(stand_in["video"], again["video"])
+    assert stand_in["video_index"] in (1, 3, 4) and stand_in["label"] == stand_in["video_index"]
+    assert str(half_broken.paths[0]) in stand_in["broken"].splitlines()[0]
+    assert "no such video file" in dataset[0, 2][0]["broken"]
+    assert dataset[0, 1][0]["broken"] == "" and torch.equal(dataset[0, 1][0]["video"], clips[0, 1][0]["video"])
+    assert len({dataset[epoch, 0][0]["video_index"] for epoch in range(20)}) == 3  # not always the same one
+    order = TrainingOrder(5, 5, seed=0)
+    loaders = [collect(train_loader(dataset, order, 0, 2, 0, 1, 5, 1, workers)) for workers in (0, 2)]
+    assert_same(*loaders)
+    nothing = VideoManifest(half_broken.paths[:1], np.zeros(1, int), ("a",), "made here")
+    with pytest.raises(DataError, match=r"videos in a row cannot be read; the last: .*broken\.mp4"):
+        ClipDataset(nothing, clips.sampling, clips.transform, seed=7)[0, 0]
+
+
+def test_testing_never_replaces_a_video(half_broken):
+    dataset = MultiViewDataset(half_broken, Sampling(4, 2), short_side=40, crop=32, num_clips=2, num_crops=3)
+    sample = dataset[0]
+    assert "broken.mp4" in sample["broken"] and sample["video"].shape == (6, 3, 4, 32, 32) and not sample["video"].any()
+    assert dataset[1]["broken"] == "" and dataset[1]["video"].any()
+
+
 def test_a_video_shorter_than_the_clip_is_repeated(manifest, clips):
-    assert clips[0, 2]["video"].shape == (3, 4, 32, 32)
-    views = MultiViewDataset(manifest, 4, 2, 48, 32, num_clips=4, num_crops=1)[2]["video"]
+    assert clips[0, 2][0]["video"].shape == (3, 4, 32, 32)
+    views = MultiViewDataset(manifest, Sampling(4, 2), 48, 32, num_clips=4, num_crops=1)[2]["video"]
     assert views.shape == (4, 3, 4, 32, 32) and (views == views[:1, :, :1]).all()

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.errors import DataError
-from data_pipelines.views import frame_indices, random_clip, resized_size, spatial_crops, uniform_clips
+from data_pipelines.views import (
+    Sampling,
+    frame_indices,
+    random_clip,
+    random_segments,
+    resized_size,
+    spatial_crops,
+    uniform_clips,
+    uniform_segments,
+)
 
 RATES = st.sampled_from([Fraction(25), Fraction(30000, 1001), Fraction(12), Fraction(1, 2), Fraction(1000)])
 LENGTHS = st.integers(1, 400)
@@ -90,3 +99,52 @@ def test_a_video_without_frames_is_an_error():
         frame_indices(view, 0, Fraction(25), 4)
     with pytest.raises(DataError, match="num_clips"):
         uniform_clips(10, Fraction(25), 4, 1, 0)
+
+
+@given(LENGTHS, RATES, FRAMES, STRIDES, st.sampled_from([Fraction(25), Fraction(30), Fraction(30000, 1001)]))
+def test_a_target_rate_makes_clips_of_equal_duration(length, fps, frames, stride, target):
+    """Each frame is the one on screen at its moment, start + i * stride / target seconds."""
+    sampling = Sampling(frames, stride, target)
+    (indices,) = sampling.test_clips(length, fps, 1)
+    start = max(Fraction(0), length - frames * stride * fps / target) // 2
+    moments = [start / fps + Fraction(i * stride) / target for i in range(frames)]
+    assert indices.tolist() == [int(moment * fps) % length for moment in moments]
+    drawn = sampling.training_clip(length, fps, np.random.default_rng(0))
+    if (frames - 1) * stride * fps / target < length:
+        assert (np.diff(drawn) >= 0).all() and drawn[0] >= 0 and drawn[-1] < length
+    same_rate, plain = Sampling(frames, stride, fps), Sampling(frames, stride)
+    assert (same_rate.test_clips(length, fps, 4) == plain.test_clips(length, fps, 4)).all()
+
+
+def test_sixty_frames_a_second_seen_as_thirty():
+    assert Sampling(4, 2, Fraction(30)).test_clips(16, Fraction(60), 1).tolist() == [[0, 4, 8, 12]]
+    assert Sampling(4, 1, Fraction(30)).test_clips(2, Fraction(15), 1).tolist() == [[0, 0, 1, 1]]
+
+
+@given(LENGTHS, FRAMES, st.integers(0, 2**32))
+def test_random_segments_take_one_frame_of_each_part(length, frames, seed):
+    indices = random_segments(length, frames, np.random.default_rng(seed))
+    assert indices.shape == (frames,) and indices.dtype == np.int64
+    for i, index in enumerate(indices.tolist()):
+        assert Fraction(i * length, frames) - 1 < index < Fraction((i + 1) * length, frames)
+
+
+@given(LENGTHS, FRAMES, st.integers(1, 10))
+def test_uniform_segments_by_their_definition(length, frames, clips):
+    indices = uniform_segments(length, frames, clips)
+    places = [Fraction(2 * c + 1, 2 * clips) for c in range(clips)]
+    wanted = [[int(Fraction(length, frames) * (i + place)) for i in range(frames)] for place in places]
+    assert indices.tolist() == wanted
+    if length >= 2 * frames * clips:
+        assert len({tuple(row) for row in wanted}) == clips  # different clips are different
+
+
+def test_segments_by_hand():
+    sampling = Sampling(8, segments=True)
+    assert sampling.test_clips(16, Fraction(25), 1).tolist() == [[1, 3, 5, 7, 9, 11, 13, 15]]
+    assert sampling.test_clips(16, Fraction(25), 2).tolist() == [list(range(0, 16, 2)), list(range(1, 16, 2))]
+    assert sampling.test_clips(1, Fraction(25), 2).tolist() == [[0] * 8] * 2
+    starts = [sampling.training_clip(80, Fraction(25), np.random.default_rng(s))[0] for s in range(2000)]
+    assert (abs(np.bincount(starts, minlength=10) - 200) < 60).all()
+    with pytest.raises(DataError, match="num_frames: 0"):
+        random_segments(0, 4, np.random.default_rng(0))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lookupvivit.config import ConfigError, load_config, to_yaml
+from lookupvivit.config import ConfigError
+from lookupvivit.settings import load_config, to_yaml
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEMO = CONFIGS / "camera_motion.yaml"

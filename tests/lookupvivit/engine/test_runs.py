@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     output = shell(command("test_net.py", run))
     predictions = Predictions.load(run / "predictions" / "2x3.npz")
     assert predictions.view_logits.shape == (13, 6, 10)
-    facts = {"checkpoint": str(run), "step": 1, "precision": "fp32", "missing_videos": 0, "compressed_size": [2, 3, 3]}
+    facts = {"checkpoint": str(run), "step": 1, "precision": "fp32", "missing_videos": 0, "broken_videos": {}}
+    facts |= {"compressed_size": [2, 3, 3]}
     assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
     shell(command("test_net.py", run, "engine.precision=bf16", "eval.clips=1", "eval.crops=1"))
     half = json.loads((run / "predictions/1x1.json").read_text())
@@ -128,17 +130,26 @@ def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words)
 
 
 @pytest.mark.slow
-def test_a_broken_video_is_one_line_from_a_worker_of_any_rank(tmp_path, command, shell, small_set):
-    root = tmp_path / "set"
+@pytest.mark.parametrize("launcher", ["python", "torchrun 2"])
+def test_broken_videos_are_replaced_in_training_and_not_scored(tmp_path, command, shell, small_set, launcher):
+    root, run = tmp_path / "set", tmp_path / "run"
     shutil.copytree(small_set, root)
-    broken = root / "videos" / "42.mp4"  # the second validation video: rank 1's
-    broken.write_bytes(b"no video")
-    for launcher in ("python", "torchrun 2"):
-        arguments = command("train_net.py", tmp_path / launcher, f"data.root={root}", "data.workers=1",
-                            "optim.max_steps=1", launcher=launcher)  # fmt: skip
-        output = shell(arguments, expect=1 if "torchrun" in launcher else 2)
-        told = [line for line in output.splitlines() if "error" in line and "42.mp4" in line]
-        assert len(told) == 1 and "42.mp4: cannot be decoded" in told[0], output[-3000:]
+    for name in ("7.mp4", "42.mp4"):  # one to train on; the second validation video, rank 1's
+        (root / "videos" / name).write_bytes(b"no video")
+    epoch = ("data.workers=1", "optim.max_steps=5", f"data.root={root}")  # all 40 videos
+    output = shell(command("train_net.py", run, *epoch, "data.max_broken=0.03", launcher=launcher))
+    (listed,) = (run / "broken_videos.txt").read_text().splitlines()
+    assert listed.startswith(str(root / "videos" / "7.mp4")) and "cannot be decoded" in listed
+    assert f"BROKEN, another video stands in: {listed}" in output and "(1 view, without 1 broken videos)" in output
+    assert lines(run)[-1]["broken_videos"] == 1
+    output = shell(command("test_net.py", run, f"data.root={root}", launcher=launcher))
+    scores = json.loads((run / "predictions" / "2x3.json").read_text())
+    assert scores["videos"] == 12 and [Path(name).name for name in scores["broken_videos"]] == ["42.mp4"]
+    assert "BROKEN, not in the scores: " in output
+    status = 2 if launcher == "python" else 1
+    output = shell(command("train_net.py", tmp_path / "strict", *epoch, launcher=launcher), expect=status)
+    assert "1 of 40 training videos cannot be read, more than data.max_broken = 1.00%" in output
+    assert launcher != "python" or "Traceback" not in output
 
 
 @pytest.mark.slow
