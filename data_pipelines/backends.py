@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import av
 
 DEFAULT_FPS = Fraction(25)  # for streams that state no frame rate: it names moments in seconds, nothing else
+HIGHEST_FPS = 480  # no camera that these collections know
 KEPT_BYTES = 256 * 2**20  # of decoded frames that PyAV's reader keeps while it counts them
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -49,12 +50,15 @@ class DecordReader:
             # As good as no tolerance: else frames that cannot be decoded are silently replaced by others.
             self._video = decord.VideoReader(path, num_threads=1, fault_tol=1e-9)
             self.num_frames = len(self._video)
-            self.fps = frame_rate(self._video.get_avg_fps())
+            first, last = self._video.get_frame_timestamp([0, self.num_frames - 1])[:, 0].tolist()
+            self.fps = frame_rate(self._video.get_avg_fps(), self.num_frames, last - first)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Reader`."""
         with _other_errors("decord"):
-            frames = self._video.get_batch(indices).asnumpy()
+            frames = self._video.get_batch(indices)
+            # Others in this process (pytorchvideo) may have set decord's global bridge to torch.
+            frames = frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
         return _checked(frames, "decord")  # seen to fail on frames 1, 2 or 16 pixels wide
 
     def close(self) -> None:
@@ -71,7 +75,8 @@ class TorchcodecReader:
 
             self._video = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
             self.num_frames = len(self._video)
-            self.fps = frame_rate(self._video.metadata.average_fps)
+            facts = self._video.metadata
+            self.fps = frame_rate(facts.average_fps, self.num_frames, facts.duration_seconds)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Reader`."""
@@ -91,17 +96,19 @@ class PyAVReader:
         self._path = path
         self._frames: list[av.VideoFrame] | None = []
         with open_stream(path) as (container, stream):
-            self.fps = frame_rate(stream.average_rate or stream.guessed_rate)
             # Counted by decoding: containers count packets, which is one too many for packed B-frames and includes
             # what an edit list cuts away; many state no number at all. A short video is decoded only once.
             self.num_frames = kept = 0
+            times = []
             for frame in container.decode(stream):
                 self.num_frames += 1
+                times.append(frame.time)
                 kept += sum(plane.buffer_size for plane in frame.planes)
                 if kept > KEPT_BYTES:
                     self._frames = None
                 if self._frames is not None:
                     self._frames.append(frame)
+            self.fps = stream_rate(stream, times)
         if not self.num_frames:
             raise VideoDecodeError("pyav: the video stream has no frame")
 
@@ -216,7 +223,8 @@ def open_stream(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vid
             stream.codec_context.thread_count = 1
             yield container, stream
     except av.FFmpegError as error:
-        raise VideoDecodeError(f"pyav: {first_line(error)}") from error
+        part = f" ({error.log[1]}: {error.log[2].strip()})" if error.log else ""
+        raise VideoDecodeError(f"pyav: {error.strerror or first_line(error)}{part}") from error
 
 
 @contextmanager
@@ -238,11 +246,26 @@ def _checked(frames: np.ndarray, backend: str) -> np.ndarray:
     return frames
 
 
-def frame_rate(rate: Any) -> Fraction:
-    """Frames per second as an exact fraction (29.97002997 -> 30000/1001)."""
-    if not rate or not math.isfinite(rate) or rate < 0:
-        return DEFAULT_FPS
-    return Fraction(rate).limit_denominator(10_000)
+def stream_rate(stream: av.VideoStream, times: Sequence[float | None]) -> Fraction:
+    """Frames per second of a stream whose frames are shown at ``times`` seconds."""
+    known = [time for time in times if time is not None]
+    spent = max(known) - min(known) if known else 0.0
+    return frame_rate(stream.average_rate or stream.guessed_rate, len(times), spent)
+
+
+def frame_rate(stated: Any, frames: int, spent: float | None) -> Fraction:
+    """Frames per second as an exact fraction (29.97002997 -> 30000/1001).
+
+    Args:
+        stated: what the file says. Matroska of variable frame rate says the clock's 1000 a second.
+        frames: how many there are.
+        spent: seconds from the first to the last; takes the place of a rate that cannot be.
+    """
+    if stated and math.isfinite(stated) and 0 < stated <= HIGHEST_FPS:
+        return Fraction(stated).limit_denominator(10_000)
+    if spent and frames > 1:
+        return Fraction((frames - 1) / spent).limit_denominator(10_000)
+    return DEFAULT_FPS
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ the next file gets a new one. Requests and answers are lines of JSON over pipes,
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import os
@@ -83,6 +84,10 @@ class DecodingProcess:
         if "error" in answer:
             raise VideoDecodeError(answer["error"])
         return answer
+
+    def run(self, seconds: float, job: str, **arguments: Any) -> dict[str, Any]:
+        """What a function of this package, "module:name", returns in the child; see `ask`."""
+        return self.ask(seconds, call="job", job=job, arguments=arguments)
 
     @property
     def usable(self) -> bool:
@@ -194,6 +199,9 @@ def serve() -> None:
                 case "read":
                     frames = np.ascontiguousarray(readers[request["file"]].read(np.array(request["indices"])))
                     answer = {"shape": frames.shape}
+                case "job":
+                    module, _, name = request["job"].partition(":")
+                    answer = getattr(importlib.import_module(module), name)(**request["arguments"]) or {}
                 case "close":
                     readers.pop(request["file"]).close()
         except VideoDecodeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -73,3 +74,19 @@ def on_disk(manifest: VideoManifest) -> VideoManifest:
     kept = [index for index in range(len(manifest)) if index not in absent]
     paths = tuple(manifest.paths[i] for i in kept)
     return replace(manifest, paths=paths, labels=manifest.labels[kept], left_out=len(absent))
+
+
+def skip(manifest: VideoManifest, file: Path) -> VideoManifest:
+    """The videos that ``file`` does not name: one path a line, what follows a tab is the reason.
+
+    Raises:
+        MissingDataError: there is no such file.
+        DataError: it names every video.
+    """
+    if not file.is_file():
+        raise MissingDataError(f"{file}: no such file; data.skip_list is one that tools/prepare_dataset.py writes")
+    named = {line.partition("\t")[0] for line in file.read_text(encoding="utf-8").splitlines()}
+    kept = [index for index, path in enumerate(manifest.paths) if path not in named]
+    if not kept:
+        raise DataError(f"{file}: names every one of the {len(manifest)} videos of {manifest.source}")
+    return replace(manifest, paths=tuple(manifest.paths[i] for i in kept), labels=manifest.labels[kept])

@@ -58,6 +58,7 @@ class DataConfig:
     val_list: str = "val.csv"
     separator: str | None = None  # kinetics: between path and label; null finds it
     camera_motion: dict[str, int] = field(default_factory=dict)  # fields of data_pipelines.camera_motion.Recipe
+    skip_list: str | None = None  # videos to leave out, as tools/prepare_dataset.py writes it
     fold: int = 1  # ucf101, hmdb51: which of the three official splits
     frames: int = 32  # per clip
     stride: int = 2  # video frames from one to the next

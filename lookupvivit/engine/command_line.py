@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -26,8 +27,19 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as optim.lr=0.05")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     arguments = parser.parse_intermixed_args()
-    try:
+    with one_line_errors("training goes on from its last checkpoint by the same command"):
         program(load_config(arguments.cfg, arguments.overrides))
+
+
+@contextmanager
+def one_line_errors(after_interrupt: str) -> Iterator[None]:
+    """End the process with one line on standard error where the user, the data or the machine is at fault.
+
+    Args:
+        after_interrupt: what to tell of going on after Ctrl-C.
+    """
+    try:
+        yield
     except (ConfigError, DataError, WeightsError, PredictionsError, FloatingPointError, OSError) as error:
         # A loader's worker hands its error over as a traceback whose last line is the message. Every rank speaks:
         # a broken video is met by one of them alone.
@@ -37,5 +49,5 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
         sys.stderr.flush(), sys.stdout.flush()
         os._exit(2)  # other ranks may sit in a collective that will never come
     except KeyboardInterrupt:
-        tqdm.write("interrupted; training goes on from its last checkpoint by the same command", file=sys.stderr)
+        tqdm.write(f"interrupted; {after_interrupt}", file=sys.stderr)
         os._exit(130)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.loader import TrainingOrder, eval_loader
-from data_pipelines.manifest import VideoManifest, on_disk
+from data_pipelines.manifest import VideoManifest, on_disk, skip
 from data_pipelines.transforms import TrainTransform
 from data_pipelines.views import Sampling
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
@@ -19,7 +19,22 @@ from lookupvivit.engine.distributed import World
 
 
 def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
-    """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk."""
+    """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk and not in ``data.skip_list``."""
+    if config.data.dataset == "camera_motion":
+        _prepare_camera_motion(config, world)
+    listed = listed_videos(config, split)
+    wanted = listed if config.data.skip_list is None else skip(listed, Path(config.data.skip_list))
+    present = on_disk(wanted)
+    if world.is_main:
+        skipped, absent = len(listed) - len(wanted), present.left_out
+        note = f", {skipped} left out by {config.data.skip_list}" if skipped else ""
+        note += f", {absent} of the {len(listed)} listed files are MISSING and left out" if absent else ""
+        print(f"{split}: {len(present)} videos from {present.source}{note}")
+    return present
+
+
+def listed_videos(config: RunConfig, split: str) -> VideoManifest:
+    """All labelled videos of ``split``, whether their files exist or not."""
     data = config.data
     if data.dataset == "kinetics":
         from data_pipelines.kinetics import read_kinetics
@@ -30,20 +45,13 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
     else:
         from data_pipelines.something_something import read_something_something
 
-        if data.dataset == "camera_motion":
-            _prepare_camera_motion(config, world)
         manifest = read_something_something(Path(data.root), "train" if split == "train" else "validation")
     if len(manifest.class_names) != data.num_classes:
         raise ConfigError(
             f"data.num_classes: found {data.num_classes}, must be {len(manifest.class_names)}, the number of classes "
             f"that belong to {manifest.source}"
         )
-    present = on_disk(manifest)
-    if world.is_main:
-        absent = present.left_out
-        note = f", {absent} of the {len(manifest)} listed files are MISSING and left out" if absent else ""
-        print(f"{split}: {len(present)} videos from {manifest.source}{note}")
-    return present
+    return manifest
 
 
 def _prepare_camera_motion(config: RunConfig, world: World) -> None:
