@@ -3,12 +3,51 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from data_pipelines.errors import DataError, MissingDataError
+
+VIDEOS = (
+    ".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".asf", ".flv", ".ts", ".3gp", ".gif",
+)  # fmt: skip
+
+
+class PathList(Sequence[str]):
+    """Paths in two arrays. As Python strings, those of a quarter of a million videos would be touched, and so copied,
+    in every worker that a loader forks."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        encoded = [os.fsencode(path) for path in paths]
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> PathList: ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        index = range(len(self))[index]
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None
+
+    def take(self, indices: Iterable[int]) -> PathList:
+        """The paths at these places."""
+        return PathList(self[index] for index in indices)
 
 
 @dataclass(frozen=True)
@@ -23,14 +62,16 @@ class VideoManifest:
         left_out: listed videos that are not among these, because their files do not exist.
     """
 
-    paths: tuple[str, ...]
+    paths: Sequence[str]
     labels: np.ndarray
     class_names: tuple[str, ...]
     source: str
     left_out: int = 0
 
     def __post_init__(self) -> None:
-        if not self.paths:
+        if not isinstance(self.paths, PathList):
+            object.__setattr__(self, "paths", PathList(self.paths))
+        if not len(self.paths):
             raise DataError(f"{self.source}: lists no video; at least one is needed")
         if self.labels.shape != (len(self.paths),):
             raise DataError(
@@ -56,6 +97,10 @@ class VideoManifest:
                 absent.append(index)
         return absent
 
+    def only(self, indices: Sequence[int]) -> VideoManifest:
+        """The videos at these places."""
+        return replace(self, paths=PathList(self.paths[i] for i in indices), labels=self.labels[list(indices)])
+
 
 def on_disk(manifest: VideoManifest) -> VideoManifest:
     """The videos whose files exist; the caller reports how many do not.
@@ -72,8 +117,7 @@ def on_disk(manifest: VideoManifest) -> VideoManifest:
     if not absent:
         return manifest
     kept = [index for index in range(len(manifest)) if index not in absent]
-    paths = tuple(manifest.paths[i] for i in kept)
-    return replace(manifest, paths=paths, labels=manifest.labels[kept], left_out=len(absent))
+    return replace(manifest.only(kept), left_out=len(absent))
 
 
 def skip(manifest: VideoManifest, file: Path) -> VideoManifest:
@@ -89,4 +133,18 @@ def skip(manifest: VideoManifest, file: Path) -> VideoManifest:
     kept = [index for index, path in enumerate(manifest.paths) if path not in named]
     if not kept:
         raise DataError(f"{file}: names every one of the {len(manifest)} videos of {manifest.source}")
-    return replace(manifest, paths=tuple(manifest.paths[i] for i in kept), labels=manifest.labels[kept])
+    return manifest.only(kept)
+
+
+def files_below(folder: str | os.PathLike[str], suffixes: tuple[str, ...] = VIDEOS) -> dict[str, str]:
+    """Path of every file with one of these suffixes in a folder and its folders, by name; lists each folder once."""
+    found: dict[str, str] = {}
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                found |= files_below(entry.path, suffixes)
+            elif entry.name.lower().endswith(suffixes):
+                found[entry.name] = entry.path
+    return found

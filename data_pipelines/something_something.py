@@ -5,8 +5,8 @@
         train.json                      or something-something-v2-train.json
         validation.json                 or something-something-v2-validation.json
         labels.json                     or something-something-v2-labels.json
-      20bn-something-something-v2/      or videos/
-        <id>.webm                       or <id>.mp4
+      20bn-something-something-v2/      or videos/, frames/
+        <id>.webm                       or <id>.mp4, or a folder <id> of extracted frames
 
 train and validation are lists of {"id", "label", "template", "placeholders"}, where the template has its
 placeholders in brackets ("Holding [something]"); labels maps templates without brackets to class ids, which
@@ -28,8 +28,8 @@ from data_pipelines.manifest import VideoManifest
 
 SPLITS = ("train", "validation")
 ANNOTATION_FOLDERS = ("", "labels", "annotations")
-VIDEO_FOLDERS = ("20bn-something-something-v2", "videos")
-VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both
+VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "frames")
+VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both; then .mp4, then frames
 PREFIX = "something-something-v2-"
 SEE = "see README section 'Preparing Something-Something V2'"
 
@@ -122,9 +122,10 @@ def _index_videos(root: Path) -> tuple[str, dict[str, str]]:
     """The video folder and the file name of every video id, from one listing rather than a stat per video."""
     for name in VIDEO_FOLDERS:
         if (root / name).is_dir():
-            found = [os.path.splitext(file) for file in os.listdir(root / name)]
-            found = [(stem, suffix) for stem, suffix in sorted(found) if suffix in VIDEO_SUFFIXES]
-            return str(root / name), {stem: stem + suffix for stem, suffix in found}
+            with os.scandir(root / name) as entries:
+                found = [os.path.splitext(entry.name) for entry in entries
+                         if entry.is_dir() or entry.name.endswith(VIDEO_SUFFIXES)]  # fmt: skip
+            return str(root / name), {stem: stem + suffix for stem, suffix in sorted(found)}
     raise MissingDataError(
         f"{root}: no folder {' or '.join(VIDEO_FOLDERS)} with <id>.webm or <id>.mp4 in it; {SEE}"
     )

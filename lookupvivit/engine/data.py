@@ -9,7 +9,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from data_pipelines.classes import class_names
 from data_pipelines.datasets import ClipDataset, MultiViewDataset
+from data_pipelines.kinetics import is_official, read_kinetics
 from data_pipelines.loader import TrainingOrder, eval_loader
 from data_pipelines.manifest import VideoManifest, on_disk, skip
 from data_pipelines.transforms import TrainTransform
@@ -29,29 +31,48 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
         skipped, absent = len(listed) - len(wanted), present.left_out
         note = f", {skipped} left out by {config.data.skip_list}" if skipped else ""
         note += f", {absent} of the {len(listed)} listed files are MISSING and left out" if absent else ""
-        print(f"{split}: {len(present)} videos from {present.source}{note}")
+        names = present.class_names
+        print(f"{split}: {len(present)} videos of {len(names)} classes, {names[0]} .. {names[-1]}, from "
+              f"{present.source}{note}")  # fmt: skip
     return present
 
 
 def listed_videos(config: RunConfig, split: str) -> VideoManifest:
     """All labelled videos of ``split``, whether their files exist or not."""
-    data = config.data
-    if data.dataset == "kinetics":
-        from data_pipelines.kinetics import read_kinetics
+    data, root = config.data, Path(config.data.root)
+    match data.dataset:
+        case "kinetics":
+            list_file = root / (data.train_list if split == "train" else data.val_list)
+            manifest = read_kinetics(list_file, root, data.separator, _kinetics_classes(data, list_file))
+        case "ucf101" | "hmdb51":
+            from data_pipelines.action_sets import read_hmdb51, read_ucf101
 
-        list_file = Path(data.train_list if split == "train" else data.val_list)
-        names = tuple(map(str, range(data.num_classes)))
-        manifest = read_kinetics(Path(data.root) / list_file, Path(data.root), data.separator, names)
-    else:
-        from data_pipelines.something_something import read_something_something
+            read = read_ucf101 if data.dataset == "ucf101" else read_hmdb51
+            manifest = read(root, split, data.fold)
+        case "folders":
+            from data_pipelines.folders import read_folders
 
-        manifest = read_something_something(Path(data.root), "train" if split == "train" else "validation")
+            manifest = read_folders(root, split)
+        case _:
+            from data_pipelines.something_something import read_something_something
+
+            manifest = read_something_something(root, "train" if split == "train" else "validation")
     if len(manifest.class_names) != data.num_classes:
         raise ConfigError(
             f"data.num_classes: found {data.num_classes}, must be {len(manifest.class_names)}, the number of classes "
             f"that belong to {manifest.source}"
         )
     return manifest
+
+
+def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...] | None:
+    """classes.txt beside the list, else the shipped names of Kinetics-400, -600 or -700, else what the list says."""
+    file = list_file.with_name("classes.txt")
+    if file.is_file():
+        return tuple(file.read_text(encoding="utf-8").splitlines())
+    if data.num_classes in (400, 600, 700):
+        return class_names(f"kinetics{data.num_classes}")
+    return None if is_official(list_file) else tuple(map(str, range(data.num_classes)))
 
 
 def _prepare_camera_motion(config: RunConfig, world: World) -> None:

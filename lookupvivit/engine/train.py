@@ -40,6 +40,8 @@ def train(config: RunConfig) -> None:
     dtype_on(config, world)
     run = Path(config.output_dir)
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
+    if train_set.class_names != val_set.class_names:
+        raise ConfigError(f"data: {train_set.source} and {val_set.source} do not have the same classes")
     repeats = config.data.repeats
     order = TrainingOrder(len(train_set), config.optim.batch_size // repeats, config.seed)
     batching, plan = Batching.of(config, world), Plan.of(config, order)

@@ -23,11 +23,11 @@ def test_kinetics_lists(tmp_path, separator, given):
     (tmp_path / "train.csv").write_text("\ufeff\n" + "\n\n".join(lines) + "\n", encoding="utf-8")
     manifest = read_kinetics(tmp_path / "train.csv", tmp_path / "videos", separator if given else None)
     assert manifest.labels.tolist() == [0, 12, 399]
-    assert manifest.paths == (
+    assert list(manifest.paths) == [
         str(tmp_path / "videos" / PATHS[0]),
         str(tmp_path / "videos" / PATHS[1]),
         PATHS[2],
-    )
+    ]
     assert len(manifest.class_names) == 400
     assert manifest.source == str(tmp_path / "train.csv")
 
@@ -95,7 +95,7 @@ def test_something_something_layouts(tmp_path, folder, prefix, videos):
     manifest = read_something_something(tmp_path, "validation")
     assert manifest.class_names == NAMES
     assert manifest.labels.tolist() == [0, 2]
-    assert manifest.paths == (str(tmp_path / videos / "74225.mp4"), str(tmp_path / videos / "9.webm"))
+    assert list(manifest.paths) == [str(tmp_path / videos / "74225.mp4"), str(tmp_path / videos / "9.webm")]
     assert manifest.missing() == [1]
 
 
