@@ -4,12 +4,13 @@ import av
 import numpy as np
 
 
-def encode(path, codec="libx264", options=None, frames=60, width=96, height=64, bframes=None, rate=25):
+def encode(path, codec="libx264", options=None, frames=60, width=96, height=64, bframes=None, rate=25,
+           pixels="yuv420p"):  # fmt: skip
     """A moving pattern in which every frame is different."""
     picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options or {})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         if bframes is not None:
             stream.codec_context.max_b_frames = bframes
         for i in range(frames):
