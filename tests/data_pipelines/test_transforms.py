@@ -10,7 +10,14 @@ import torchvision.transforms.v2.functional as F
 from data_pipelines import rand_augment as ra
 from data_pipelines.errors import DataError
 from data_pipelines.mix import mixup, smooth_one_hot
-from data_pipelines.transforms import TrainTransform, adjust_saturation, crop_views, normalize, random_color
+from data_pipelines.transforms import (
+    TrainTransform,
+    adjust_saturation,
+    crop_views,
+    normalize,
+    random_color,
+    shift_hue,
+)
 
 
 def rng(seed=0):
@@ -92,6 +99,22 @@ def test_saturation_is_that_of_hsv():
             hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
             expected = colorsys.hsv_to_rgb(hue, min(1.0, saturation * factor), value)
             np.testing.assert_allclose(changed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.2, 0.0, 0.07, 0.2])
+def test_hue_is_torchvisions_to_the_last_bit(shift):
+    """Few levels give every tie between channels, many all sectors; both with black, greys and pure colours."""
+    for levels in (3, 256):
+        picture = rng(levels).integers(0, levels, (2, 3, 200, 100)) / (levels - 1)
+        video = torch.from_numpy(picture).float()
+        assert torch.equal(shift_hue(video, shift), F.adjust_hue(video, shift))
+
+
+def test_the_order_of_the_bytes_in_memory_changes_nothing():
+    clip = clip_of()
+    interleaved = clip.contiguous(memory_format=torch.channels_last)
+    for seed in range(10):
+        assert torch.equal(FULL(clip, 0, rng(seed))[0], FULL(interleaved, 0, rng(seed))[0])
 
 
 def test_color_changes_stay_in_their_ranges():
