@@ -1,13 +1,15 @@
 """What happens to the pixels of a clip between decoder and model.
 
 Training follows dmvr and scenic, in this order: resize the shorter side, scale jitter, random crop,
-horizontal flip, colour (or RandAugment in its place), greyscale; one draw holds for all frames. Testing
+horizontal flip, colour (or RandAugment in its place), greyscale; one draw holds for all frames. A random
+resized crop may replace the first three, and random erasing come last, as other recipes have them. Testing
 resizes the shorter side and cuts the crops. Resizing is bilinear without antialiasing, because
 `tf.image.resize`, with which the published models were trained and tested, has none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,12 +19,15 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from data_pipelines.errors import DataError
-from data_pipelines.rand_augment import rand_augment
+from data_pipelines.rand_augment import operation_set, rand_augment
 from data_pipelines.views import resized_size, spatial_crops
 
 BRIGHTNESS = 32 / 255  # largest shift, of the range [0, 1]
 SATURATION = CONTRAST = (0.6, 1.4)
 HUE = 0.2  # largest shift, of the colour circle
+CROP_ASPECT = (3 / 4, 4 / 3)  # width over height
+ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TINY = 1e-30  # in place of a 0 that would divide 0
 
 
@@ -32,16 +37,20 @@ class TrainTransform:
 
     Attributes:
         crop: side of the square output, pixels.
-        short_side: shorter side after the first resize, pixels.
+        short_side: shorter side after the first resize, pixels; not used by random_resized_crop.
         scale_jitter: range of the two independent factors for height and width, or None.
+        random_resized_crop: range of the crop's share of the picture, in place of resize and scale_jitter; or None.
         horizontal_flip: chance of a mirrored clip.
         flip_labels: label of a mirrored clip, for classes that tell left from right; all others keep theirs.
         color_jitter: chance of changed brightness, saturation, contrast and hue.
         grayscale: chance of a clip without colour.
         rand_augment: (layers, magnitude), in place of color_jitter and grayscale; or None.
+        rand_augment_set: "video" or "image", the operations that rand_augment draws from.
+        random_erasing: chance of a clip with an erased box.
+        random_erasing_mode: what fills the box, "pixel" for noise or "zero" for black.
 
     Raises:
-        DataError: the crop does not fit, or RandAugment comes together with what it replaces.
+        DataError: the crop does not fit, a range or name is wrong, or something comes together with what it replaces.
     """
 
     crop: int
@@ -52,18 +61,36 @@ class TrainTransform:
     color_jitter: float = 0.0
     grayscale: float = 0.0
     rand_augment: tuple[int, float] | None = None
+    rand_augment_set: str = "video"
+    random_resized_crop: tuple[float, float] | None = None
+    random_erasing: float = 0.0
+    random_erasing_mode: str = "pixel"
 
     def __post_init__(self) -> None:
+        if self.random_resized_crop:
+            self._check_random_resized_crop(*self.random_resized_crop)
+        else:
+            self._check_crop()
+        operation_set(self.rand_augment_set)
+        _check_erasing_mode(self.random_erasing_mode)
+        if self.rand_augment and (self.color_jitter or self.grayscale):
+            raise DataError(
+                f"rand_augment: replaces colour changes, so color_jitter ({self.color_jitter}) and grayscale "
+                f"({self.grayscale}) must be 0"
+            )
+
+    def _check_random_resized_crop(self, low: float, high: float) -> None:
+        if self.scale_jitter:
+            raise DataError(f"random_resized_crop: replaces scale_jitter ({self.scale_jitter}), which must be None")
+        if not 0 < low <= high <= 1:
+            raise DataError(f"random_resized_crop: found ({low}, {high}), must be a range with 0 < low <= high <= 1")
+
+    def _check_crop(self) -> None:
         smallest = int(self.short_side * min(1.0, *(self.scale_jitter or (1.0,))))
         if self.crop > smallest:
             raise DataError(
                 f"crop: {self.crop} does not fit; short_side {self.short_side} with scale_jitter "
                 f"{self.scale_jitter} leaves {smallest} pixels"
-            )
-        if self.rand_augment and (self.color_jitter or self.grayscale):
-            raise DataError(
-                f"rand_augment: replaces colour changes, so color_jitter ({self.color_jitter}) and grayscale "
-                f"({self.grayscale}) must be 0"
             )
 
     def __call__(self, clip: Tensor, label: int, rng: np.random.Generator) -> tuple[Tensor, int]:
@@ -77,17 +104,22 @@ class TrainTransform:
         Returns:
             Clip uint8 (3, T, crop, crop), contiguous, and the label, swapped if the flip changed it.
         """
-        clip = self._random_scale_and_crop(clip, rng)
+        if self.random_resized_crop:
+            clip = random_resized_crop(clip, self.crop, self.random_resized_crop, rng)
+        else:
+            clip = self._random_scale_and_crop(clip, rng)
         # Decoders interleave the colours; apart, as the result has them, what follows runs faster on them.
         clip = clip.transpose(0, 1).contiguous().transpose(0, 1)
         if rng.random() < self.horizontal_flip:
             clip, label = F.horizontal_flip(clip), self.flip_labels.get(label, label)
         if self.rand_augment:
-            clip = rand_augment(clip, *self.rand_augment, rng)
+            clip = rand_augment(clip, *self.rand_augment, rng, self.rand_augment_set)
         if rng.random() < self.color_jitter:
             clip = random_color(clip, rng)
         if rng.random() < self.grayscale:
             clip = F.rgb_to_grayscale(clip, num_output_channels=3)
+        if self.random_erasing and rng.random() < self.random_erasing:
+            clip = random_erase(clip, rng, self.random_erasing_mode)
         return clip.transpose(0, 1).contiguous(), label  # (3, T, crop, crop)
 
     def _random_scale_and_crop(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
@@ -119,6 +151,80 @@ def resize(clip: Tensor, height: int, width: int) -> Tensor:
 def normalize(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 [0, 255] -> ``dtype`` [-1, 1], any shape. On the video's device: copy bytes, then normalize."""
     return (video.float() / 127.5 - 1).to(dtype)
+
+
+def random_resized_crop(clip: Tensor, size: int, area: tuple[float, float], rng: np.random.Generator) -> Tensor:
+    """Resize a random box to a square: uint8 (T, 3, H, W) -> (T, 3, size, size).
+
+    The crop of Inception, with the steps of torchvision's RandomResizedCrop: where no box fits, the largest one of
+    permitted aspect from the centre.
+
+    Args:
+        clip: RGB frames.
+        size: side of the result, pixels.
+        area: range of the box's share of the picture, within (0, 1].
+        rng: source of the draws.
+    """
+    height, width = clip.shape[-2:]
+    box = random_box(height, width, area, CROP_ASPECT, rng)
+    if box is None:
+        tall, wide = min(height, round(width / CROP_ASPECT[0])), min(width, round(height * CROP_ASPECT[1]))
+        box = (height - tall) // 2, (width - wide) // 2, tall, wide
+    return resize(F.crop(clip, *box), size, size)
+
+
+def random_erase(clip: Tensor, rng: np.random.Generator, mode: str = "pixel") -> Tensor:
+    """Overwrite one box, the same in every frame, as timm and VideoMAE do: uint8 (T, 3, H, W), same out.
+
+    VideoMAE erases after ImageNet's normalisation, with standard normal noise, new for every frame. Bytes come
+    before any normalisation here, so the noise has ImageNet's mean and deviation, and is cut off at 0 and 255.
+
+    Args:
+        clip: RGB frames; left as they are where ten draws give no box that fits.
+        rng: source of the draws.
+        mode: "pixel" for noise, "zero" for black.
+
+    Raises:
+        DataError: there is no such mode.
+    """
+    _check_erasing_mode(mode)
+    box = random_box(*clip.shape[-2:], ERASED_AREA, ERASED_ASPECT, rng)
+    if box is None:
+        return clip
+    fill = torch.zeros((), dtype=torch.uint8) if mode == "zero" else _noise((*clip.shape[:2], *box[2:]), rng)
+    return F.erase(clip, *box, fill)
+
+
+def _check_erasing_mode(mode: str) -> None:
+    if mode not in ("pixel", "zero"):
+        raise DataError(f"random_erasing_mode: found {mode!r}, must be pixel or zero")
+
+
+def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Tensor:
+    mean, std = (torch.tensor(values)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))  # (T, 3, h, w)
+    return noise.mul_(std).add_(mean).round_().clamp_(0, 255).byte()
+
+
+def random_box(
+    height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width, in pixels, of a random box in a picture; None if none of ten draws fits.
+
+    Args:
+        height: of the picture.
+        width: of the picture.
+        area: range of the box's share of the picture, drawn evenly.
+        aspect: range of width over height, drawn evenly on the logarithmic scale.
+        rng: source of the draws.
+    """
+    for _ in range(10):
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(*map(math.log, aspect)))
+        tall, wide = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < tall <= height and 0 < wide <= width:
+            return int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1)), tall, wide
+    return None
 
 
 def random_color(clip: Tensor, rng: np.random.Generator) -> Tensor:

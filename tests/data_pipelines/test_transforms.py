@@ -35,7 +35,12 @@ FULL = TrainTransform(
 
 @pytest.mark.parametrize(
     "transform",
-    [FULL, TrainTransform(crop=32, short_side=40, scale_jitter=(0.9, 1.33), rand_augment=(2, 20))],
+    [
+        FULL,
+        TrainTransform(crop=32, short_side=40, scale_jitter=(0.9, 1.33), rand_augment=(2, 20)),
+        TrainTransform(crop=32, short_side=40, rand_augment=(3, 15), rand_augment_set="image"),
+        TrainTransform(32, 40, random_resized_crop=(0.1, 1), random_erasing=0.5, random_erasing_mode="zero"),
+    ],
 )
 def test_one_draw_for_all_frames_and_from_the_given_generator_alone(transform):
     still = clip_of(1).expand(5, -1, -1, -1)
@@ -89,6 +94,14 @@ def test_impossible_settings():
         TrainTransform(crop=224, short_side=224, scale_jitter=(0.9, 1.33))
     with pytest.raises(DataError, match="rand_augment"):
         TrainTransform(crop=224, short_side=256, rand_augment=(2, 20), color_jitter=0.8)
+    with pytest.raises(DataError, match=r"replaces scale_jitter \(\(0.9, 1.33\)\)"):
+        TrainTransform(crop=224, short_side=256, scale_jitter=(0.9, 1.33), random_resized_crop=(0.08, 1))
+    with pytest.raises(DataError, match=r"random_resized_crop: found \(0, 1\)"):
+        TrainTransform(crop=224, short_side=256, random_resized_crop=(0, 1))
+    with pytest.raises(DataError, match="rand_augment_set: found 'audio', must be one of video, image"):
+        TrainTransform(crop=224, short_side=256, rand_augment_set="audio")
+    with pytest.raises(DataError, match="random_erasing_mode: found 'const', must be pixel or zero"):
+        TrainTransform(crop=224, short_side=256, random_erasing_mode="const")
 
 
 def test_saturation_is_that_of_hsv():
@@ -175,7 +188,7 @@ def test_rand_augment_strengths():
 
 def test_rand_augment_draws_all_twelve():
     clip = clip_of()
-    assert len(ra.OPERATIONS) == 12
+    assert len(ra.OPERATION_SETS["video"]) == 12
     outcomes = {ra.rand_augment(clip, 1, 9, rng(seed)).sum().item() for seed in range(150)}
     assert len(outcomes) >= 12  # cutout alone has many
     cut = ra._cutout(torch.full((2, 3, 100, 100), 9, dtype=torch.uint8), 0.5, rng(1))
