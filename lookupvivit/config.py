@@ -100,15 +100,30 @@ class AugmentConfig:
     color_jitter: float = 0.8  # probability
     grayscale: float = 0.1  # probability
     rand_augment: tuple[int, float] | None = None  # (layers, magnitude); replaces color_jitter and grayscale
+    rand_augment_set: Literal["video", "image"] = "video"  # image: with shear, translation and rotation
+    random_resized_crop: tuple[float, float] | None = None  # share of the picture; replaces short side and scale_jitter
+    random_erasing: float = 0.0  # probability
+    random_erasing_mode: Literal["pixel", "zero"] = "pixel"  # noise or black
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
+    cutmix: float = 0.0  # the same; with both, each batch draws one of the two
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("horizontal_flip", "color_jitter", "grayscale", "label_smoothing"):
+        for key in ("horizontal_flip", "color_jitter", "grayscale", "random_erasing", "label_smoothing"):
             check(0 <= getattr(self, key) <= 1, f"augment.{key}", getattr(self, key), "between 0 and 1")
         right = self.horizontal_flip > 0 or not self.flip_labels
         check(right, "augment.flip_labels", self.flip_labels, "left out where augment.horizontal_flip is 0")
-        check(self.mixup >= 0, "augment.mixup", self.mixup, "0 (off) or more")
+        for key in ("mixup", "cutmix"):
+            check(getattr(self, key) >= 0, f"augment.{key}", getattr(self, key), "0 (off) or more")
+        for key, owner in (("rand_augment_set", "rand_augment"), ("random_erasing_mode", "random_erasing")):
+            right = getattr(self, owner) or getattr(self, key) == getattr(AugmentConfig, key)
+            check(bool(right), f"augment.{key}", getattr(self, key), f"left out where augment.{owner} is off")
+        if self.random_resized_crop:
+            low, high = self.random_resized_crop
+            right = 0 < low <= high <= 1
+            check(right, "augment.random_resized_crop", [low, high], "[low, high] with 0 < low <= high <= 1")
+            wanted = "null where augment.random_resized_crop is given, which replaces it"
+            check(self.scale_jitter is None, "augment.scale_jitter", self.scale_jitter, wanted)
         if self.scale_jitter:
             low, high = self.scale_jitter
             check(0 < low <= high, "augment.scale_jitter", self.scale_jitter, "[low, high] with 0 < low <= high")

@@ -104,6 +104,10 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         color_jitter=augment.color_jitter,
         grayscale=augment.grayscale,
         rand_augment=augment.rand_augment,
+        rand_augment_set=augment.rand_augment_set,
+        random_resized_crop=augment.random_resized_crop,
+        random_erasing=augment.random_erasing,
+        random_erasing_mode=augment.random_erasing_mode,
     )
     return ClipDataset(
         manifest, sampling(data), transform, config.seed, data.repeats, data.backend, data.decode_seconds
@@ -165,9 +169,10 @@ class Batching:
         repeats = config.data.repeats
         if micro % repeats:
             raise ConfigError(f"data.repeats: {repeats} clips from one decode do not fit into micro-batches of {micro}")
-        if config.augment.mixup and micro == 1:
-            raise ConfigError("augment.mixup: micro-batches of 1 clip have nothing to mix; raise "
-                              "optim.micro_batch_size to at least 2, or set augment.mixup=0")  # fmt: skip
+        mixing = [key for key in ("mixup", "cutmix") if getattr(config.augment, key)]
+        if mixing and micro == 1:
+            raise ConfigError(f"augment.{mixing[0]}: micro-batches of 1 clip have nothing to mix; raise "
+                              f"optim.micro_batch_size to at least 2, or set augment.{mixing[0]}=0")  # fmt: skip
         return cls(batch, micro, accumulation, world.size)
 
     def __str__(self) -> str:

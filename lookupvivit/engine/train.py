@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_pipelines.loader import TrainingOrder, train_loader
-from data_pipelines.mix import mixup, smooth_one_hot
+from data_pipelines.mix import mix, smooth_one_hot
 from data_pipelines.transforms import normalize
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import checkpoints, distributed
@@ -162,7 +162,7 @@ class Loop:
         video = normalize(batch["video"].to(device, non_blocking=True), next(self.engine.parameters()).dtype)
         labels = batch["label"].to(device, non_blocking=True)
         targets = smooth_one_hot(labels, self.config.data.num_classes, augment.label_smoothing)
-        return mixup(video, targets, augment.mixup, rng) if augment.mixup else (video, targets)
+        return mix(video, targets, augment.mixup, augment.cutmix, rng)
 
     def report(self, step: int, rate: float) -> None:
         """Log means over all ranks and the steps since the last report; stop where the loss is no longer a number."""
