@@ -37,7 +37,7 @@ class AttentionWatch:
         """One sheet per clip to TensorBoard and to ``run/attention/``; collective, every rank calls it."""
         engine.eval()
         dtype = next(engine.parameters()).dtype
-        for index in self.indices:  # one at a time: A of a full-size video block alone takes 50 MB in bf16
+        for number, index in enumerate(self.indices):  # one at a time: A of a full-size video block alone takes 50 MB in bf16
             sample = self.clips[index]
             frames = sample["video"][0]  # (3, T, H, W) uint8
             output = engine(normalize(frames[None].to(world.device), dtype), return_intermediates=True)
@@ -53,8 +53,9 @@ class AttentionWatch:
                 frames.movedim(0, -1).numpy(), maps[0].numpy(), float(low[0]), float(high[0]),
                 title=f"{truth}  |  predicted at step {step}: {guess}",
             )  # fmt: skip
-            log.picture(step, f"attention/{Path(sample['video_name']).stem}", sheet)
-            save_png(run / "attention" / f"{Path(sample['video_name']).stem}_step_{step:08d}.png", sheet)
+            name = f"{number}_{Path(sample['video_name']).stem}"  # numbered: class folders may repeat file names
+            log.picture(step, f"attention/{name}", sheet)
+            save_png(run / "attention" / f"{name}_step_{step:08d}.png", sheet)
 
     def _name(self, label: int) -> str:
         return self.class_names[label] if label < len(self.class_names) else str(label)
