@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import lookupvivit
+from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.weights.export import export_onnx
 
 
@@ -20,7 +21,8 @@ def main() -> None:
     try:
         model = lookupvivit.load_model(arguments.run)
         frames, height, width = model.input_size
-        image = model.embedding.tubelet[0] == 1 and frames == 1
+        tubelet = model.tubelet if isinstance(model, Perceiver) else model.embedding.tubelet
+        image = tubelet[0] == 1 and frames == 1
         shape = (1, 3, height, width) if image else (1, 3, frames, height, width)
         difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)
     except (ValueError, OSError) as error:

@@ -37,7 +37,7 @@ class AttentionWatch:
         """One sheet per clip to TensorBoard and to ``run/attention/``; collective, every rank calls it."""
         engine.eval()
         dtype = next(engine.parameters()).dtype
-        for number, index in enumerate(self.indices):  # one at a time: A of a full-size video block alone takes 50 MB in bf16
+        for number, index in enumerate(self.indices):  # one at a time: A of a full-size video block takes 50 MB in bf16
             sample = self.clips[index]
             frames = sample["video"][0]  # (3, T, H, W) uint8
             output = engine(normalize(frames[None].to(world.device), dtype), return_intermediates=True)

@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut off at -2 and 2 (jax.nn.initializers)
 
 class TubeletEmbedding(nn.Module):
     """Cut a video into tubelets and embed each one linearly (a Conv3d whose stride is its kernel).
@@ -22,9 +23,10 @@ class TubeletEmbedding(nn.Module):
         super().__init__()
         self.tubelet = tubelet
         self.projection = nn.Conv3d(channels, width, kernel_size=tubelet, stride=tubelet)
-        # LeCun normal, as flax initialises the parents' convolution.
-        fan_in = channels * math.prod(tubelet)
-        nn.init.trunc_normal_(self.projection.weight, std=fan_in**-0.5, a=-2 * fan_in**-0.5, b=2 * fan_in**-0.5)
+        # LeCun normal, as flax initialises the parents' convolution: cut off at two deviations and widened by what that
+        # takes away, so that the deviation is 1 / sqrt(fan in).
+        std = (channels * math.prod(tubelet)) ** -0.5 / TRUNCATED_STD
+        nn.init.trunc_normal_(self.projection.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(self.projection.bias)
 
     def grid(self, video_size: tuple[int, int, int]) -> tuple[int, int, int]:

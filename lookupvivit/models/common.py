@@ -10,8 +10,8 @@ Size = tuple[int, int, int]  # (t, h, w)
 
 def as_size(size: Size) -> Size:
     """Three positive integers (t, h, w), or a ValueError."""
-    if len(size) != 3 or any(int(n) != n or n < 1 for n in size):
-        raise ValueError(f"a size is three positive integers (t, h, w), found {tuple(size)}")
+    if not hasattr(size, "__len__") or len(size) != 3 or any(int(n) != n or n < 1 for n in size):
+        raise ValueError(f"a size is three positive integers (t, h, w), found {size!r}")
     t, h, w = (int(n) for n in size)
     return t, h, w
 
@@ -42,6 +42,8 @@ def check_transformer(
 
 def classifier(width: int, num_classes: int, bias: float) -> nn.Linear:
     """A linear head that starts at zero, as both parents' do: the first predictions are all alike."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, found {num_classes!r}")
     head = nn.Linear(width, num_classes)
     nn.init.zeros_(head.weight)
     nn.init.constant_(head.bias, bias)

@@ -128,8 +128,8 @@ class LookupViT(nn.Module):
         check_transformer(width, depth, num_heads, mlp_ratio, drop_path, gelu, eps)
         if lookup_reduction <= 0 or round(width / lookup_reduction) < 1:
             raise ValueError(f"lookup_reduction must lie in (0, width], found {lookup_reduction!r}")
-        require("heads", heads, HEADS if exchange == "both" else ("compressed",))
         require("exchange", exchange, EXCHANGES)
+        require("heads", heads, HEADS if exchange == "both" else ("compressed",))
         require("compressed_init", compressed_init, tuple(COMPRESSED_INITS))
         require("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.heads, self.antialias = num_classes, width, heads, antialias

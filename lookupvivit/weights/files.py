@@ -56,8 +56,7 @@ def load_model(path: str | Path) -> nn.Module:
     Args:
         path: a run directory, a checkpoint directory or its ``model.safetensors``.
     """
-    description = read_description(path)
-    model = create_model(description["name"], description["num_classes"], **description["overrides"])
+    model = described_model(read_description(path))
     load_weights(model, path, heads_may_differ=False)
     return model.eval()
 
@@ -66,11 +65,31 @@ def read_description(path: str | Path) -> dict[str, Any]:
     """The contents of ``model.json`` beside the weights."""
     file = weights_file(path).with_name(DESCRIPTION)
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        description = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsError(f"{file}: not found; it tells how to rebuild the model beside {WEIGHTS}") from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{file}: not valid JSON ({error})") from None
+    for key, kind in {"name": str, "num_classes": int, "overrides": dict}.items():
+        if not isinstance(description, dict) or not isinstance(description.get(key), kind):
+            raise WeightsError(f"{file}: has no {key} ({kind.__name__}); it must tell how to rebuild the model")
+    return description
+
+
+def described_model(description: dict[str, Any]) -> nn.Module:
+    """The model of a ``model.json``, freshly initialised."""
+    try:
+        return create_model(description["name"], description["num_classes"], **description["overrides"])
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{DESCRIPTION}: {error}") from None
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
 
 
 def load_weights(model: nn.Module, path: str | Path, heads_may_differ: bool = True) -> LoadReport:
@@ -80,10 +99,7 @@ def load_weights(model: nn.Module, path: str | Path, heads_may_differ: bool = Tr
     (a Kinetics-400 run starting a Something-Something one); any other difference is a WeightsError.
     """
     file = weights_file(path)
-    try:
-        state = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
+    state = read_tensors(file)
     report, own = LoadReport(), model.state_dict()
     for kind, names in (("has no", own.keys() - state.keys()), ("has an unexpected", state.keys() - own.keys())):
         if names:

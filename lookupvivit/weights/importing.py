@@ -6,18 +6,29 @@ tensor of the source that found no place as ignored, with the reason.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lookupvivit.layers.resample import resample
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.token_learner import TokenLearner
 from lookupvivit.models.vit import ViT
-from lookupvivit.weights.files import WeightsError, load_weights, read_description, weights_file
+from lookupvivit.weights.files import (
+    DESCRIPTION,
+    WEIGHTS,
+    WeightsError,
+    described_model,
+    load_weights,
+    read_description,
+    read_tensors,
+    weights_file,
+)
 from lookupvivit.weights.sources import Source, read_source
 
 
@@ -28,17 +39,23 @@ class ImportReport:
     kind: str
     loaded: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)
+    upcycled: dict[str, str] = field(default_factory=dict)
     initialised: list[str] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         parts = [f"{self.kind}: {len(self.loaded)} tensors loaded"]
         parts += [f"resized {name} ({how})" for name, how in self.resized.items()]
+        if self.upcycled:
+            origins = sorted(set(self.upcycled.values()))
+            parts.append(f"{len(self.upcycled)} upcycled ({', '.join(origins)})")
         if self.initialised:
             parts.append(f"initialised afresh {', '.join(_summary(self.initialised))}")
         parts += [f"ignored {name} ({why})" for name, why in self.ignored.items()]
         parts += [f"NOTE the source has {difference}" for difference in self.differs]
+        parts += [f"NOTE {note}" for note in self.notes]
         return "; ".join(parts)
 
 
@@ -64,30 +81,56 @@ def import_weights(
     Raises:
         WeightsError: unreadable, of other sizes, or with tensors that nothing explains.
     """
-    own = _own_name(path)
-    if own and not (own.startswith(("vit_", "vivit_")) and isinstance(model, LookupViT)):
-        report = load_weights(model, path)
-        return ImportReport(f"{own}, trained here", report.loaded, initialised=report.initialised)
-    if type(model) not in (ViT, LookupViT):
+    if pixels not in (None, *PIXELS):
+        raise WeightsError(f"pixels must be one of {PIXELS}, found {pixels!r}")
+    own = _own_model(path)
+    if own is not None and not (type(own) is ViT and (isinstance(model, LookupViT) or _is_still(own, model))):
+        return _from_own_run(model, own, path)
+    if not isinstance(model, ViT | LookupViT) or isinstance(model, TokenLearner):
         raise WeightsError(f"{path}: a {type(model).__name__} cannot start from another model's weights; "
                            "ViT, ViViT and LookupViT can")  # fmt: skip
-    source = Source(own, load_file(weights_file(path)), {}) if own else read_source(path)
+    source = _own_source(own, path) if own is not None else read_source(path)
     report = ImportReport(source.kind, ignored=dict(source.ignored))
     _check_sizes(model, source, path)
+    if source.conventions.get("num_heads") is None:
+        heads = _conventions(model)["num_heads"]
+        report.notes.append(f"the file does not tell the number of heads; this model has {heads}")
     pixels = source.pixels if pixels is None else pixels
-    if pixels not in PIXELS:
-        raise WeightsError(f"pixels must be one of {PIXELS}, found {pixels!r}")
     state = _fit(model, source, inflation, report, path)
     if pixels == "imagenet":
         fold_imagenet_pixels(state, report)
     if isinstance(model, LookupViT):
         state = upcycle(model, state, report)
     _copy(model, state, report, path)
-    for key in ("gelu", "eps", "pooling"):
-        theirs, ours = source.conventions.get(key), _convention(model, key)
-        if theirs is not None and ours is not None and theirs != ours:
-            report.differs.append(f"{key}={theirs!r} and this model {ours!r}: set model.overrides.{key} to be exact")
+    _compare(model, source.conventions, report)
     return report
+
+
+def _from_own_run(model: nn.Module, own: nn.Module, path: str | Path) -> ImportReport:
+    """The same model, perhaps of other classes, name by name."""
+    imported = ImportReport(f"{type(own).__name__}, trained here")
+    if isinstance(model, ViT | LookupViT) and isinstance(own, ViT | LookupViT):
+        source = Source(imported.kind, {}, _conventions(own))
+        _check_sizes(model, source, path)
+        _compare(model, source.conventions, imported)
+    report = load_weights(model, path)
+    imported.loaded, imported.initialised = report.loaded, report.initialised
+    return imported
+
+
+def _compare(model: nn.Module, conventions: dict[str, Any], report: ImportReport) -> None:
+    """Tell in what the model does not compute what the source did."""
+    ours = _conventions(model)
+    for key in ("gelu", "eps", "pooling"):
+        theirs = conventions.get(key)
+        if theirs is None or theirs == ours[key]:
+            continue
+        advice = f"set model.overrides.{key} to be exact"
+        if key == "pooling" and isinstance(model, LookupViT):
+            if theirs == "token":  # told as an ignored class token
+                continue
+            advice = "a LookupViT norms tokens before it averages them, so its first logits are others"
+        report.differs.append(f"{key}={theirs!r} and this model {ours[key]!r}: {advice}")
 
 
 def upcycle(model: LookupViT, state: dict[str, Tensor], report: ImportReport) -> dict[str, Tensor]:
@@ -109,6 +152,7 @@ def upcycle(model: LookupViT, state: dict[str, Tensor], report: ImportReport) ->
             continue
         for kind in ("weight", "bias"):
             q, k, v = theirs[f"attention.qkv.{kind}"].chunk(3)
+            known = set(ours)
             ours |= {f"{new}gather.{part}.{kind}": value for part, value in zip("qkv", (q, k, v), strict=True)}
             ours |= {f"{new}gather_norm_{stream}.{kind}": theirs[f"attention_norm.{kind}"]
                      for stream in ("compressed", "lookup")}  # fmt: skip
@@ -119,6 +163,9 @@ def upcycle(model: LookupViT, state: dict[str, Tensor], report: ImportReport) ->
                 ours[f"{new}infuse.out.{kind}"] = torch.zeros_like(theirs[f"attention.out.{kind}"])
                 last = getattr(block.lookup_mlp[2], kind)
                 ours[f"{new}lookup_mlp.2.{kind}"] = torch.zeros_like(last)
+            for name in ours.keys() - known:
+                closed = name.split(".", 2)[2].startswith(("gather.out", "infuse.out", "lookup_mlp.2"))
+                report.upcycled[name] = "zeros that open while it learns" if closed else "the block's own attention"
     for kind in ("weight", "bias"):
         norm, head = state.pop(f"norm.{kind}"), state.pop(f"head.{kind}", None)
         for stream in ("compressed", "lookup"):
@@ -132,23 +179,33 @@ def upcycle(model: LookupViT, state: dict[str, Tensor], report: ImportReport) ->
     return ours | state
 
 
-def _own_name(path: str | Path) -> str | None:
-    """Name of the model if the weights are this library's own."""
+def _own_model(path: str | Path) -> nn.Module | None:
+    """The model that this library's own weights belong to, without its weights; None of another's file."""
     path = Path(path)
-    if not path.is_dir() and not path.with_name("model.json").is_file():
+    if not path.is_dir() and not (path.name == WEIGHTS and path.with_name(DESCRIPTION).is_file()):
         return None
-    return str(read_description(path)["name"])
+    with torch.device("meta"):
+        return described_model(read_description(path))
+
+
+def _is_still(own: ViT, model: nn.Module) -> bool:
+    """Whether a ViT of images shall start a model of video."""
+    return isinstance(model, ViT) and own.embedding.tubelet[0] == 1 < model.embedding.tubelet[0]
+
+
+def _own_source(own: ViT, path: str | Path) -> Source:
+    state = read_tensors(weights_file(path))
+    kernel = state["embedding.projection.weight"]
+    if kernel.dim() == 5 and kernel.shape[2] == 1:  # of pictures, as other libraries keep it
+        state["embedding.projection.weight"] = kernel[:, :, 0]
+    return Source(f"{type(own).__name__}, trained here", state, _conventions(own))
 
 
 def _check_sizes(model: ViT | LookupViT, source: Source, path: str | Path) -> None:
-    found = {"width": model.width, "depth": len(model.blocks)}
-    heads = source.conventions.get("num_heads")
-    if heads is not None:
-        block = model.blocks[0]
-        found["num_heads"] = (block if isinstance(model, ViT) else block.refine).attention.heads
-    for key, ours in found.items():
-        theirs = source.conventions.get(key, ours)
-        if theirs != ours:
+    found = _conventions(model)
+    for key in ("width", "depth", "num_heads"):
+        ours, theirs = found[key], source.conventions.get(key)
+        if theirs is not None and theirs != ours:
             raise WeightsError(f"{path}: a {source.kind} of {key} {theirs}, the model has {ours}; use its size")
 
 
@@ -158,8 +215,9 @@ def _fit(
     """Patch kernel, positions and classifier in the model's shapes."""
     state, conventions = dict(source.state), source.conventions
     tubelet = model.embedding.tubelet
-    kernel = state.get("embedding.projection.weight")
-    if kernel is not None and kernel.dim() == 4:
+    kernel = state["embedding.projection.weight"]
+    of_pictures = kernel.dim() == 4
+    if of_pictures:
         state["embedding.projection.weight"] = inflate(kernel, tubelet[0], inflation)
         if tubelet[0] > 1:
             report.resized["embedding.projection.weight"] = f"2-D kernel to {tubelet[0]} frames, {inflation}"
@@ -168,8 +226,9 @@ def _fit(
         state["positions"] = numbered_sines(grid[0] * grid[1] * grid[2], model.width)
     if "positions" in state:
         table = state["positions"]
-        fitted = fit_positions(table, grid, path)
-        if table.shape != fitted.shape and table.shape[1] != grid[0] * grid[1] * grid[2]:
+        table = place_positions(table, grid, of_pictures, path)
+        fitted = fit_positions(table, grid)
+        if table.shape != fitted.shape:
             report.resized["positions"] = f"{tuple(table.shape[1:-1])} to {grid}"
         state["positions"] = fitted
     head = state.get("head.weight")
@@ -201,18 +260,31 @@ def fold_imagenet_pixels(state: dict[str, Tensor], report: ImportReport) -> None
     report.resized["embedding.projection"] = "ImageNet's normalisation of pixels folded in"
 
 
-def fit_positions(table: Tensor, grid: tuple[int, int, int], path: str | Path) -> Tensor:
-    """A table (1, N, D) or (1, t, h, w, D) as (1, *grid, D): resized in space, repeated or resized over time."""
-    if table.dim() == 3:
-        tokens, (t, h, w) = table.shape[1], grid
-        if tokens == t * h * w:
-            table = table.unflatten(1, grid)
-        elif tokens == h * w:
-            table = table.unflatten(1, (1, h, w))
-        elif round(tokens**0.5) ** 2 == tokens:
-            table = table.unflatten(1, (1, round(tokens**0.5), -1))
-        else:
-            raise WeightsError(f"{path}: {tokens} positions are neither the model's grid {grid} nor a square picture")
+def place_positions(table: Tensor, grid: tuple[int, int, int], of_pictures: bool, path: str | Path) -> Tensor:
+    """A table (1, N, D) on the grid it was made for, (1, t, h, w, D), which the file does not tell.
+
+    Of pictures, it is the model's own height and width or a square; of video, the model's own height and width at any
+    length, or square frames of the model's length.
+    """
+    if table.dim() == 5:
+        return table
+    tokens, (t, h, w) = table.shape[1], grid
+    side = math.isqrt(tokens if of_pictures else tokens // t)
+    if of_pictures and tokens == h * w:
+        return table.unflatten(1, (1, h, w))
+    if of_pictures and side * side == tokens:
+        return table.unflatten(1, (1, side, side))
+    if not of_pictures and tokens % (h * w) == 0:
+        return table.unflatten(1, (-1, h, w))
+    if not of_pictures and t * side * side == tokens:
+        return table.unflatten(1, (t, side, side))
+    kind = "pictures" if of_pictures else "video"
+    raise WeightsError(f"{path}: {tokens} positions of {kind} fit neither the model's grid {grid} nor squares; build "
+                       "the model at the source's size")  # fmt: skip
+
+
+def fit_positions(table: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """A table (1, t, h, w, D) as (1, *grid, D): resized in space, repeated or resized over time."""
     if table.shape[1] == 1:
         return resample(table, (1, *grid[1:])).repeat(1, grid[0], 1, 1, 1)
     return resample(table, grid)
@@ -239,7 +311,8 @@ def _copy(model: nn.Module, state: dict[str, Tensor], report: ImportReport, path
             raise WeightsError(f"{path}: {name} is {tuple(state[name].shape)}, the model wants {tuple(tensor.shape)}")
         else:
             tensor.copy_(state[name])
-            report.loaded.append(name)
+            if name not in report.upcycled:
+                report.loaded.append(name)
 
 
 def _may_be_fresh(model: nn.Module, name: str) -> bool:
@@ -250,13 +323,13 @@ def _may_be_fresh(model: nn.Module, name: str) -> bool:
     return isinstance(model, LookupViT) and (name.startswith("compress.") or any(part in name for part in new))
 
 
-def _convention(model: nn.Module, key: str) -> object:
+def _conventions(model: ViT | LookupViT) -> dict[str, Any]:
+    """What a source is compared in."""
     block = model.blocks[0].refine if isinstance(model, LookupViT) else model.blocks[0]
-    if key == "gelu":
-        return block.mlp[1].approximate
-    if key == "eps":
-        return block.mlp_norm.eps
-    return getattr(model, "pooling", None)
+    return {
+        "width": model.width, "depth": len(model.blocks), "num_heads": block.attention.heads,
+        "gelu": block.mlp[1].approximate, "eps": block.mlp_norm.eps, "pooling": getattr(model, "pooling", "gap"),
+    }  # fmt: skip
 
 
 def _summary(names: list[str]) -> list[str]:

@@ -6,8 +6,11 @@ VideoMAE. Facts about each format come from its repository; every tensor of a fi
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +54,10 @@ def read_source(path: str | Path) -> Source:
     raw = _read(Path(path))
     for kind, (mark, translate) in _KINDS.items():
         if any(re.fullmatch(mark, name) for name in raw):
-            source = translate(kind, raw)
+            try:
+                source = translate(kind, raw)
+            except WeightsError as error:
+                raise WeightsError(f"{path}: {error}") from None
             break
     else:
         raise WeightsError(f"{path}: no known format (first tensor {min(raw, default='none')}); known are "
@@ -59,7 +65,43 @@ def read_source(path: str | Path) -> Source:
     unknown = [name for name in source.state if not re.fullmatch(_OURS, name)]
     if unknown:
         raise WeightsError(f"{path}: read as {kind}, but nothing explains tensor {unknown[0]} ({len(unknown)} such)")
+    _complete(source, path)
+    source.conventions |= _sizes(source.state)
+    if kind.startswith("Hugging Face"):
+        source.conventions |= _hugging_face_config(Path(path).with_name("config.json"))
     return source
+
+
+def _complete(source: Source, path: str | Path) -> None:
+    """WeightsError unless every layer is there; attention without biases, which are zeros, gets them."""
+    state = source.state
+    depth = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
+    parts = ("attention_norm", "mlp_norm", "attention.qkv", "attention.out", "mlp.0", "mlp.2")
+    layers = ["embedding.projection", "norm", *(f"blocks.{i}.{part}" for i in range(max(1, depth)) for part in parts)]
+    if not any(name.endswith("qkv.bias") for name in state):
+        for i in range(depth):
+            weight = state.get(f"blocks.{i}.attention.qkv.weight")
+            if weight is not None:
+                state[f"blocks.{i}.attention.qkv.bias"] = torch.zeros(len(weight))
+        source.ignored["attention biases"] = "the source has none; zeros are the same function"
+    for layer in layers:
+        for kind in ("weight", "bias"):
+            if f"{layer}.{kind}" not in state:
+                raise WeightsError(f"{path}: read as {source.kind}, has no tensor for {layer}.{kind}")
+
+
+def _hugging_face_config(file: Path) -> dict[str, Any]:
+    """What the tensors do not tell, where ``config.json`` is beside them."""
+    if not file.is_file():
+        return {}
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise WeightsError(f"{file}: not valid JSON") from None
+    gelus = {"gelu": "none", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+    found = {"num_heads": told.get("num_attention_heads"), "gelu": gelus.get(told.get("hidden_act")),
+             "eps": told.get("layer_norm_eps")}  # fmt: skip
+    return {key: value for key, value in found.items() if value is not None}
 
 
 _OURS = (
@@ -74,18 +116,34 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
+                return {name: _tensor(arrays[name]) for name in arrays.files}
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: cannot be read without running code from it ({error})") from None
+    except pickle.UnpicklingError as error:
+        unsafe = "Unsupported global" in str(error) or "GLOBAL" in str(error)
+        why = "cannot be read without running code from it" if unsafe else "damaged, or no weights file"
+        raise WeightsError(f"{path}: {why}") from None
+    except _UNREADABLE as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(f"{path}: damaged, or no weights file ({said[0][:100]})") from None
     for wrapper in ("model", "module", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise WeightsError(f"{path}: holds no mapping of names to tensors")
     return state
+
+
+# What NumPy, torch and safetensors raise between them of torn, renamed and foreign files.
+_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, RuntimeError,
+               SafetensorError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    if array.dtype == np.dtype("V2"):  # NumPy's way of storing bfloat16, which it does not know
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).float()
+    return torch.from_numpy(array)
 
 
 def _rename(name: str, rules: list[tuple[str, str]]) -> str:
@@ -140,11 +198,12 @@ def _timm(kind: str, raw: dict[str, Tensor]) -> Source:
     rules = [*_TORCH_BLOCKS, (r"^cls_token$", "class_token"), (r"^pos_embed$", "positions")]
     state = {_rename(name, rules): tensor for name, tensor in raw.items()}
     _fold_class_position(state)
-    return Source(kind, state, {"gelu": "none", "eps": 1e-6, "pooling": pooling, **_sizes(state)})
+    return Source(kind, state, {"gelu": "none", "eps": 1e-6, "pooling": pooling})
 
 
 def _video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
     raw, ignored = _without_decoder(raw)
+    _reads_the_mean(raw, "head.weight")
     state = {_rename(name, _TORCH_BLOCKS): tensor for name, tensor in raw.items()}
     for name in [name for name in state if name.endswith("attention.q.bias")]:  # the weight is one, the bias is not
         query, value = state.pop(name), state.pop(name.replace(".q.", ".v."))
@@ -173,14 +232,20 @@ def _hf_vivit(kind: str, raw: dict[str, Tensor]) -> Source:
     state = {_rename(name, _HF_BLOCKS): tensor for name, tensor in raw.items()}
     _join_qkv(state)
     _fold_class_position(state)
-    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": "token", **_sizes(state)})
+    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": "token"})
 
 
 def _hf_video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
     raw, ignored = _without_decoder(raw)
+    _reads_the_mean(raw, "classifier.weight")
     state = {_rename(name, _HF_BLOCKS): tensor for name, tensor in raw.items()}
     _join_qkv(state)
     return _finish_video_mae(kind, state, ignored, eps=1e-12)
+
+
+def _reads_the_mean(raw: dict[str, Tensor], classifier: str) -> None:
+    if classifier in raw and "fc_norm.weight" not in raw:
+        raise WeightsError("a VideoMAE whose classifier reads the first patch (it has no fc_norm); no model here does")
 
 
 def _without_decoder(raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -192,10 +257,11 @@ def _without_decoder(raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
 
 def _finish_video_mae(kind: str, state: dict[str, Tensor], ignored: dict[str, str], eps: float) -> Source:
     """Its positions are fixed sines and cosines of the token's number, which no file holds: left to the import."""
-    conventions = {"gelu": "none", "eps": eps, "pooling": "gap_norm", **_sizes(state)}
-    if ignored and "norm.weight" not in state:
+    conventions = {"gelu": "none", "eps": eps, "pooling": "gap_norm"}
+    if ignored and "norm.weight" not in state and "embedding.projection.bias" in state:
+        width = len(state["embedding.projection.bias"])
         ignored["decoder"] += ", and its encoder has no final norm: ours starts at 1 and 0"
-        state["norm.weight"], state["norm.bias"] = torch.ones(conventions["width"]), torch.zeros(conventions["width"])
+        state["norm.weight"], state["norm.bias"] = torch.ones(width), torch.zeros(width)
     return Source(kind, state, {**conventions, "fixed_positions": True}, ignored, pixels="imagenet")
 
 
@@ -243,12 +309,11 @@ def _flax(kind: str, raw: dict[str, Tensor]) -> Source:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
         ignored |= {"head": "it follows the ignored layer"}
     pooling = "token" if "class_token" in state else "gap"
-    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": pooling, "num_heads": heads, **_sizes(state)},
-                  ignored)  # fmt: skip
+    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": pooling, "num_heads": heads}, ignored)
 
 
 _KINDS = {  # a tensor that only this format has, and its translation
-    "big_vision, AugReg or scenic": (r".*Transformer/encoderblock_0/LayerNorm_0/scale", _flax),
+    "big_vision, AugReg or scenic": (r"(.*/)?Transformer/encoderblock_0/LayerNorm_0/scale", _flax),
     "VideoMAE": (r"(encoder\.)?blocks\.0\.attn\.q_bias", _video_mae),
     "timm ViT": (r"blocks\.0\.attn\.qkv\.weight", _timm),
     "Hugging Face ViViT": (r"vivit\.embeddings\.cls_token", _hf_vivit),

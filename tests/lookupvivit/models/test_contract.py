@@ -161,8 +161,8 @@ def test_initialisation_is_the_parents(name):
             assert not parameter.any()
         elif "norm" in key:
             assert torch.equal(parameter, torch.full_like(parameter, float(key.endswith("weight"))))
-        elif key == "embedding.projection.weight":  # LeCun normal, cut at two standard deviations
-            assert spread == pytest.approx(0.8796 / math.sqrt(parameter[0].numel()), rel=0.02)
+        elif key == "embedding.projection.weight":  # LeCun normal: variance 1 / fan in, also after the cut
+            assert spread == pytest.approx(1 / math.sqrt(parameter[0].numel()), rel=0.02)
         elif key.endswith("bias"):
             in_mlp = any(part in key for part in ("mlp.", "score."))
             assert spread == pytest.approx(1e-6 if in_mlp else 0, rel=0.5)
@@ -170,6 +170,14 @@ def test_initialisation_is_the_parents(name):
             rows, columns = (parameter.shape[0] // 3, parameter.shape[1]) if "qkv" in key else parameter.shape
             bound = math.sqrt(6 / (rows + columns))
             assert parameter.abs().max() <= bound and spread == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_conventions_are_the_jax_parents(name):
+    model, _ = tiny(name)
+    assert getattr(model, "antialias", True)
+    assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
+    assert {m.approximate for m in model.modules() if isinstance(m, nn.GELU)} == {"tanh"}
 
 
 ABLATIONS = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from other_models import SMALL, augreg, save, shake, timm_vit
 from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
@@ -16,29 +17,8 @@ from lookupvivit.weights.importing import (
     fit_positions,
     import_weights,
     inflate,
+    place_positions,
 )
-
-SMALL = {"width": 24, "depth": 2, "num_heads": 3}
-
-
-def shake(model: nn.Module) -> nn.Module:
-    """Random values everywhere, so that nothing is equal by being zero."""
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        nn.init.normal_(parameter, mean=1.0 if "norm" in name and name.endswith("weight") else 0.0, std=0.2)
-    return model.eval()
-
-
-def save(model: nn.Module, folder) -> str:
-    torch.save(model.state_dict(), folder / "theirs.pth")
-    return str(folder / "theirs.pth")
-
-
-def timm_vit(**arguments) -> nn.Module:
-    from timm.models.vision_transformer import VisionTransformer
-
-    return shake(VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5,
-                                   **arguments))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -133,27 +113,6 @@ def test_timms_model_trained_on_imagenets_normalised_pixels(tmp_path, inflation)
         import_weights(model, save(source, tmp_path), pixels="zero to one")
 
 
-def augreg(width=24, heads=3, depth=2, grid=16, classes=5) -> dict[str, np.ndarray]:
-    """A file as AugReg publishes them, of random numbers."""
-    rng, each = np.random.default_rng(0), width // heads
-    shapes = {"cls": (1, 1, width), "embedding/kernel": (8, 8, 3, width), "embedding/bias": (width,),
-              "Transformer/posembed_input/pos_embedding": (1, 1 + grid, width), "head/kernel": (width, classes),
-              "head/bias": (classes,), "Transformer/encoder_norm/scale": (width,),
-              "Transformer/encoder_norm/bias": (width,)}  # fmt: skip
-    for i in range(depth):
-        block = f"Transformer/encoderblock_{i}"
-        for norm in ("LayerNorm_0", "LayerNorm_2"):
-            shapes |= {f"{block}/{norm}/scale": (width,), f"{block}/{norm}/bias": (width,)}
-        attention = f"{block}/MultiHeadDotProductAttention_1"
-        for part in ("query", "key", "value"):
-            shapes |= {f"{attention}/{part}/kernel": (width, heads, each), f"{attention}/{part}/bias": (heads, each)}
-        shapes |= {f"{attention}/out/kernel": (heads, each, width), f"{attention}/out/bias": (width,)}
-        for part, (rows, columns) in {"Dense_0": (width, 4 * width), "Dense_1": (4 * width, width)}.items():
-            shapes[f"{block}/MlpBlock_3/{part}/kernel"] = (rows, columns)
-            shapes[f"{block}/MlpBlock_3/{part}/bias"] = (columns,)
-    return {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
-
-
 def test_npz_equals_timms_own_import(tmp_path):
     np.savez(tmp_path / "augreg.npz", **augreg())
     source = timm_vit()
@@ -203,9 +162,77 @@ def test_an_image_model_becomes_a_video_model(tmp_path):
 def test_positions_of_another_size_are_resized_in_space():
     table = torch.arange(16.0).reshape(1, 16, 1)
     wanted = nn.functional.interpolate(table.reshape(1, 1, 4, 4), size=(8, 8), mode="bilinear")
-    torch.testing.assert_close(fit_positions(table, (2, 8, 8), "x")[0, 1, ..., 0], wanted[0, 0])
-    with pytest.raises(WeightsError, match="15 positions"):
-        fit_positions(torch.zeros(1, 15, 1), (2, 8, 8), "x")
+    placed = place_positions(table, (2, 8, 8), True, "x")
+    torch.testing.assert_close(fit_positions(placed, (2, 8, 8))[0, 1, ..., 0], wanted[0, 0])
+    for of_pictures in (True, False):
+        with pytest.raises(WeightsError, match="15 positions"):
+            place_positions(torch.zeros(1, 15, 1), (2, 8, 8), of_pictures, "x")
+
+
+def test_the_patch_kernel_tells_whose_positions_they_are():
+    """16 x 14 x 14 is 56 x 56, and 14 x 14 is 4 x 7 x 7: counts alone do not tell pictures from video."""
+    table = torch.randn(1, 16, 14, 14, 5)
+    found = place_positions(table.flatten(1, 3), (8, 14, 14), False, "x")
+    assert torch.equal(found, table)
+    halved = fit_positions(found, (8, 14, 14)).flatten()
+    assert torch.corrcoef(torch.stack([halved, (table[:, ::2] + table[:, 1::2]).flatten()]))[0, 1] > 0.9
+    picture = torch.randn(1, 14 * 14, 5)
+    assert torch.equal(place_positions(picture, (4, 7, 7), True, "x"), picture.unflatten(1, (1, 14, 14)))
+    assert place_positions(torch.zeros(1, 8 * 100, 5), (8, 14, 14), False, "x").shape == (1, 8, 10, 10, 5)
+
+
+def own_run(folder, name, **overrides):
+    model = shake(lookupvivit.create_model(name, 5, **overrides))
+    save_model(folder, model.state_dict(), {"name": name, "num_classes": 5, "overrides": overrides})
+    return model
+
+
+def test_runs_of_this_library_are_compared_too(tmp_path):
+    small = {**SMALL, "input_size": (1, 32, 32), "tubelet": (1, 8, 8)}
+    source = own_run(tmp_path, "vit_ti16", **small)
+    image = torch.randn(2, 3, 32, 32)
+    same = lookupvivit.create_model("vit_ti16", 5, **small).eval()
+    assert not import_weights(same, tmp_path).differs
+    torch.testing.assert_close(same(image).logits, source(image).logits, rtol=0, atol=0)
+    assert "gelu='tanh' and this model 'none'" in import_weights(
+        lookupvivit.create_model("vit_ti16", 5, **small, gelu="none"), tmp_path).differs[0]  # fmt: skip
+    for wrong in ({"num_heads": 4}, {"depth": 3}):
+        for name in ("vit_ti16", "lookupvit_ti16_3x3"):
+            with pytest.raises(WeightsError, match=next(iter(wrong))):
+                import_weights(lookupvivit.create_model(name, 5, **{**small, **wrong}), tmp_path)
+    of_video = {**SMALL, "input_size": (4, 32, 32), "tubelet": (2, 8, 8)}
+    video = lookupvivit.create_model("vivit_b16x2", 5, **of_video).eval()
+    report = import_weights(video, tmp_path, "average")  # a still picture in video
+    assert "embedding.projection.weight" in report.resized
+    still = image[:, :, None].expand(-1, -1, 4, -1, -1)
+    tokens, seen = source.forward_features(image)[1], video.forward_features(still)[1]
+    assert seen.shape == (2, 2, 4, 4, 24) and torch.isfinite(seen).all() and tokens.shape[1] == 1
+    with pytest.raises(WeightsError, match="pixels must be one of"):
+        import_weights(same, tmp_path, pixels="bogus")
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(WeightsError, match="not a readable safetensors"):
+        import_weights(lookupvivit.create_model("lookupvit_ti16_3x3", 5, **small), tmp_path)
+    (tmp_path / "model.json").write_text("[]")
+    with pytest.raises(WeightsError, match=r"model\.json: has no name"):
+        import_weights(same, tmp_path)
+
+
+def test_what_upcycling_cannot_keep_is_told(tmp_path):
+    """A LookupViT norms its tokens before their average, and a file of torch does not tell its heads."""
+    sizes = {"input_size": (1, 32, 32), "tubelet": (1, 8, 8), "compressed_size": (1, 4, 4), "gelu": "none"}
+    model = lookupvivit.create_model("lookupvit_b16_5x5", 5, **SMALL, **sizes)
+    report = import_weights(model, save(timm_vit(class_token=False, global_pool="avg"), tmp_path))
+    assert any("pooling='gap_norm'" in line and "model.overrides" not in line for line in report.differs)
+    assert report.notes == ["the file does not tell the number of heads; this model has 3"]
+    assert report.upcycled["blocks.0.gather.out.weight"] == "zeros that open while it learns"
+    assert not set(report.upcycled) & set(report.loaded)
+    from lookupvivit.timm import TimmLookupViT
+
+    timms = TimmLookupViT(5, img_size=32, patch_size=8, compressed_size=4, **SMALL, gelu="none")
+    assert import_weights(timms, save(timm_vit(), tmp_path)).loaded
+    learner = lookupvivit.create_model("tokenlearner_ti16_at6", 5)
+    with pytest.raises(WeightsError, match="a TokenLearner cannot start from another"):
+        import_weights(learner, save(timm_vit(), tmp_path))
 
 
 @pytest.mark.parametrize("exchange", ["both", "gather", "none"])
@@ -227,7 +254,7 @@ def test_an_upcycled_model_starts_as_the_vit_on_its_compressed_tokens(tmp_path, 
         scores = output.intermediates[1]["attention"].flatten(-3)
         assert scores.max() < 0.9  # normed queries and keys: neither flat nor all on one token
         assert scores.max() > 2 / 16
-    assert set(report.loaded) | set(report.initialised) == set(model.state_dict())
+    assert set(report.loaded) | set(report.initialised) | set(report.upcycled) == set(model.state_dict())
     sum(output[name].square().sum() for name in model.supervised).backward()
 
 
