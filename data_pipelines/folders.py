@@ -1,74 +1,94 @@
-"""Anybody's own videos or pictures in class folders, and ImageNet's layout.
+"""Anybody's own data, as a tree of folders:
 
     root/
-      train/<class>/<video, picture, or folder of a video's pictures>
-      val/<class>/...                    or validation/, valid/, test/
+      train/<class>/<video>             a video, a picture (a video of one frame), or a folder of pictures
+      val/<class>/<video>               or validation/, or else test/
 
-Classes are the folders of train in alphabetical order. A picture is a video of one frame.
+The classes are the names of the folders in alphabetical order. ImageNet as it is commonly unpacked is such a tree.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.backends import PICTURES
 from data_pipelines.errors import DataError, MissingDataError
-from data_pipelines.manifest import VIDEOS, VideoManifest
+from data_pipelines.files import is_video, listing
+from data_pipelines.manifest import PathList, VideoManifest
 
-SPLITS = {"train": ("train",), "val": ("val", "validation", "valid", "test")}
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
 
 def read_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
-    """The videos of ``split``, "train" or "val".
+    """The videos of ``split`` ("train" or "val"), class by class; ``source`` tells which folder that is.
+
+    What starts with a dot is passed over. Other files, and folders without a picture, are counted in ``ignored``. Where
+    there is no training folder, as on a machine that only tests, the classes are those of the validation folder.
 
     Raises:
-        MissingDataError: no folder of this split, or none with videos in it.
-        DataError: a class that train does not have.
+        MissingDataError: there is no folder of that split.
+        DataError: the classes of training and validation differ, or a training class is empty.
     """
-    root = Path(root)
-    names = _folders(_split_folder(root, "train"))
-    folder = _split_folder(root, split)
-    unknown = sorted(set(_folders(folder)) - set(names))
-    if unknown:
-        raise DataError(f"{folder}: has the class {unknown[0]!r} ({len(unknown)} such), which {root / 'train'} lacks")
-    paths, labels, others = [], [], 0
-    for label, name in enumerate(names):
-        if (folder / name).is_dir():
-            found, strange = _samples(folder / name)
-            paths += found
-            labels += [label] * len(found)
-            others += strange
-    if not paths:
-        raise MissingDataError(f"{folder}: its {len(names)} class folders hold no video and no picture")
-    source = f"{folder} ({others} files are neither videos nor pictures)" if others else str(folder)
-    return VideoManifest(paths, np.array(labels, dtype=np.int64), tuple(names), source)
+    if split not in SPLIT_FOLDERS:
+        raise DataError(f"split: found {split!r}, must be one of {', '.join(SPLIT_FOLDERS)}")
+    folder, training = _split_folder(Path(root), split), _split_folder(Path(root), "train")
+    if folder is None:
+        raise MissingDataError(
+            f"{root}: no folder {' or '.join(SPLIT_FOLDERS[split])} with a folder of videos or pictures per class"
+        )
+    classes = _classes(folder)
+    _check_same(folder, classes, training)
+    found: list[list[str]] = []  # names, per class
+    ignored = sum(not entry.name.startswith(".") and not entry.is_dir() for entry in listing(folder))
+    for name in classes:
+        entries = [entry for entry in listing(folder / name) if not entry.name.startswith(".")]
+        found.append([entry.name for entry in entries if _is_sample(entry)])
+        ignored += len(entries) - len(found[-1])
+        if folder == training and not found[-1]:
+            raise DataError(f"{folder / name}: found no video or picture, must hold some of the class {name!r}")
+    paths = PathList(_paths(folder, classes, found))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(names) for names in found])
+    return VideoManifest(paths, labels, tuple(classes), str(folder), ignored=ignored)
 
 
-def _split_folder(root: Path, split: str) -> Path:
-    for name in SPLITS[split]:
-        if (root / name).is_dir():
-            return root / name
-    wanted = " or ".join(SPLITS[split])
-    raise MissingDataError(f"{root}: no folder {wanted} with a folder per class in it; data.root must be its parent")
+def _paths(folder: Path, classes: list[str], found: list[list[str]]) -> Iterator[str]:
+    for name, files in zip(classes, found, strict=True):
+        yield from (os.path.join(folder, name, file) for file in files)
 
 
-def _folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+def _split_folder(root: Path, split: str) -> Path | None:
+    return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
 
 
-def _samples(folder: Path) -> tuple[list[str], int]:
-    """Videos, pictures and folders of pictures in a class folder, and how many other files there are."""
-    found, others = [], 0
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir() or entry.name.lower().endswith(VIDEOS + PICTURES):
-                found.append(entry.path)
-            else:
-                others += 1
-    return found, others
+def _classes(folder: Path) -> list[str]:
+    return [entry.name for entry in listing(folder) if not entry.name.startswith(".") and entry.is_dir()]
+
+
+def _check_same(folder: Path, classes: list[str], training: Path | None) -> None:
+    if training is None or folder == training:
+        return
+    here, there = set(classes), set(_classes(training))
+    for owner, other, extra in ((folder, training, here - there), (training, folder, there - here)):
+        if extra:
+            raise DataError(
+                f"{owner}: found the class {min(extra)!r}, which {other} lacks ({len(extra)} such); both must have "
+                "the same class folders"
+            )
+
+
+def _is_sample(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a video, a picture, or a folder with a picture in it."""
+    if is_video(entry.name) or _is_picture(entry.name):
+        return True
+    if not entry.is_dir():
+        return False
+    with os.scandir(entry.path) as inside:
+        return any(_is_picture(file.name) for file in inside)
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES) and not name.startswith(".")

@@ -6,11 +6,11 @@
         validation.json                 or something-something-v2-validation.json
         labels.json                     or something-something-v2-labels.json
       20bn-something-something-v2/      or videos/, frames/
-        <id>.webm                       or <id>.mp4, or a folder <id> of extracted frames
+        <id>.webm                       or <id>.mp4, or a folder <id>/ of pictures
 
-train and validation are lists of {"id", "label", "template", "placeholders"}, where the template has its
-placeholders in brackets ("Holding [something]"); labels maps templates without brackets to class ids, which
-are strings.
+train and validation are lists of {"id", "label", "template", "placeholders"}, or objects with such a list under
+"labels"; the template has its placeholders in brackets ("Holding [something]"). labels maps templates without
+brackets to class ids, which are strings. The test set was published without labels and cannot be read.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import DataError, MissingDataError
+from data_pipelines.files import listing
 from data_pipelines.manifest import VideoManifest
 
 SPLITS = ("train", "validation")
 ANNOTATION_FOLDERS = ("", "labels", "annotations")
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "frames")
-VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both; then .mp4, then frames
+VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both, and both over pictures
 PREFIX = "something-something-v2-"
 SEE = "see README section 'Preparing Something-Something V2'"
 
@@ -42,16 +43,18 @@ def read_something_something(root: str | os.PathLike[str], split: str) -> VideoM
         DataError: an annotation that does not follow the layout above; names the video's id.
     """
     if split not in SPLITS:
-        raise DataError(f"split: {split!r} is none of {', '.join(SPLITS)}")
+        hint = "; the test set has no labels to train on or score with" if split == "test" else ""
+        raise DataError(f"split: {split!r} is none of {', '.join(SPLITS)}{hint}")
     root = Path(root)
     class_ids = _read_class_ids(_find_annotation(root, "labels"))
     annotation = _find_annotation(root, split)
     folder, files = _index_videos(root)
     paths, labels = [], []
-    for entry in _read_json(annotation, list):
+    for entry in _read_entries(annotation):
         if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
             raise DataError(
-                f"{annotation}: expected objects with 'id' and 'template'; found {str(entry)[:80]}"
+                f"{annotation}: expected objects with 'id' and 'template'; found {str(entry)[:80]}; a test set, "
+                "which has no labels, can be neither trained on nor scored"
             )
         video, name = str(entry["id"]), without_brackets(str(entry["template"]))
         if name not in class_ids:
@@ -60,7 +63,7 @@ def read_something_something(root: str | os.PathLike[str], split: str) -> VideoM
             )
         paths.append(os.path.join(folder, files.get(video, f"{video}.webm")))
         labels.append(class_ids[name])
-    return VideoManifest(tuple(paths), np.array(labels, dtype=np.int64), tuple(class_ids), str(annotation))
+    return VideoManifest(paths, np.array(labels, dtype=np.int64), tuple(class_ids), str(annotation))
 
 
 def write_something_something(
@@ -122,22 +125,33 @@ def _index_videos(root: Path) -> tuple[str, dict[str, str]]:
     """The video folder and the file name of every video id, from one listing rather than a stat per video."""
     for name in VIDEO_FOLDERS:
         if (root / name).is_dir():
-            with os.scandir(root / name) as entries:
-                found = [os.path.splitext(entry.name) for entry in entries
-                         if entry.is_dir() or entry.name.endswith(VIDEO_SUFFIXES)]  # fmt: skip
-            return str(root / name), {stem: stem + suffix for stem, suffix in sorted(found)}
+            files: dict[str, str] = {}
+            for entry in listing(root / name):  # by name: an id's folder, then its .mp4, then its .webm
+                stem, suffix = os.path.splitext(entry.name)
+                if suffix in VIDEO_SUFFIXES or (not suffix and entry.is_dir()):
+                    files[stem] = entry.name
+            return str(root / name), files
     raise MissingDataError(
-        f"{root}: no folder {' or '.join(VIDEO_FOLDERS)} with <id>.webm or <id>.mp4 in it; {SEE}"
+        f"{root}: no folder {' or '.join(VIDEO_FOLDERS)} with <id>.webm, <id>.mp4 or folders of pictures in it; {SEE}"
     )
 
 
-def _read_json(path: Path, kind: type) -> Any:
+def _read_entries(path: Path) -> list[Any]:
+    content = _read_json(path, list, dict)
+    entries = content.get("labels") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: expected a JSON list of videos, or one under 'labels'; found {str(content)[:80]}")
+    return entries
+
+
+def _read_json(path: Path, *kinds: type) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(content, kind):
-        raise DataError(f"{path}: expected a JSON {kind.__name__}; found {type(content).__name__}")
+    if not isinstance(content, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise DataError(f"{path}: expected a JSON {wanted}; found {type(content).__name__}")
     return content
 
 

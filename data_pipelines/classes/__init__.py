@@ -1,11 +1,34 @@
-"""The classes of the public data sets, one text file each with a name a line, in the order of their ids."""
+"""Names of the classes of well-known data sets: one text file each, one name a line, in the order of their ids.
+
+Kinetics, Something-Something V2 and HMDB51 are in alphabetical order, UCF101 in that of its own classInd.txt.
+"""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from data_pipelines.errors import DataError
+
+FOLDER = Path(__file__).parent
+LISTS = ("kinetics400", "kinetics600", "kinetics700", "something_something_v2", "ucf101", "hmdb51")
 
 
-def class_names(data_set: str) -> tuple[str, ...]:
-    """Names of the classes of "kinetics400", "kinetics600", "kinetics700", "something_something_v2", "ucf101" or
-    "hmdb51", in the order of their ids."""
-    return tuple(files(__package__).joinpath(f"{data_set}.txt").read_text(encoding="utf-8").splitlines())
+@cache
+def class_names(name: str) -> tuple[str, ...]:
+    """The names of one of `LISTS`; a name's place is its class id.
+
+    Raises:
+        DataError: there is no such list.
+    """
+    if name not in LISTS:
+        raise DataError(f"classes: found {name!r}, must be one of {', '.join(LISTS)}")
+    return tuple((FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines())
+
+
+def describe_classes(names: Iterable[str]) -> str:
+    """For logs: which of the lists these are, how many, the first and the last."""
+    names = tuple(names)
+    known = next((name for name in LISTS if class_names(name) == names), "the data's own")
+    return f"{known}, {len(names)} names, {names[0]} .. {names[-1]}"

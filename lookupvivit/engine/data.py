@@ -9,9 +9,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from data_pipelines.classes import class_names
+from data_pipelines.classes import class_names, describe_classes
 from data_pipelines.datasets import ClipDataset, MultiViewDataset
-from data_pipelines.kinetics import is_official, read_kinetics
+from data_pipelines.kinetics import listed_classes, read_kinetics
 from data_pipelines.loader import TrainingOrder, eval_loader
 from data_pipelines.manifest import VideoManifest, on_disk, skip
 from data_pipelines.transforms import TrainTransform
@@ -31,9 +31,9 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
         skipped, absent = len(listed) - len(wanted), present.left_out
         note = f", {skipped} left out by {config.data.skip_list}" if skipped else ""
         note += f", {absent} of the {len(listed)} listed files are MISSING and left out" if absent else ""
-        names = present.class_names
-        print(f"{split}: {len(present)} videos of {len(names)} classes, {names[0]} .. {names[-1]}, from "
-              f"{present.source}{note}")  # fmt: skip
+        note += f", {present.ignored} files or folders that are no videos ignored" if present.ignored else ""
+        print(f"{split}: {len(present)} videos from {present.source}{note}")
+        print(f"{split}: classes: {describe_classes(present.class_names)}")
     return present
 
 
@@ -65,14 +65,20 @@ def listed_videos(config: RunConfig, split: str) -> VideoManifest:
     return manifest
 
 
-def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...] | None:
-    """classes.txt beside the list, else the shipped names of Kinetics-400, -600 or -700, else what the list says."""
+def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
+    """classes.txt beside the list, else the names that ship for 400, 600 and 700 classes, else those that the training
+    list holds, or numbers.
+
+    Where there is no training list, as on a machine that only tests, ``list_file`` takes its place.
+    """
     file = list_file.with_name("classes.txt")
     if file.is_file():
         return tuple(file.read_text(encoding="utf-8").splitlines())
     if data.num_classes in (400, 600, 700):
         return class_names(f"kinetics{data.num_classes}")
-    return None if is_official(list_file) else tuple(map(str, range(data.num_classes)))
+    training = Path(data.root) / data.train_list
+    names = listed_classes(training if training.is_file() else list_file)
+    return names or tuple(map(str, range(data.num_classes)))
 
 
 def _prepare_camera_motion(config: RunConfig, world: World) -> None:

@@ -23,11 +23,11 @@ def test_kinetics_lists(tmp_path, separator, given):
     (tmp_path / "train.csv").write_text("\ufeff\n" + "\n\n".join(lines) + "\n", encoding="utf-8")
     manifest = read_kinetics(tmp_path / "train.csv", tmp_path / "videos", separator if given else None)
     assert manifest.labels.tolist() == [0, 12, 399]
-    assert list(manifest.paths) == [
+    assert manifest.paths == (
         str(tmp_path / "videos" / PATHS[0]),
         str(tmp_path / "videos" / PATHS[1]),
         PATHS[2],
-    ]
+    )
     assert len(manifest.class_names) == 400
     assert manifest.source == str(tmp_path / "train.csv")
 
@@ -95,7 +95,7 @@ def test_something_something_layouts(tmp_path, folder, prefix, videos):
     manifest = read_something_something(tmp_path, "validation")
     assert manifest.class_names == NAMES
     assert manifest.labels.tolist() == [0, 2]
-    assert list(manifest.paths) == [str(tmp_path / videos / "74225.mp4"), str(tmp_path / videos / "9.webm")]
+    assert manifest.paths == (str(tmp_path / videos / "74225.mp4"), str(tmp_path / videos / "9.webm"))
     assert manifest.missing() == [1]
 
 
@@ -116,6 +116,19 @@ def test_something_something_is_read_as_written(tmp_path):
     ]
 
 
+def test_something_something_pictures_where_there_is_no_video(tmp_path):
+    entries = [{"id": str(number), "template": NAMES[0]} for number in range(4)]
+    (tmp_path / "labels.json").write_text(json.dumps({NAMES[0]: "0"}))
+    (tmp_path / "train.json").write_text(json.dumps({"labels": entries}))
+    for name in ("0", "1", "2"):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+    for name in ("1.mp4", "2.mp4", "2.webm", "3"):  # the last is a file, and so no folder of pictures
+        (tmp_path / "videos" / name).touch()
+    manifest = read_something_something(tmp_path, "train")
+    assert [path.rpartition("/")[2] for path in manifest.paths] == ["0", "1.mp4", "2.webm", "3.webm"]
+    assert manifest.missing() == [3]
+
+
 def test_something_something_errors(tmp_path):
     section = r"README section 'Preparing Something-Something V2'"
     with pytest.raises(MissingDataError, match=rf"labels\.json.*{section}"):
@@ -128,8 +141,16 @@ def test_something_something_errors(tmp_path):
     (tmp_path / "videos").mkdir()
     with pytest.raises(DataError, match=r"video 42 has template 'Eating \[something\]'"):
         read_something_something(tmp_path, "train")
-    with pytest.raises(DataError, match="'test'"):
+    with pytest.raises(DataError, match=r"'test' is none of train, validation; .* no labels"):
         read_something_something(tmp_path, "test")
+    for text, message in (
+        ('[{"id": "1"}]', "'id' and 'template'; .*a test set, which has no labels"),
+        ('{"videos": []}', "one under 'labels'"),
+        ('"no"', "expected a JSON list or dict; found str"),
+    ):
+        (tmp_path / "labels" / "validation.json").write_text(text)
+        with pytest.raises(DataError, match=rf"validation\.json: .*{message}"):
+            read_something_something(tmp_path, "validation")
     (tmp_path / "labels" / "labels.json").write_text('{"Holding something": "1"}')
     with pytest.raises(DataError, match="class ids 0 to 0"):
         read_something_something(tmp_path, "train")

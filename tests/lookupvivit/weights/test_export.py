@@ -106,6 +106,10 @@ def test_the_tool_exports_a_run_and_tells_mistakes_in_one_line(tmp_path, shell):
     tool = [sys.executable, "tools/export.py"]
     assert "largest difference" in shell([*tool, str(run), "--onnx", str(file), "--compressed-size", "2", "2", "2"])
     assert file.is_file()
+    reader, small = "perceiver_pico8x2", {"width": 16, "depth": 1, "num_heads": 2, "stages": 1, "num_latents": 4}
+    weights = build(reader, small).state_dict()
+    save_model(tmp_path / "reader", weights, {"name": reader, "num_classes": 5, "overrides": small})
+    assert "input video (batch, 3, 8, 64, 64)" in shell([*tool, str(tmp_path / "reader"), "--onnx", str(file)])
     wrong = {
         "not found": [str(tmp_path / "nowhere"), "--onnx", str(file)],
         "positive": [str(run), "--onnx", str(file), "--compressed-size", "0", "2", "2"],

@@ -1,0 +1,56 @@
+"""The class lists that ship with the package."""
+
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.classes import FOLDER, LISTS, class_names, describe_classes
+from data_pipelines.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+COUNTS = {
+    "kinetics400": 400, "kinetics600": 600, "kinetics700": 700,
+    "something_something_v2": 174, "ucf101": 101, "hmdb51": 51,
+}  # fmt: skip
+
+
+def test_every_list_has_its_classes_once_and_in_order():
+    assert tuple(COUNTS) == LISTS and {path.stem for path in FOLDER.glob("*.txt")} == set(LISTS)
+    for name, count in COUNTS.items():
+        names = class_names(name)
+        assert len(names) == len(set(names)) == count
+        assert all(text == text.strip() != "" for text in names)
+        # classInd.txt disregards case: Hammering comes before HammerThrow
+        assert list(names) == sorted(names, key=str.lower if name == "ucf101" else None)
+
+
+def test_kinetics_400_is_as_torchvisions_weights_have_it():
+    categories = pytest.importorskip("torchvision.models.video").R3D_18_Weights.DEFAULT.meta["categories"]
+    assert class_names("kinetics400") == tuple(categories)
+
+
+def test_known_ids():
+    assert class_names("ucf101").index("Hammering") == 34 and class_names("ucf101").index("JumpRope") == 47
+    ssv2 = class_names("something_something_v2")  # the pairs that a horizontal flip turns into each other
+    for left, verb in ((86, "Pulling"), (93, "Pushing")):
+        assert {ssv2[left], ssv2[left + 1]} == {
+            f"{verb} something from left to right", f"{verb} something from right to left",
+        }  # fmt: skip
+
+
+def test_descriptions_and_unknown_lists():
+    assert describe_classes(class_names("kinetics400")) == "kinetics400, 400 names, abseiling .. zumba"
+    assert describe_classes(["a", "b"]) == "the data's own, 2 names, a .. b"
+    with pytest.raises(DataError, match=r"'../passwords', must be one of kinetics400, "):
+        class_names("../passwords")
+
+
+def test_the_lists_are_installed_with_the_package(monkeypatch):
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.chdir(ROOT)
+    package = setuptools.Distribution()
+    package.parse_config_files()
+    build = package.get_command_obj("build_py")
+    build.ensure_finalized()
+    files = {name for parcel, _, _, names in build.data_files if parcel == "data_pipelines.classes" for name in names}
+    assert files == {f"{name}.txt" for name in LISTS}
