@@ -6,6 +6,7 @@ workers, sees the samples that the uninterrupted run would have seen.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -119,7 +120,7 @@ def _loader(dataset: Dataset, workers: int, **sampling: object) -> DataLoader:
         dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else making an iterator would advance the global generator
         **sampling,
@@ -131,5 +132,6 @@ def _all_clips(videos: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return default_collate([clip for clips in videos for clip in clips])
 
 
-def _use_one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)  # one core per worker
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # to a whole group of processes it means: save, which workers do not

@@ -145,7 +145,9 @@ class OptimConfig:
     momentum: float = 0.9  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adamw
     weight_decay: float = 0.0  # not on biases, norms and positions
+    layer_decay: float = 1.0  # learning rate of a block over that of the next one; 1 is the same for all
     clip_grad: float = 1.0  # global norm; 0 is off
+    skip_non_finite: bool = False  # leave steps with gradients that are no numbers out, and count them; else stop
     batch_size: int = 64  # clips per optimizer step, of all ranks together
     micro_batch_size: int | None = None  # clips per rank and forward pass; null is batch_size / ranks
     epochs: float = 30
@@ -156,6 +158,7 @@ class OptimConfig:
         for key in ("lr", "epochs", "batch_size", "micro_batch_size", "max_steps"):
             value = getattr(self, key)
             check(value is None or value > 0, f"optim.{key}", value, "greater than 0")
+        check(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 and at most 1")
         for key in ("momentum", "weight_decay", "clip_grad", "warmup_epochs"):
             check(getattr(self, key) >= 0, f"optim.{key}", getattr(self, key), "0 or more")
         check(all(0 <= b < 1 for b in self.betas), "optim.betas", self.betas, "two numbers in [0, 1)")
@@ -175,6 +178,8 @@ class EngineConfig:
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     zero_stage: int = 1  # 0 replicates; 1 shards the optimizer, 2 gradients too, 3 weights too
+    activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more time
+    compile: bool = False  # torch.compile every block
     threads: int | None = None  # CPU threads per rank; null leaves torch's choice
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -36,7 +37,8 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
     world.barrier()
     if world.is_main:
         save_model(unfinished, state, {**description, "step": step})
-        (unfinished / STATE).write_text(json.dumps({"step": step, "world_size": world.size}), encoding="utf-8")
+        facts = {"step": step, "world_size": world.size, "files": digests(unfinished)}
+        (unfinished / STATE).write_text(json.dumps(facts), encoding="utf-8")
         final = folder / unfinished.name.lstrip(".")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(unfinished, final)
@@ -44,6 +46,57 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
         for old in complete(run)[:-keep]:
             shutil.rmtree(old)
     world.barrier()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """A hash of every file in a checkpoint but `STATE`, by its name inside."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE):
+        with file.open("rb") as content:
+            digest = hashlib.blake2b()
+            while chunk := content.read(2**24):
+                digest.update(chunk)
+        found[str(file.relative_to(folder))] = digest.hexdigest()
+    return found
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None if nothing is."""
+    try:
+        written = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("files", {})
+        present = digests(checkpoint)
+    except (OSError, AttributeError, ValueError) as error:
+        return f"{STATE} cannot be read ({type(error).__name__})"
+    for name, digest in written.items():
+        if name not in present:
+            return f"{name} is missing"
+        if present[name] != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def newest_sound(run: Path, world: World) -> Path | None:
+    """The newest checkpoint that is as it was written, the same on all ranks; None if there is no checkpoint.
+
+    Raises:
+        ConfigError: there are checkpoints, and every one is damaged.
+    """
+    found = complete(run)
+    if not found:
+        return None
+    chosen = -1
+    if world.is_main:
+        for place, checkpoint in reversed(list(enumerate(found))):
+            reason = damage(checkpoint)
+            if reason is None:
+                chosen = place
+                break
+            print(f"checkpoint {checkpoint} is damaged: {reason}")
+    chosen = world.from_main(chosen)
+    if chosen < 0:
+        raise ConfigError(f"output_dir: every checkpoint in {run / 'checkpoints'} is damaged; move them away to start "
+                          f"anew, perhaps with init_from={run}")  # fmt: skip
+    return found[chosen]
 
 
 def publish(checkpoint: Path, run: Path) -> None:
@@ -64,10 +117,9 @@ def resume(engine: Any, run: Path, description: dict[str, Any], world: World) ->
     Raises:
         ConfigError: the run directory holds a run of another model, or of another number of ranks.
     """
-    found = complete(run)
-    if not found:
+    newest = newest_sound(run, world)
+    if newest is None:
         return 0
-    newest = found[-1]
     state, theirs = json.loads((newest / STATE).read_text(encoding="utf-8")), read_description(newest)
     for key in description.keys() & theirs.keys():
         ours = json.loads(json.dumps(description[key]))  # tuples become lists

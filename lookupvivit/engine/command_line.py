@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from data_pipelines.errors import DataError
 from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.engine.interrupt import EXIT_STATUS, StoppedBySignal
 from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.settings import load_config
 from lookupvivit.weights.files import WeightsError
@@ -48,6 +49,10 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
         tqdm.write(f"error{rank}: {message}", file=sys.stderr)  # above or below a bar, not in it
         sys.stderr.flush(), sys.stdout.flush()
         os._exit(2)  # other ranks may sit in a collective that will never come
+    except StoppedBySignal as stopped:
+        tqdm.write(f"stopped by {stopped}; {after_interrupt}", file=sys.stderr)
+        sys.stderr.flush(), sys.stdout.flush()
+        os._exit(EXIT_STATUS)
     except KeyboardInterrupt:
         tqdm.write(f"interrupted; {after_interrupt}", file=sys.stderr)
         os._exit(130)

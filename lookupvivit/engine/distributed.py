@@ -41,6 +41,13 @@ class World:
             dist.all_reduce(values)
         return values / self.size
 
+    def from_main(self, number: int) -> int:
+        """The main rank's ``number``, on every rank."""
+        value = torch.tensor([number], device=self.device)
+        if self.size > 1:
+            dist.broadcast(value, src=0)
+        return int(value)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank, on every rank."""
         return bool(self.mean(torch.tensor([float(flag)], device=self.device)) > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,21 +23,72 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, base: float) -
     return base * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: kernels decay; biases, norms and what `model.no_weight_decay()` names do not."""
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Parameters by weight decay and learning rate.
+
+    Kernels decay; biases, norms and what `model.no_weight_decay()` names do not. The learning rate of the last of
+    `model.layer_groups()` (norms and heads) is the schedule's, and each group before it has ``layer_decay`` of the next
+    one's (``lr_scale``; BEiT's layer-wise decay). Parameters alike in both share a group, as ZeRO shards and launches
+    work per group: at most 2 x (depth + 2) of them, two without layer decay.
+    """
     spared = model.no_weight_decay()
-    decayed, others = [], []
-    for name, parameter in model.named_parameters():
-        (others if parameter.dim() < 2 or name in spared else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    parameters, layers = dict(model.named_parameters()), model.layer_groups()
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for place, names in enumerate(layers):
+        scale = layer_decay ** (len(layers) - 1 - place)
+        for name in names:
+            decays = parameters[name].dim() >= 2 and name not in spared
+            groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameters[name])
+    return [
+        {"params": members, "weight_decay": decay, "lr_scale": scale} for (scale, decay), members in groups.items()
+    ]
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW, as the configuration says."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+class NonFiniteGradients(FloatingPointError):
+    """Gradients that are not numbers, found before they could move a weight."""
+
+
+class FiniteSteps:
+    """Lets an optimizer step only where all its gradients, on every rank, are finite numbers.
+
+    DeepSpeed looks for overflow in some precisions and stages only, so this stands where all of them come by: at the
+    step of the optimizer that DeepSpeed wraps, which sees the reduced gradients (its shard of them under ZeRO).
+
+    Args:
+        optimizer: its ``step`` is replaced.
+        any_rank: whether a flag is set on any rank; collective.
+        skip: leave such steps out instead of raising.
+
+    Attributes:
+        skipped: steps left out.
+
+    Raises:
+        NonFiniteGradients: in ``step``, on all ranks.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, any_rank: Callable[[bool], bool], skip: bool) -> None:
+        self.skipped = 0
+        self._optimizer, self._step, self._any_rank, self._skip = optimizer, optimizer.step, any_rank, skip
+        optimizer.step = self.step
+
+    def step(self, *arguments: Any, **options: Any) -> Any:
+        """The optimizer's step, or none."""
+        gradients = [p.grad for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
+        finite = not gradients or bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())
+        if not self._any_rank(not finite):
+            return self._step(*arguments, **options)
+        if not self._skip:
+            raise NonFiniteGradients
+        self.skipped += 1
+        return None
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

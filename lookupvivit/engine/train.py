@@ -20,12 +20,20 @@ from lookupvivit.engine import checkpoints, distributed
 from lookupvivit.engine.broken import BrokenVideos
 from lookupvivit.engine.data import Batching, Plan, preprocessing, read_manifest, train_dataset, view_loader
 from lookupvivit.engine.distributed import World
+from lookupvivit.engine.interrupt import StoppedBySignal, StopRequest
 from lookupvivit.engine.log import RunLog, Stopwatch
-from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
+from lookupvivit.engine.optimization import (
+    FiniteSteps,
+    NonFiniteGradients,
+    build_optimizer,
+    learning_rate,
+    soft_cross_entropy,
+)
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.layers.compress import Resample
+from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.settings import to_yaml
@@ -37,6 +45,7 @@ MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
 def train(config: RunConfig) -> None:
     """Run a configuration from wherever it stands to its end."""
     world = distributed.start(config.engine.threads)
+    stop = StopRequest()
     dtype_on(config, world)
     run = Path(config.output_dir)
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
@@ -48,11 +57,11 @@ def train(config: RunConfig) -> None:
 
     torch.manual_seed(config.seed)  # the same weights on every rank
     model = build_model(config)
-    if config.init_from:
+    if config.init_from and not checkpoints.complete(run):  # a run that goes on has weights of its own
         report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
-    engine = initialize(model, config, batching)
+    engine, steps = initialize(model, config, batching, world)
     description = describe(config, val_set.class_names) | {"training": training_facts(config, len(train_set))}
     step = checkpoints.resume(engine, run, description, world)
     if world.is_main:
@@ -68,7 +77,7 @@ def train(config: RunConfig) -> None:
         batching.micro_batch // repeats, batching.accumulation, config.data.workers,
     )  # fmt: skip
     broken = BrokenVideos(run / "broken_videos.txt", len(train_set), config.data.max_broken, world)
-    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken)
+    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken, steps)
     watch = AttentionWatch(config, val_set)
 
     def look(step: int) -> None:
@@ -83,9 +92,14 @@ def train(config: RunConfig) -> None:
     while step < plan.total:
         loop.step(step, micro_batches)
         step += 1
-        if plan.due(step, config.log.checkpoint_every_epochs):
+        stopping = world.any(bool(stop.name))  # of all ranks, or their collectives would not meet
+        if stopping or plan.due(step, config.log.checkpoint_every_epochs):
             loop.log.flush()
             checkpoints.save(engine, run, step, description, config.log.keep_checkpoints, world)
+        if stopping:
+            loop.log.close()
+            distributed.stop()
+            raise StoppedBySignal(f"{stop.name or 'another rank'}: saved step {step} of {plan.total} in {run}")
         look(step)
     loop.log.close()
     distributed.stop()
@@ -120,10 +134,10 @@ class Loop:
 
     def __init__(
         self, config: RunConfig, engine: Any, plan: Plan, batching: Batching, world: World, log: RunLog,
-        broken: BrokenVideos,
+        broken: BrokenVideos, steps: FiniteSteps,
     ) -> None:  # fmt: skip
         self.config, self.engine, self.plan, self.batching = config, engine, plan, batching
-        self.world, self.log, self.watch, self.broken = world, log, Stopwatch(), broken
+        self.world, self.log, self.watch, self.broken, self.steps = world, log, Stopwatch(), broken, steps
         self.losses: list[Tensor] = []
         self.shown: dict[str, str] = {}  # beside the progress bar
 
@@ -135,18 +149,20 @@ class Loop:
         torch.manual_seed(int(rng.integers(2**63)))  # drop path
         rate = learning_rate(step, self.plan.total, self.plan.warmup, config.optim.lr)
         for group in engine.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         engine.train()
         call = compressed_size_of_step(config, step)
         with self.watch.step():
+            samples: list[tuple[list[str], Tensor]] = []
             for _ in range(self.batching.accumulation):
                 batch = self.watch.waiting(micro_batches)
                 self.broken.note(batch["broken"])
                 video, targets = self.prepare(batch, rng)
                 output = engine(video, **call)
                 per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
+                samples.append((batch["video_name"], per_head.detach()))
                 engine.backward(per_head.sum())
-                engine.step()  # updates at the last micro-batch only
+                self.update(step, samples)  # at the last micro-batch only
                 self.losses.append(per_head.detach())
                 self.watch.clips += len(video) * self.world.size
             reporting = (step + 1) % config.log.every == 0 or step + 1 == self.plan.total
@@ -155,6 +171,35 @@ class Loop:
         if reporting:
             self.report(step + 1, rate)
         self.log.advance(**self.shown)
+
+    def update(self, step: int, samples: list[tuple[list[str], Tensor]]) -> None:
+        """The optimizer's step, unless gradients are no numbers.
+
+        Raises:
+            FloatingPointError: they are not, on all ranks, before a weight has moved.
+        """
+        skipped = self.engine.skipped_steps
+        try:
+            self.engine.step()
+        except NonFiniteGradients:
+            raise FloatingPointError(self.culprits(step, samples)) from None
+        # bf16's optimizer leaves such steps out by itself; fp16's does so to find its loss scale.
+        if self.config.engine.precision == "bf16" and self.engine.skipped_steps > skipped:
+            if not self.config.optim.skip_non_finite:
+                raise FloatingPointError(self.culprits(step, samples))
+            self.steps.skipped += 1
+
+    def culprits(self, step: int, samples: list[tuple[list[str], Tensor]]) -> str:
+        """Step, rank and the samples whose loss is no number, or all of them where every loss is one."""
+        bad = [(names, loss) for names, loss in samples if not loss.isfinite().all()]
+        loss = float((bad or samples)[-1][1].sum())
+        names = [name for names, _ in bad or samples for name in names]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        return (
+            f"step {step + 1}, rank {self.world.rank}: gradients are not finite (loss {loss:.4g}); no weight was "
+            f"moved, and the last checkpoint is from before. Samples: {shown}. Try a lower optim.lr, "
+            "engine.precision=fp32 or optim.skip_non_finite=true"
+        )
 
     def prepare(self, batch: dict[str, Any], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A uint8 micro-batch to the device: video (B, 3, T, H, W) in [-1, 1] and soft targets (B, K)."""
@@ -169,7 +214,7 @@ class Loop:
         per_head = self.world.mean(torch.stack(self.losses).mean(dim=0)).tolist()
         self.losses.clear()
         loss = sum(per_head)
-        if not math.isfinite(loss):  # of all ranks, so all of them stop
+        if not math.isfinite(loss) and not self.config.optim.skip_non_finite:  # of all ranks, so all of them stop
             raise FloatingPointError(
                 f"step {step}: the loss is {loss}; the last checkpoint is from before. Try a lower optim.lr or "
                 "engine.precision=fp32"
@@ -182,6 +227,8 @@ class Loop:
         values |= {"clips_per_second": clips, "data_wait": waiting}
         if (norm := self.engine.get_global_grad_norm()) is not None:  # of the whole step, before clipping
             values["grad_norm"] = float(norm)
+        if self.steps.skipped:
+            values["skipped_steps"] = self.steps.skipped
         if self.broken.seen:
             values["broken_videos"] = len(self.broken.seen)
         self.log.scalars(step, "train", **values)
@@ -257,7 +304,9 @@ def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def initialize(model: torch.nn.Module, config: RunConfig, batching: Batching) -> Any:
+def initialize(
+    model: torch.nn.Module, config: RunConfig, batching: Batching, world: World
+) -> tuple[Any, FiniteSteps]:
     """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping."""
     import deepspeed
 
@@ -275,5 +324,13 @@ def initialize(model: torch.nn.Module, config: RunConfig, batching: Batching) ->
         "data_types": {"grad_accum_dtype": "fp32"},
         "steps_per_print": 10**9,  # the log is ours
     }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=build_optimizer(model, config.optim), config=settings)
-    return engine
+    # From the inside out: a compiled block contains its recomputation, and DeepSpeed's hooks see whole blocks.
+    if config.engine.activation_checkpointing:
+        recompute_activations(model)
+    if config.engine.compile:
+        for block in model.blocks:
+            block.compile()
+    optimizer = build_optimizer(model, config.optim)
+    steps = FiniteSteps(optimizer, world.any, config.optim.skip_non_finite)
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    return engine, steps
