@@ -1,7 +1,7 @@
 """Checkpoints: written beside and renamed, found again by themselves, always with a consolidated model.
 
     run/checkpoints/step_00001000/   DeepSpeed's resume shards (pickles: trusted inside one's own run only)
-                                     + model.safetensors, model.json
+                                     + model.safetensors, model.json, and optimizer.safetensors for other rank counts
     run/model.safetensors, model.json   the newest model, loadable with neither DeepSpeed nor the configuration
 """
 
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from lookupvivit.config import ConfigError
+from lookupvivit.engine import portable
 from lookupvivit.engine.distributed import World
-from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, save_model
+from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, read_tensors, save_model
 
 STATE = "state.json"  # written last: a checkpoint without it is incomplete
 
@@ -33,6 +34,7 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
         unfinished.mkdir(parents=True)
     world.barrier()
     engine.save_checkpoint(str(folder), tag=unfinished.name, save_latest=False)
+    portable.save_moments(engine, description["training"]["optimizer"], unfinished / portable.FILE, world.is_main)
     state = full_state(engine)
     world.barrier()
     if world.is_main:
@@ -111,30 +113,32 @@ def complete(run: Path) -> list[Path]:
     return sorted(folder for folder in (run / "checkpoints").glob("step_*") if (folder / STATE).is_file())
 
 
-def resume(engine: Any, run: Path, description: dict[str, Any], world: World) -> int:
-    """Load the newest checkpoint into ``engine``; the number of optimizer steps it has behind it, 0 if none.
-
-    Raises:
-        ConfigError: the run directory holds a run of another model, or of another number of ranks.
-    """
-    newest = newest_sound(run, world)
-    if newest is None:
-        return 0
-    state, theirs = json.loads((newest / STATE).read_text(encoding="utf-8")), read_description(newest)
+def require_same(checkpoint: Path, run: Path, description: dict[str, Any]) -> None:
+    """ConfigError where the run directory holds a run of another model, data set or optimizer."""
+    theirs = read_description(checkpoint)
     for key in description.keys() & theirs.keys():
         ours = json.loads(json.dumps(description[key]))  # tuples become lists
         if theirs[key] != ours:
             raise ConfigError(f"output_dir: {run} has a run with {key} {theirs[key]}, not {ours}; use another")
-    if state["world_size"] != world.size:
-        raise ConfigError(
-            f"output_dir: {run} has a run of {state['world_size']} ranks and this one has {world.size}; go on with "
-            "as many, or start another run with init_from"
-        )
-    loaded, _ = engine.load_checkpoint(str(newest.parent), tag=newest.name)
-    if loaded is None:
-        raise RuntimeError(f"{newest}: DeepSpeed could not load this checkpoint; delete it to go on from an older one")
+
+
+def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: World) -> int:
+    """Load a checkpoint into ``engine``, which was built of its weights; the number of steps it has behind it.
+
+    On as many ranks as it was written by, bit for bit from DeepSpeed's shards; on others, from the whole tensors.
+    """
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if state["world_size"] == world.size:
+        loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+        if loaded is None:
+            raise RuntimeError(f"{checkpoint}: DeepSpeed could not load it; delete it to go on from an older one")
+    else:
+        if world.is_main:
+            print(f"{checkpoint} was written by {state['world_size']} ranks, going on with {world.size}")
+        optimizer, weights = description["training"]["optimizer"], read_tensors(checkpoint / WEIGHTS)
+        portable.load_state(engine, optimizer, weights, checkpoint / portable.FILE)
     if world.is_main:
-        publish(newest, run)  # a kill may have come between the checkpoint and this
+        publish(checkpoint, checkpoint.parents[1])  # a kill may have come between the checkpoint and this
     return int(state["step"])
 
 

@@ -37,6 +37,7 @@ from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.settings import to_yaml
+from lookupvivit.weights.files import load_weights
 from lookupvivit.weights.importing import import_weights
 
 MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
@@ -57,13 +58,17 @@ def train(config: RunConfig) -> None:
 
     torch.manual_seed(config.seed)  # the same weights on every rank
     model = build_model(config)
-    if config.init_from and not checkpoints.complete(run):  # a run that goes on has weights of its own
+    description = describe(config, val_set.class_names) | {"training": training_facts(config, len(train_set))}
+    checkpoint = checkpoints.newest_sound(run, world)
+    if checkpoint:
+        checkpoints.require_same(checkpoint, run, description)
+        load_weights(model, checkpoint)
+    elif config.init_from:
         report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
     engine, steps = initialize(model, config, batching, world)
-    description = describe(config, val_set.class_names) | {"training": training_facts(config, len(train_set))}
-    step = checkpoints.resume(engine, run, description, world)
+    step = checkpoints.resume(engine, checkpoint, description, world) if checkpoint else 0
     if world.is_main:
         run.mkdir(parents=True, exist_ok=True)
         (run / ".config.yaml.tmp").write_text(to_yaml(config), encoding="utf-8")

@@ -141,3 +141,33 @@ def test_recomputing_and_compiling_change_no_result(tmp_path, command, shell, st
             torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
     losses = [json.loads(line)["loss"] for line in (other / "log.jsonl").read_text().splitlines() if '"train"' in line]
     assert len(losses) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "first", "then"),
+    [
+        (("engine.zero_stage=0", "optim.name=sgd"), "torchrun 2", "python"),
+        (("engine.zero_stage=1",), "python", "torchrun 2"),
+        (("engine.zero_stage=2", "optim.name=sgd"), "torchrun 2", "python"),
+        (("engine.zero_stage=3",), "torchrun 2", "python"),
+        (("engine.precision=bf16",), "torchrun 2", "python"),
+    ],
+)
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, settings, first, then):
+    straight, changed = tmp_path / "straight", tmp_path / "changed"
+    settings = (*settings, "optim.lr=0.01", "log.checkpoint_every_epochs=0.6", "optim.max_steps=6")
+    shell(command("train_net.py", straight, *settings, launcher=first))
+    shutil.copytree(straight, changed)
+    shutil.rmtree(changed / "checkpoints" / "step_00000006")
+    output = shell(command("train_net.py", changed, *settings, launcher=then))
+    ranks = ("2", "1") if "2" in first else ("1", "2")
+    assert f"was written by {ranks[0]} ranks, going on with {ranks[1]}" in output
+    assert "resuming from step 3 of 6" in output
+    one, two = (load_file(run / "model.safetensors") for run in (straight, changed))
+    loose = "precision=bf16" in settings[0]
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-2 if loose else 2e-4)
+    losses = [[json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
+              for run in (straight, changed)]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], abs=3e-2 if loose else 1e-4)
