@@ -59,8 +59,9 @@ class NonFiniteGradients(FloatingPointError):
 class FiniteSteps:
     """Lets an optimizer step only where all its gradients, on every rank, are finite numbers.
 
-    DeepSpeed looks for overflow in some precisions and stages only, so this stands where all of them come by: at the
-    step of the optimizer that DeepSpeed wraps, which sees the reduced gradients (its shard of them under ZeRO).
+    DeepSpeed looks for overflow in some precisions and stages only (and then leaves the step out without a word), so
+    this stands where all the others come by: at the step of the optimizer that DeepSpeed wraps, which sees the reduced
+    gradients (its shard of them under ZeRO).
 
     Args:
         optimizer: its ``step`` is replaced.

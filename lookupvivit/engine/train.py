@@ -188,8 +188,8 @@ class Loop:
             self.engine.step()
         except NonFiniteGradients:
             raise FloatingPointError(self.culprits(step, samples)) from None
-        # bf16's optimizer leaves such steps out by itself; fp16's does so to find its loss scale.
-        if self.config.engine.precision == "bf16" and self.engine.skipped_steps > skipped:
+        # DeepSpeed's sharding optimizers leave such steps out by themselves; with fp16, to find the loss scale.
+        if self.config.engine.precision != "fp16" and self.engine.skipped_steps > skipped:
             if not self.config.optim.skip_non_finite:
                 raise FloatingPointError(self.culprits(step, samples))
             self.steps.skipped += 1
