@@ -20,10 +20,12 @@ from lookupvivit.config import ConfigError, RunConfig, check
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply ``key=value`` overrides with dotted keys, such as ``optim.lr=0.05``.
 
+    A file may name another one beside it as its ``base`` and state only what differs from that.
+
     Raises:
         ConfigError: in one line, where, which key, what was found and what would be right.
     """
-    settings = _read_yaml(Path(path))
+    settings = _read_with_base(Path(path))
     overridden = []  # for the messages
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -70,6 +72,27 @@ for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
+
+
+def _read_with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A file's settings laid over those of its base, section by section and key by key."""
+    settings = _read_yaml(path)
+    base = settings.pop("base", None)
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: found {base!r}, must be the name of a YAML file beside this one")
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: base: {base} leads back to this file, must end somewhere")
+    return _laid_over(settings, _read_with_base(path.parent / base, (*above, path.resolve())))
+
+
+def _laid_over(settings: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    both = {**base, **settings}
+    for key in base.keys() & settings.keys():
+        if isinstance(base[key], dict) and isinstance(settings[key], dict):
+            both[key] = _laid_over(settings[key], base[key])
+    return both
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -140,3 +140,20 @@ def test_a_directory_is_named(tmp_path):
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
         load_config("nowhere.yaml")
+
+
+def test_a_file_states_only_what_differs_from_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text((CONFIGS / "camera_motion.yaml").read_text())
+    (tmp_path / "other.yaml").write_text("base: base.yaml\noutput_dir: elsewhere\nmodel: {overrides: {depth: 2}}\n")
+    (tmp_path / "third.yaml").write_text("base: other.yaml\nmodel: {overrides: {width: 64}}\noptim: {lr: 0.5}\n")
+    base, third = load_config(tmp_path / "base.yaml"), load_config(tmp_path / "third.yaml", ["optim.epochs=1"])
+    assert third.model.name == base.model.name and third.model.overrides == {"depth": 2, "width": 64}
+    assert third.output_dir == "elsewhere" and third.data == base.data
+    assert (third.optim.lr, third.optim.epochs, third.optim.weight_decay) == (0.5, 1, base.optim.weight_decay)
+    assert load_config(CONFIGS / "ssv2_vivit_unregularised.yaml").augment.rand_augment == (2, 20)
+    (tmp_path / "base.yaml").write_text("base: third.yaml\n")
+    with pytest.raises(ConfigError, match=r"base: .* leads back to this file"):
+        load_config(tmp_path / "third.yaml")
+    (tmp_path / "lost.yaml").write_text("base: nowhere.yaml\n")
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "lost.yaml")
