@@ -1,7 +1,7 @@
 """How fast videos become clips here: backends, workers, prepared copies, one decode for all views, and pytorchvideo.
 
-Every measurement reads the same videos at the same seeds, with one decoding thread, after a warm-up; the median
-is told.
+Every measurement reads the same videos, after a warm-up, and the median is told. What is decoded without a loader has
+one core to itself, as a loader's worker has: some libraries start threads wherever they find cores.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.decode import open_video
+from data_pipelines.decoding_process import decoding_process
 from data_pipelines.errors import VideoDecodeError
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.manifest import VideoManifest
@@ -144,6 +146,22 @@ def _manifest(videos: Sequence[str], times: int = 1) -> VideoManifest:
         os.path.join(os.path.dirname(path), "./" * i, os.path.basename(path)) for i in range(times) for path in videos
     ]
     return VideoManifest(tuple(paths), np.zeros(len(paths), dtype=np.int64), ("0",), "benchmark")
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, and the decoding process that it starts, on one core (Linux)."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    decoding_process().kill()  # the next one inherits the core
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        decoding_process().kill()
 
 
 def _median(

@@ -2,7 +2,8 @@
 
 Decoders hang and crash inside C on damaged files, where no exception and no signal handler of Python's reaches them.
 Every process that decodes (each worker of a loader) keeps one child; when a file defeats the child, the child dies and
-the next file gets a new one. Requests and answers are lines of JSON over pipes, frames follow as raw bytes.
+the next file gets a new one. Requests and answers are lines of JSON over pipes; frames lie in memory that both share
+(on Linux; elsewhere they follow as raw bytes).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import contextlib
 import importlib
 import itertools
 import json
+import math
+import mmap
 import os
 import select
 import signal
@@ -30,6 +33,29 @@ PIPE_BYTES = 2**20
 START_SECONDS = 60  # a child imports NumPy first, which a busy disk makes slow
 
 
+class SharedMemory:
+    """An anonymous file that parent and child map, as large as the largest answer so far.
+
+    Args:
+        file: its descriptor, which both have.
+    """
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self._map: mmap.mmap | None = None
+
+    def array(self, size: int) -> np.ndarray:
+        """Its first ``size`` bytes, uint8."""
+        if os.fstat(self.file).st_size < size:
+            os.ftruncate(self.file, size)
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self.file, os.fstat(self.file).st_size)
+        return np.frombuffer(self._map, dtype=np.uint8, count=size)
+
+    def __del__(self) -> None:
+        os.close(self.file)
+
+
 class DecodingProcess:
     """A child that decodes; `decoding_process` gives the current one.
 
@@ -40,9 +66,12 @@ class DecodingProcess:
     def __init__(self) -> None:
         self.owner = os.getpid()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._memory = SharedMemory(os.memfd_create("frames")) if hasattr(os, "memfd_create") else None
+        shared = (self._memory.file,) if self._memory else ()
+        program = f"from data_pipelines.decoding_process import serve; serve(*{shared})"
         self._child = subprocess.Popen(
-            [sys.executable, "-c", "from data_pipelines.decoding_process import serve; serve()"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, pass_fds=shared,
         )  # fmt: skip
         self._answers = self._child.stdout.fileno()
         with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux; elsewhere it is only slower
@@ -68,9 +97,7 @@ class DecodingProcess:
             self._child.stdin.flush()
             answer = json.loads(self._line(deadline))
             if "shape" in answer:
-                frames = np.empty(answer["shape"], dtype=np.uint8)
-                self._fill(memoryview(frames.reshape(-1)), deadline)
-                answer["frames"] = frames
+                answer["frames"] = self._frames(answer["shape"], deadline)
         except TimeoutError:
             self.kill()
             raise VideoDecodeError(f"gave nothing within {seconds:g} s and was stopped") from None
@@ -98,6 +125,13 @@ class DecodingProcess:
         """End the child at once."""
         self._child.kill()
         self._child.wait()
+
+    def _frames(self, shape: list[int], deadline: float) -> np.ndarray:
+        if self._memory:
+            return self._memory.array(math.prod(shape)).reshape(shape).copy()
+        frames = np.empty(shape, dtype=np.uint8)
+        self._fill(memoryview(frames.reshape(-1)), deadline)
+        return frames
 
     def _line(self, deadline: float) -> bytes:
         line = bytearray()
@@ -178,9 +212,10 @@ def decoding_process() -> DecodingProcess:
 # The child's side
 
 
-def serve() -> None:
-    """Answer requests until the parent closes the pipe or dies."""
+def serve(shared: int | None = None) -> None:
+    """Answer requests until the parent closes the pipe or dies; frames go into the file ``shared``."""
     _die_with_parent()
+    memory = None if shared is None else SharedMemory(shared)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not end up among the answers
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -209,6 +244,9 @@ def serve() -> None:
             answer = {"error": str(error)}
         except Exception as error:
             answer = {"bug": f"{type(error).__name__}: {error}"}
+        if frames is not None and memory:
+            memory.array(frames.size)[:] = frames.reshape(-1)
+            frames = None
         _send(answers, answer, frames)
 
 

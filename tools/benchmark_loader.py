@@ -36,18 +36,19 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> list[benchmark.Measurement]:
     """Every line of the table."""
     sampling, videos, rounds = Sampling(arguments.frames, arguments.stride), arguments.videos, arguments.rounds
-    rows = [benchmark.decoding(videos, sampling, rounds, backend, 60) for backend in arguments.backends]
-    rows.append(benchmark.decoding(videos, sampling, rounds, "auto", 0))
-    rows += [benchmark.pytorchvideo_decoding(videos, sampling, rounds, decoder) for decoder in ("decord", "pyav")]
     with tempfile.TemporaryDirectory() as folder:
         copies = [str(Path(folder) / f"{number}.mp4") for number in range(len(videos))]
         for source, target in zip(videos, copies, strict=True):
             copy_video(source, target, short_side=256, keyframe_every=16, crf=20)
         before, after = (sum(map(os.path.getsize, files)) for files in (videos, copies))
-        copied = benchmark.decoding(copies, sampling, rounds, "auto", 60)
-        size = f"short side 256, a key frame every 16, {after / before:.1f} times the bytes"
-        rows.append(benchmark.Measurement("prepared copies: " + copied.what, copied.milliseconds, size))
-        rows += benchmark.views(videos, sampling, rounds, clips=4, crops=3)
+        with benchmark.one_core():
+            rows = [benchmark.decoding(videos, sampling, rounds, backend, 60) for backend in arguments.backends]
+            rows.append(benchmark.decoding(videos, sampling, rounds, "auto", 0))
+            rows += [benchmark.pytorchvideo_decoding(videos, sampling, rounds, name) for name in ("decord", "pyav")]
+            copied = benchmark.decoding(copies, sampling, rounds, "auto", 60)
+            size = f"short side 256, a key frame every 16, {after / before:.1f} times the bytes"
+            rows.append(benchmark.Measurement("prepared copies: " + copied.what, copied.milliseconds, size))
+            rows += benchmark.views(videos, sampling, rounds, clips=4, crops=3)
         for workers in arguments.workers:
             rows.append(benchmark.loading(videos, sampling, arguments.seconds, workers, "auto"))
             row = benchmark.loading(copies, sampling, arguments.seconds, workers, "auto")
