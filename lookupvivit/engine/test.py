@@ -9,8 +9,8 @@ from typing import Any
 
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import distributed
+from lookupvivit.engine.build import build_model, describe, dtype_on
 from lookupvivit.engine.data import read_manifest, view_loader
-from lookupvivit.engine.train import build_model, describe, dtype_on
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions

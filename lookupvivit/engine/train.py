@@ -18,24 +18,15 @@ from data_pipelines.transforms import normalize
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import checkpoints, distributed
 from lookupvivit.engine.broken import BrokenVideos
-from lookupvivit.engine.data import Batching, Plan, preprocessing, read_manifest, train_dataset, view_loader
+from lookupvivit.engine.build import build_model, describe, dtype_on, initialize, training_facts
+from lookupvivit.engine.data import Batching, Plan, read_manifest, train_dataset, view_loader
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.interrupt import StoppedBySignal, StopRequest
 from lookupvivit.engine.log import RunLog, Stopwatch
-from lookupvivit.engine.optimization import (
-    FiniteSteps,
-    NonFiniteGradients,
-    build_optimizer,
-    learning_rate,
-    soft_cross_entropy,
-)
+from lookupvivit.engine.optimization import FiniteSteps, NonFiniteGradients, learning_rate, soft_cross_entropy
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
-from lookupvivit.layers.compress import Resample
-from lookupvivit.layers.recompute import recompute_activations
-from lookupvivit.models.catalogue import create_model
-from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.settings import to_yaml
 from lookupvivit.weights.files import load_weights
 from lookupvivit.weights.importing import import_weights
@@ -260,82 +251,3 @@ class Loop:
             left_out = f", without {len(broken)} broken videos" if broken else ""
             self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view"
                          f"{left_out})")  # fmt: skip
-
-
-def dtype_on(config: RunConfig, world: World) -> torch.dtype:
-    """What the model computes in; ConfigError where the device cannot."""
-    precision, device = config.engine.precision, world.device.type
-    if precision == "fp16" and device == "cpu":
-        raise ConfigError("engine.precision: found 'fp16', must be fp32 or bf16 on a CPU")
-    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError("engine.precision: found 'bf16', must be fp32 or fp16 on this GPU, which has no bfloat16")
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def build_model(config: RunConfig) -> torch.nn.Module:
-    """The configured model; its input size follows the data's clips."""
-    data = config.data
-    overrides = {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides}
-    try:
-        model = create_model(config.model.name, data.num_classes, **overrides)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model: {error}") from None
-    resizable = isinstance(model, LookupViT) and isinstance(model.compress, Resample)
-    for key, value in {"model.multi_resolution": config.model.multi_resolution,
-                       "eval.compressed_size": config.eval.compressed_size}.items():  # fmt: skip
-        if value and not resizable:
-            raise ConfigError(f"{key}: found {value}, must be left out for {config.model.name} as configured, whose "
-                              "compressed size is fixed or which has none")  # fmt: skip
-    return model
-
-
-def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """model.json: how to rebuild the model, and what it must be fed."""
-    data = config.data
-    return {
-        "name": config.model.name,
-        "num_classes": data.num_classes,
-        "overrides": {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides},
-        "class_names": list(class_names),
-        "preprocessing": preprocessing(data),
-    }
-
-
-def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:
-    """What a checkpoint's optimizer state, schedule and sample order depend on: a resumed run must have the same."""
-    return {
-        "videos": videos, "seed": config.seed, "batch_size": config.optim.batch_size, "optimizer": config.optim.name,
-        "precision": config.engine.precision, "zero_stage": config.engine.zero_stage,
-    }  # fmt: skip
-
-
-def initialize(
-    model: torch.nn.Module, config: RunConfig, batching: Batching, world: World
-) -> tuple[Any, FiniteSteps]:
-    """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping."""
-    import deepspeed
-
-    precision = config.engine.precision
-    settings = {
-        "train_batch_size": batching.batch,
-        "train_micro_batch_size_per_gpu": batching.micro_batch,
-        "gradient_accumulation_steps": batching.accumulation,
-        "gradient_clipping": config.optim.clip_grad,
-        "zero_optimization": {"stage": config.engine.zero_stage},
-        "zero_allow_untested_optimizer": True,  # SGD with momentum shards like any other element-wise update
-        "bf16": {"enabled": precision == "bf16"},
-        "fp16": {"enabled": precision == "fp16"},
-        "communication_data_type": "fp32",  # gradients are summed in float32, over ranks and micro-batches alike
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "steps_per_print": 10**9,  # the log is ours
-    }
-    # From the inside out: a compiled block contains its recomputation, and DeepSpeed's hooks see whole blocks.
-    if config.engine.activation_checkpointing:
-        recompute_activations(model)
-    if config.engine.compile:
-        for block in model.blocks:
-            block.compile()
-    optimizer = build_optimizer(model, config.optim)
-    steps = FiniteSteps(optimizer, world.any, config.optim.skip_non_finite)
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
-    return engine, steps

@@ -15,7 +15,7 @@ DEMO = CONFIGS / "camera_motion.yaml"
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_loads_and_says_how_it_is_run(path):
-    from lookupvivit.engine.train import build_model
+    from lookupvivit.engine.build import build_model
 
     config = load_config(path)
     assert config.output_dir == f"runs/{path.stem}"

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 import lookupvivit
 from data_pipelines.loader import TrainingOrder
 from lookupvivit.config import ConfigError, OptimConfig
+from lookupvivit.engine.build import build_model
 from lookupvivit.engine.data import Batching, Plan
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import _keep_until
 from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
-from lookupvivit.engine.train import build_model, compressed_size_of_step
+from lookupvivit.engine.train import compressed_size_of_step
 from lookupvivit.settings import load_config
 
 CPU = torch.device("cpu")
