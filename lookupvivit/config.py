@@ -147,6 +147,7 @@ class OptimConfig:
     weight_decay: float = 0.0  # not on biases, norms and positions
     layer_decay: float = 1.0  # learning rate of a block over that of the next one; 1 is the same for all
     clip_grad: float = 1.0  # global norm; 0 is off
+    ema_decay: float = 0.0  # moving average of the weights, which is then what is evaluated and published; 0 is off
     skip_non_finite: bool = False  # leave steps with gradients that are no numbers out, and count them; else stop
     batch_size: int = 64  # clips per optimizer step, of all ranks together
     micro_batch_size: int | None = None  # clips per rank and forward pass; null is batch_size / ranks
@@ -158,6 +159,7 @@ class OptimConfig:
         for key in ("lr", "epochs", "batch_size", "micro_batch_size", "max_steps"):
             value = getattr(self, key)
             check(value is None or value > 0, f"optim.{key}", value, "greater than 0")
+        check(0 <= self.ema_decay < 1, "optim.ema_decay", self.ema_decay, "0 (off) or more, and below 1")
         check(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 and at most 1")
         for key in ("momentum", "weight_decay", "clip_grad", "warmup_epochs"):
             check(getattr(self, key) >= 0, f"optim.{key}", getattr(self, key), "0 or more")
@@ -178,6 +180,7 @@ class EngineConfig:
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     zero_stage: int = 1  # 0 replicates; 1 shards the optimizer, 2 gradients too, 3 weights too
+    offload_optimizer: bool = False  # masters and moments in the CPU's memory, where the update is computed too
     activation_checkpointing: bool = False  # compute blocks again in the backward pass: less memory, a third more time
     compile: bool = False  # torch.compile every block
     threads: int | None = None  # CPU threads per rank; null leaves torch's choice
@@ -187,6 +190,8 @@ class EngineConfig:
         # Stage 0 keeps its float32 master weights out of reach, and they are what is saved.
         right = self.zero_stage > 0 or self.precision == "fp32"
         check(right, "engine.zero_stage", self.zero_stage, f"1, 2 or 3 with engine.precision {self.precision}")
+        right = self.zero_stage > 0 or not self.offload_optimizer
+        check(right, "engine.zero_stage", self.zero_stage, "1, 2 or 3 with engine.offload_optimizer")
         check(self.threads is None or self.threads > 0, "engine.threads", self.threads, "at least 1, or null")
 
 
@@ -251,3 +256,5 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
+        right = self.optim.name == "adamw" or not self.engine.offload_optimizer
+        check(right, "engine.offload_optimizer", True, "false unless optim.name is adamw")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.engine.averaging import AveragedSteps
 from lookupvivit.engine.data import Batching, preprocessing
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.optimization import FiniteSteps, build_optimizer
@@ -59,7 +60,8 @@ def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:
     """What a checkpoint's optimizer state, schedule and sample order depend on: a resumed run must have the same."""
     return {
         "videos": videos, "seed": config.seed, "batch_size": config.optim.batch_size, "optimizer": config.optim.name,
-        "precision": config.engine.precision, "zero_stage": config.engine.zero_stage,
+        "ema_decay": config.optim.ema_decay, "precision": config.engine.precision,
+        "zero_stage": config.engine.zero_stage,
     }  # fmt: skip
 
 
@@ -69,13 +71,16 @@ def initialize(
     """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping."""
     import deepspeed
 
-    precision = config.engine.precision
+    precision, sharding = config.engine.precision, {"stage": config.engine.zero_stage}
+    if config.engine.offload_optimizer:
+        sharding["offload_optimizer"] = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
     settings = {
         "train_batch_size": batching.batch,
         "train_micro_batch_size_per_gpu": batching.micro_batch,
         "gradient_accumulation_steps": batching.accumulation,
         "gradient_clipping": config.optim.clip_grad,
-        "zero_optimization": {"stage": config.engine.zero_stage},
+        "zero_optimization": sharding,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is vectorised, too, and needs no op compiled
         "zero_allow_untested_optimizer": True,  # SGD with momentum shards like any other element-wise update
         "bf16": {"enabled": precision == "bf16"},
         "fp16": {"enabled": precision == "fp16"},
@@ -89,7 +94,9 @@ def initialize(
     if config.engine.compile:
         for block in model.blocks:
             block.compile()
-    optimizer = build_optimizer(model, config.optim)
+    optimizer = build_optimizer(model, config.optim, config.engine.offload_optimizer)
+    if config.optim.ema_decay:
+        AveragedSteps(optimizer)  # inside the next, so that steps left out move no average
     steps = FiniteSteps(optimizer, world.any, config.optim.skip_non_finite)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine, steps

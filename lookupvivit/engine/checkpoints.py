@@ -2,7 +2,10 @@
 
     run/checkpoints/step_00001000/   DeepSpeed's resume shards (pickles: trusted inside one's own run only)
                                      + model.safetensors, model.json, and optimizer.safetensors for other rank counts
-    run/model.safetensors, model.json   the newest model, loadable with neither DeepSpeed nor the configuration
+                                     + ema.safetensors, the weights' moving average, where there is one
+    run/model.safetensors, model.json   the newest model, loadable with neither DeepSpeed nor the configuration: the
+                                     average where there is one
+    run/best/                        the same of the best validation so far
 """
 
 from __future__ import annotations
@@ -15,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lookupvivit.config import ConfigError
-from lookupvivit.engine import portable
+from lookupvivit.engine import averaging, portable
 from lookupvivit.engine.distributed import World
 from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, read_tensors, save_model
 
+AVERAGES = "ema.safetensors"
+BEST = "best"
 STATE = "state.json"  # written last: a checkpoint without it is incomplete
 
 
@@ -36,9 +42,12 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
     engine.save_checkpoint(str(folder), tag=unfinished.name, save_latest=False)
     portable.save_moments(engine, description["training"]["optimizer"], unfinished / portable.FILE, world.is_main)
     state = full_state(engine)
+    averages = full_state(engine, averaging.STATE) if has_averages(description) else None
     world.barrier()
     if world.is_main:
         save_model(unfinished, state, {**description, "step": step})
+        if averages is not None:
+            save_file(averages, unfinished / AVERAGES)
         facts = {"step": step, "world_size": world.size, "files": digests(unfinished)}
         (unfinished / STATE).write_text(json.dumps(facts), encoding="utf-8")
         final = folder / unfinished.name.lstrip(".")
@@ -48,6 +57,36 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
         for old in complete(run)[:-keep]:
             shutil.rmtree(old)
     world.barrier()
+
+
+def save_best(engine: Any, run: Path, step: int, description: dict[str, Any], top1: float, world: World) -> None:
+    """Keep the model as it is evaluated, if no validation before had a better ``top1``; collective.
+
+    Args:
+        top1: per cent; counts on the main rank.
+    """
+    best = run / BEST
+    if not world.from_main(int(world.is_main and top1 > best_top1(run))):
+        return
+    state = full_state(engine, averaging.STATE if has_averages(description) else None)
+    if world.is_main:
+        beside = run / f".{BEST}"
+        shutil.rmtree(beside, ignore_errors=True)
+        save_model(beside, state, {**description, "step": step, "validation_top1": top1})
+        shutil.rmtree(best, ignore_errors=True)
+        os.replace(beside, best)
+
+
+def best_top1(run: Path) -> float:
+    """Of the model in ``run/best``; -1 if there is none."""
+    if not (run / BEST / WEIGHTS).is_file():
+        return -1.0
+    return float(read_description(run / BEST).get("validation_top1", -1.0))
+
+
+def has_averages(description: dict[str, Any]) -> bool:
+    """Whether a run keeps a moving average of its weights."""
+    return description["training"]["ema_decay"] > 0
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -102,9 +141,12 @@ def newest_sound(run: Path, world: World) -> Path | None:
 
 
 def publish(checkpoint: Path, run: Path) -> None:
-    """Make ``checkpoint``'s model the run's own."""
-    for name in (DESCRIPTION, WEIGHTS):
-        shutil.copyfile(checkpoint / name, run / f".{name}.tmp")
+    """Make ``checkpoint``'s model, or its average, the run's own."""
+    averages = checkpoint / AVERAGES
+    for name, source in {
+        DESCRIPTION: checkpoint / DESCRIPTION, WEIGHTS: averages if averages.exists() else checkpoint / WEIGHTS
+    }.items():  # fmt: skip
+        shutil.copyfile(source, run / f".{name}.tmp")
         os.replace(run / f".{name}.tmp", run / name)
 
 
@@ -135,25 +177,26 @@ def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: Wo
     else:
         if world.is_main:
             print(f"{checkpoint} was written by {state['world_size']} ranks, going on with {world.size}")
-        optimizer, weights = description["training"]["optimizer"], read_tensors(checkpoint / WEIGHTS)
-        portable.load_state(engine, optimizer, weights, checkpoint / portable.FILE)
+        weights = read_tensors(checkpoint / WEIGHTS)
+        averages = read_tensors(checkpoint / AVERAGES) if has_averages(description) else None
+        optimizer = description["training"]["optimizer"]
+        portable.load_state(engine, optimizer, weights, averages, checkpoint / portable.FILE)
     if world.is_main:
         publish(checkpoint, checkpoint.parents[1])  # a kill may have come between the checkpoint and this
     return int(state["step"])
 
 
 @torch.no_grad()
-def full_state(engine: Any) -> dict[str, Tensor]:
+def full_state(engine: Any, kind: str | None = None) -> dict[str, Tensor]:
     """The model's state dict in float32 on the CPU, gathered and unsharded; collective, every rank calls it.
 
     ZeRO keeps float32 master weights; those are what is saved, not their bf16 or fp16 shadow.
-    """
-    from deepspeed.utils import safe_get_full_fp32_param
 
+    Args:
+        kind: `lookupvivit.engine.averaging.STATE` for the weights' averages.
+    """
     state = {}
-    sharded = engine.zero_optimization()
     for name, parameter in engine.module.named_parameters():
-        master = safe_get_full_fp32_param(parameter) if sharded else parameter
-        state[name] = master.detach().float().cpu().clone()
+        state[name] = portable.whole(engine, parameter, kind).float().cpu().clone()
     state.update((name, buffer.detach().cpu().clone()) for name, buffer in engine.module.named_buffers())
     return state

@@ -40,16 +40,18 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
             decays = parameters[name].dim() >= 2 and name not in spared
             groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameters[name])
     return [
-        {"params": members, "weight_decay": decay, "lr_scale": scale} for (scale, decay), members in groups.items()
+        {"params": members, "weight_decay": decay, "lr_scale": scale, "ema_decay": 0.0}
+        for (scale, decay), members in groups.items()
     ]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, config: OptimConfig, offloaded: bool = False) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW, as the configuration says."""
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    # fused is vectorised on the CPU, too, where an offloaded optimizer steps
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True if offloaded else None)
 
 
 class NonFiniteGradients(FloatingPointError):

@@ -16,7 +16,7 @@ from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.mix import mix, smooth_one_hot
 from data_pipelines.transforms import normalize
 from lookupvivit.config import ConfigError, RunConfig
-from lookupvivit.engine import checkpoints, distributed
+from lookupvivit.engine import averaging, checkpoints, distributed
 from lookupvivit.engine.broken import BrokenVideos
 from lookupvivit.engine.build import build_model, describe, dtype_on, initialize, training_facts
 from lookupvivit.engine.data import Batching, Plan, read_manifest, train_dataset, view_loader
@@ -77,10 +77,15 @@ def train(config: RunConfig) -> None:
     watch = AttentionWatch(config, val_set)
 
     def look(step: int) -> None:
-        if plan.due(step, config.log.attention_every_epochs):
-            watch.show(engine, step, loop.log, run, world)
-        if plan.due(step, config.log.validate_every_epochs):
-            loop.validate(step, val_set)
+        showing = plan.due(step, config.log.attention_every_epochs)
+        validating = plan.due(step, config.log.validate_every_epochs)
+        model = evaluated_model(engine, config) if showing or validating else engine
+        if showing:
+            watch.show(model, step, loop.log, run, world)
+        if validating:
+            scores = loop.validate(model, step, val_set)
+            checkpoints.save_best(engine, run, step, description, scores.get("top1", 0.0), world)
+            loop.log.scalars(step, "val", **scores)  # last: what was not told is done again after a kill
 
     if step and world.any(not loop.log.validated):
         look(step)  # the run was killed between its checkpoint and this
@@ -125,6 +130,17 @@ def progress_note(step: int, plan: Plan, run: Path) -> str:
     return note
 
 
+def evaluated_model(engine: Any, config: RunConfig) -> torch.nn.Module:
+    """What is validated and shown: the weights' moving average where there is one; collective."""
+    if not config.optim.ema_decay:
+        engine.eval()  # DeepSpeed's returns nothing
+        return engine
+    averages = checkpoints.full_state(engine, averaging.STATE)
+    with torch.device("meta"):
+        model = build_model(config)
+    return averaging.averaged_copy(engine, model, averages)
+
+
 class Loop:
     """One optimizer step after the other, and what is told of them."""
 
@@ -146,6 +162,7 @@ class Loop:
         rate = learning_rate(step, self.plan.total, self.plan.warmup, config.optim.lr)
         for group in engine.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
+            group["ema_decay"] = averaging.decay_of_step(step, config.optim.ema_decay)
         engine.train()
         call = compressed_size_of_step(config, step)
         with self.watch.step():
@@ -230,24 +247,24 @@ class Loop:
         self.log.scalars(step, "train", **values)
         self.shown |= {"loss": f"{loss:.3f}", "clips/s": f"{clips:.1f}", "data wait": f"{waiting:.0%}"}
 
-    def validate(self, step: int, manifest: Any) -> None:
-        """Top-1 and top-5 with one central view per video."""
-        engine, world = self.engine, self.world
-        engine.eval()
+    def validate(self, model: torch.nn.Module, step: int, manifest: Any) -> dict[str, float]:
+        """Top-1 and top-5 with one central view per video, in per cent; empty but on the main rank."""
+        world = self.world
         scored = predict_views(
-            lambda views: engine(views, **self.config.eval.call).logits,
+            lambda views: model(views, **self.config.eval.call).logits,
             view_loader(self.config, manifest, 1, 1, world),
             len(manifest), manifest.class_names, self.config.eval.batch_size,
-            world.device, next(engine.parameters()).dtype, description="validation", within=True,
+            world.device, next(model.parameters()).dtype, description="validation", within=True,
         )  # fmt: skip
-        if scored is not None:
-            predictions, broken = scored
-            try:
-                accuracy = predictions.summary()["views"]["1x1"]
-            except PredictionsError as error:
-                raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
-            self.log.scalars(step, "val", top1=accuracy["top1"], top5=accuracy["top5"])
-            self.shown["val"] = f"{accuracy['top1']:.1f}%"
-            left_out = f", without {len(broken)} broken videos" if broken else ""
-            self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view"
-                         f"{left_out})")  # fmt: skip
+        if scored is None:
+            return {}
+        predictions, broken = scored
+        try:
+            accuracy = predictions.summary()["views"]["1x1"]
+        except PredictionsError as error:
+            raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
+        self.shown["val"] = f"{accuracy['top1']:.1f}%"
+        left_out = f", without {len(broken)} broken videos" if broken else ""
+        self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view"
+                     f"{left_out})")  # fmt: skip
+        return {"top1": accuracy["top1"], "top5": accuracy["top5"]}

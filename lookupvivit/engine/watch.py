@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.transforms import normalize
@@ -33,14 +33,13 @@ class AttentionWatch:
         self.indices = [int(pool[i]) for i in np.linspace(0, len(pool) - 1, wanted).round().astype(int)]
 
     @torch.no_grad()
-    def show(self, engine: Any, step: int, log: RunLog, run: Path, world: World) -> None:
+    def show(self, model: nn.Module, step: int, log: RunLog, run: Path, world: World) -> None:
         """One sheet per clip to TensorBoard and to ``run/attention/``; collective, every rank calls it."""
-        engine.eval()
-        dtype = next(engine.parameters()).dtype
+        dtype = next(model.parameters()).dtype
         for number, index in enumerate(self.indices):  # one at a time: A of a full-size video block takes 50 MB in bf16
             sample = self.clips[index]
             frames = sample["video"][0]  # (3, T, H, W) uint8
-            output = engine(normalize(frames[None].to(world.device), dtype), return_intermediates=True)
+            output = model(normalize(frames[None].to(world.device), dtype), return_intermediates=True)
             if "attention" not in output.intermediates[self.BLOCK]:
                 log.say("attention maps: none, this model has no cross-attention")
                 return
