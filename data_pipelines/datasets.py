@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from data_pipelines.decode import SECONDS, open_video
 from data_pipelines.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.manifest import VideoManifest
-from data_pipelines.transforms import crop_views
+from data_pipelines.preprocess import Preprocess
 from data_pipelines.views import Sampling
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
@@ -112,8 +112,7 @@ class MultiViewDataset(Dataset):
         backend: str = "auto",
         seconds: float = SECONDS,
     ) -> None:
-        self.manifest, self.sampling = manifest, sampling
-        self.short_side, self.crop = short_side, crop
+        self.manifest, self.preprocess = manifest, Preprocess(sampling, short_side, crop)
         self.num_clips, self.num_crops = num_clips, num_crops
         self.backend, self.seconds = backend, seconds
 
@@ -127,7 +126,7 @@ class MultiViewDataset(Dataset):
             video = self._views(path)
         except (VideoDecodeError, MissingDataError) as error:
             broken = str(error)
-            size = self.sampling.frames, self.crop, self.crop
+            size = self.preprocess.sampling.frames, self.preprocess.crop, self.preprocess.crop
             video = torch.zeros(self.num_clips * self.num_crops, 3, *size, dtype=torch.uint8)
         clips, crops = torch.arange(self.num_clips), torch.arange(self.num_crops)
         return {
@@ -142,13 +141,7 @@ class MultiViewDataset(Dataset):
 
     def _views(self, path: str) -> Tensor:
         with open_video(path, self.backend, self.seconds) as reader:
-            clips = self.sampling.test_clips(reader.num_frames, reader.fps, self.num_clips)
-            frames = _channels_first(reader.read(clips.reshape(-1)))
-        views = [
-            crop_views(clip, self.short_side, self.crop, self.num_crops)
-            for clip in frames.split(self.sampling.frames)
-        ]
-        return torch.cat(views)
+            return self.preprocess.views(reader, self.num_clips, self.num_crops)
 
 
 def _channels_first(frames: np.ndarray) -> Tensor:

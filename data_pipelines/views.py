@@ -54,6 +54,49 @@ class Sampling:
         clips = uniform_clips(num_frames, fps, self.frames, self._stride(fps), num_clips)
         return np.stack([frame_indices(clip, num_frames, fps, self.frames) for clip in clips])
 
+    def clip_from(self, start: int, num_frames: int, fps: Fraction) -> np.ndarray:
+        """Frames of the clip that begins at frame ``start``, int64 (F,); segments reach from there to the end."""
+        if self.segments:
+            return start + uniform_segments(num_frames - start, self.frames, 1)[0]
+        clip = _clip(start, fps, self.frames * self._stride(fps), clip_index=0, aug_index=0, is_last=True)
+        return frame_indices(clip, num_frames, fps, self.frames)
+
+    def clip_seconds(self, num_frames: int, fps: Fraction) -> Fraction:
+        """How long a clip lasts: F strides, or the whole video where that is shorter or is cut into segments."""
+        length = num_frames if self.segments else min(num_frames, self.frames * self._stride(fps))
+        return Fraction(length) / fps
+
+    def sliding_clips(
+        self, num_frames: int, fps: Fraction, seconds_between: Fraction | None = None, num_clips: int | None = None
+    ) -> list[tuple[Fraction, Fraction, np.ndarray]]:
+        """Clips from the first frame of a video to its last: start and end in seconds, frames int64 (F,).
+
+        They start ``seconds_between`` apart, the last one as late as it can so that no frame is left out; or are
+        ``num_clips`` as `uniform_clips` spaces them; or, without either, follow one another. Segments are taken out
+        of parts of the video as long as ``seconds_between`` says, or of ``num_clips`` parts.
+
+        Raises:
+            DataError: the video has no frame, or a number that is not positive.
+        """
+        _has_frames(num_frames)
+        for name, value in (("seconds_between", seconds_between), ("num_clips", num_clips)):
+            if value is not None and value <= 0:
+                raise DataError(f"{name}: found {float(value):g}, must be positive")
+        if self.segments:
+            parts = num_clips or (round(num_frames / (seconds_between * fps)) if seconds_between else 1)
+            parts = min(max(parts, 1), num_frames)
+            spans = [(i * num_frames // parts, (i + 1) * num_frames // parts) for i in range(parts)]
+            return [(start / fps, end / fps, self.clip_from(0, end - start, fps) + start) for start, end in spans]
+        length = self.frames * self._stride(fps)
+        if num_clips:
+            clips = uniform_clips(num_frames, fps, self.frames, self._stride(fps), num_clips)
+            starts = [int(clip.clip_start_sec * fps) for clip in clips]
+        else:
+            latest, step = math.floor(max(0, num_frames - length)), seconds_between * fps if seconds_between else length
+            starts = sorted({latest, *(math.floor(i * step) for i in range(math.ceil(latest / step)))})
+        ends = [min(start + length, num_frames) for start in starts]
+        return [(s / fps, e / fps, self.clip_from(s, num_frames, fps)) for s, e in zip(starts, ends, strict=True)]
+
     def _stride(self, fps: Fraction) -> int | Fraction:
         return self.stride if self.target_fps is None else self.stride * fps / self.target_fps
 

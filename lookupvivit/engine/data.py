@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.kinetics import listed_classes, read_kinetics
 from data_pipelines.loader import TrainingOrder, eval_loader
 from data_pipelines.manifest import VideoManifest, on_disk, skip
+from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms import TrainTransform
 from data_pipelines.views import Sampling
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
@@ -122,8 +122,7 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
 
 def sampling(data: DataConfig) -> Sampling:
     """Which frames make up a clip."""
-    rate = None if data.target_fps is None else Fraction(data.target_fps).limit_denominator(10_000)
-    return Sampling(data.frames, data.stride, rate, data.sampling == "segments")
+    return Preprocess.from_dict(preprocessing(data)).sampling
 
 
 def preprocessing(data: DataConfig) -> dict[str, Any]:
