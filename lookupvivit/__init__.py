@@ -15,8 +15,15 @@ __version__ = "0.1.0"
 def load_model(path: str | Path) -> nn.Module:
     """Rebuild a trained model, in eval mode on the CPU.
 
+        model = lookupvivit.load_model("runs/camera_motion")
+        logits = model(model.preprocess("clip.mp4")[None]).logits                # of the clip in the middle
+        model.class_names[logits.argmax()]
+
     Args:
         path: a run directory, a checkpoint directory or its ``model.safetensors``, with ``model.json`` beside it.
+
+    Raises:
+        ValueError: none of these, or files that do not fit together.
     """
     from lookupvivit.weights.files import load_model as load  # only who loads needs safetensors
 

@@ -5,10 +5,40 @@ from __future__ import annotations
 import math
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut off at -2 and 2 (jax.nn.initializers)
+
+
+def as_video(video: Tensor, tubelet: tuple[int, int, int], channels: int = 3) -> Tensor:
+    """What a model was called with as a video (B, C, T, H, W); an image (B, C, H, W) is one of a single frame.
+
+    Raises:
+        ValueError: bytes instead of numbers in [-1, 1], another order of the axes, or an image where the tubelet spans
+            several frames; tells what would be right.
+    """
+    shape = tuple(video.shape)
+    if not video.is_floating_point():
+        raise ValueError(
+            f"expected a video of floating-point numbers in [-1, 1], found {video.dtype}: of bytes, give "
+            "video.float() / 127.5 - 1; of a file, what model.preprocess makes of it"
+        )
+    if video.dim() == 5 and shape[1] != channels and shape[2] == channels:
+        raise ValueError(
+            f"expected a video (B, {channels}, T, H, W), found {shape} with the colours third: "
+            "give video.transpose(1, 2)"
+        )
+    if video.dim() == 4 and tubelet[0] != 1:
+        raise ValueError(
+            f"an image (B, {channels}, H, W) was given to a video model (tubelet {tubelet}), found {shape}: use an "
+            f"image variant such as lookupvit_b16_5x5, or give a video (B, {channels}, T, H, W), of one clip clip[None]"
+        )
+    if video.dim() not in (4, 5) or shape[1] != channels:
+        raise ValueError(
+            f"expected a video (B, {channels}, T, H, W) or an image (B, {channels}, H, W), found {shape}"
+        )
+    return video.unsqueeze(2) if video.dim() == 4 else video
+
 
 class TubeletEmbedding(nn.Module):
     """Cut a video into tubelets and embed each one linearly (a Conv3d whose stride is its kernel).
@@ -41,14 +71,6 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Video (B, C, T, H, W), or image (B, C, H, W) where the tubelet has t = 1, -> (B, t, h, w, D)."""
-        if video.dim() == 4:
-            if self.tubelet[0] != 1:
-                raise ValueError(
-                    f"an image (B, 3, H, W) was given to a video model (tubelet {self.tubelet}): use an image variant "
-                    "such as lookupvit_b16_5x5, or give a video (B, 3, T, H, W)"
-                )
-            video = rearrange(video, "b c h w -> b c 1 h w")
-        if video.dim() != 5:
-            raise ValueError(f"expected a video (B, 3, T, H, W) or an image (B, 3, H, W), found {tuple(video.shape)}")
+        video = as_video(video, self.tubelet, self.projection.in_channels)
         self.grid(tuple(video.shape[2:]))
         return torch.movedim(self.projection(video), 1, -1)

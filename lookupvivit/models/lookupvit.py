@@ -18,6 +18,7 @@ from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
+from lookupvivit.models.described import Described
 from lookupvivit.models.output import ModelOutput
 
 HEADS = ("both", "compressed", "lookup")
@@ -79,7 +80,7 @@ class LookupViTBlock(nn.Module):
         return compressed, lookup, attention
 
 
-class LookupViT(nn.Module):
+class LookupViT(Described):
     """LookupViT for images (tubelet t = 1) and LookupViViT for video.
 
     Args:

@@ -14,8 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
+from lookupvivit.layers.tubelet import as_video
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth
+from lookupvivit.models.described import Described
 from lookupvivit.models.output import ModelOutput
 
 
@@ -41,7 +43,7 @@ class CrossAttend(nn.Module):
         return latents + self.mlp(self.mlp_norm(latents))
 
 
-class Perceiver(nn.Module):
+class Perceiver(Described):
     """Perceiver for images (T = 1) and video.
 
     Args:
@@ -121,10 +123,7 @@ class Perceiver(nn.Module):
 
     def inputs(self, video: Tensor) -> Tensor:
         """Pixels and their Fourier positions, (B, N, C)."""
-        if video.dim() == 4:
-            video = video.unsqueeze(2)
-        if video.dim() != 5:
-            raise ValueError(f"expected a video (B, 3, T, H, W) or an image (B, 3, H, W), found {tuple(video.shape)}")
+        video = as_video(video, self.tubelet)
         grid, (t, h, w) = self.grid(tuple(video.shape[2:])), self.tubelet
         pixels = rearrange(video, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=t, j=h, k=w)
         # Made here, of the input's own size: a cached tensor would be captured by tracing.

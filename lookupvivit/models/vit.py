@@ -13,12 +13,13 @@ from lookupvivit.layers.resample import resample
 from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
+from lookupvivit.models.described import Described
 from lookupvivit.models.output import ModelOutput
 
 POOLS = ("gap", "gap_norm", "token")
 
 
-class ViT(nn.Module):
+class ViT(Described):
     """ViT for images (tubelet t = 1) and ViViT for video.
 
     Args:

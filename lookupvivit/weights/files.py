@@ -51,13 +51,18 @@ def save_model(folder: Path, state: dict[str, Tensor], description: dict[str, An
 
 
 def load_model(path: str | Path) -> nn.Module:
-    """Rebuild a trained model, in eval mode on the CPU.
+    """Rebuild a trained model, in eval mode on the CPU; it knows its ``class_names`` and ``preprocess``.
 
     Args:
         path: a run directory, a checkpoint directory or its ``model.safetensors``.
+
+    Raises:
+        WeightsError: none of these, or files that do not fit together.
     """
-    model = described_model(read_description(path))
+    description = read_description(path)
+    model = described_model(description)
     load_weights(model, path, heads_may_differ=False)
+    model.description = description
     return model.eval()
 
 
@@ -73,6 +78,10 @@ def read_description(path: str | Path) -> dict[str, Any]:
     for key, kind in {"name": str, "num_classes": int, "overrides": dict}.items():
         if not isinstance(description, dict) or not isinstance(description.get(key), kind):
             raise WeightsError(f"{file}: has no {key} ({kind.__name__}); it must tell how to rebuild the model")
+    classes, names = description["num_classes"], description.get("class_names", [])
+    right = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
+    if "class_names" in description and not right:
+        raise WeightsError(f"{file}: class_names must be a list of {classes} names, one of each class")
     return description
 
 
@@ -119,8 +128,13 @@ def load_weights(model: nn.Module, path: str | Path, heads_may_differ: bool = Tr
 
 def weights_file(path: str | Path) -> Path:
     """The ``model.safetensors`` that a run directory, a checkpoint directory or a file's own path means."""
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise WeightsError(f"{file}: not found; expected a run directory or a {WEIGHTS} file")
-    return file
+    path, expected = Path(path), f"expected a run directory or a {WEIGHTS} file"
+    if path.is_dir():
+        if not (path / WEIGHTS).is_file():
+            raise WeightsError(f"{path}: a folder without {WEIGHTS}; {expected}")
+        return path / WEIGHTS
+    if not path.is_file():
+        raise WeightsError(f"{path}: not found; {expected}")
+    if path.suffix != Path(WEIGHTS).suffix:
+        raise WeightsError(f"{path}: not a {Path(WEIGHTS).suffix} file; {expected}")
+    return path

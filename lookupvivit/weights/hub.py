@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelHubMixin, snapshot_download
-from torch import nn
 
 from lookupvivit.models.catalogue import create_model
+from lookupvivit.models.described import Described
 from lookupvivit.models.output import ModelOutput
 from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_model, read_description, save_model
 
@@ -33,7 +33,9 @@ LookupViT (Koner et al., ECCV 2024, https://arxiv.org/abs/2407.12753) with {{ nu
 from lookupvivit.weights.hub import HubModel
 
 model = HubModel.from_pretrained("OWNER/NAME").eval()
-model(clip).logits        # clip (B, 3, T, H, W), or (B, 3, H, W) of an image model, with values in [-1, 1]
+clip = model.preprocess("video.mp4")     # (3, T, H, W), values in [-1, 1]: the clip in the middle, or start=seconds
+logits = model(clip[None]).logits        # (1, K)
+model.class_names[logits.argmax()]
 ```
 
 `model.json` tells the architecture, the classes and how the frames were taken and resized:
@@ -45,7 +47,7 @@ model(clip).logits        # clip (B, 3, T, H, W), or (B, 3, H, W) of an image mo
 
 
 class HubModel(
-    nn.Module,
+    Described,
     ModelHubMixin,
     library_name="lookupvivit",
     paper_url="https://arxiv.org/abs/2407.12753",
@@ -74,6 +76,11 @@ class HubModel(
         found = cls(read_description(path))
         found.model = load_model(path)
         return found.eval()
+
+    @property
+    def num_classes(self) -> int:
+        """K, of the model."""
+        return self.model.num_classes
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
         """What the model's own ``forward`` says."""

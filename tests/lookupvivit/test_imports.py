@@ -13,7 +13,8 @@ def python(code: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("package", "absent"),
     [
-        ("lookupvivit", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard", "torchvision")),
+        ("lookupvivit", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard", "torchvision",
+                         "data_pipelines", "safetensors", "PIL")),
         ("lookupvivit.weights.files", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard")),
         ("data_pipelines.datasets", ("lookupvivit", "deepspeed", "fvcore", "tensorboard")),
     ],

@@ -240,3 +240,18 @@ def test_perceiver_reads_pixels_with_their_place():
     first = clip[:, :, :2, :8, :8].permute(0, 2, 3, 4, 1).flatten(1)
     torch.testing.assert_close(inputs[:, 0, : first.shape[1]], first)
     assert len({tuple(row.tolist()) for row in inputs[0, :, first.shape[1] :]}) == 32  # every place its own
+
+
+@pytest.mark.parametrize("name", ["lookupvivit_pico8x2_4x4x4", "vivit_pico8x2", "perceiver_pico8x2"])
+def test_what_is_no_video_is_told_with_what_would_be_right(name):
+    model, clip = lookupvivit.create_model(name, 3).eval(), torch.zeros(2, 3, 8, 64, 64)
+    for wrong, words in {
+        "bytes": (clip.byte(), r"found torch.uint8: of bytes, give video.float\(\) / 127.5 - 1"),
+        "axes": (clip.transpose(1, 2), r"found \(2, 8, 3, 64, 64\) .* give video.transpose\(1, 2\)"),
+        "image": (clip[:, :, 0], r"found \(2, 3, 64, 64\): use an image variant such as lookupvit_b16_5x5"),
+        "no batch": (clip[0], r"found \(3, 8, 64, 64\): .* of one clip clip\[None\]"),
+        "colours": (clip[:, :1], r"expected a video \(B, 3, T, H, W\) .* found \(2, 1, 8, 64, 64\)"),
+        "frames": (clip[:, :, :7], r"\(7, 64, 64\) cannot be cut into tubelets of \(2, "),
+    }.values():
+        with pytest.raises(ValueError, match=words):
+            model(wrong)

@@ -1,5 +1,9 @@
 """Weights that go out come back the same, and what does not fit is named."""
 
+import copy
+import re
+
+import numpy as np
 import pytest
 import torch
 
@@ -9,9 +13,10 @@ from lookupvivit.weights.files import WeightsError, load_model, load_weights, sa
 NAME, TINY = "lookupvivit_pico8x2_4x4x4", {"width": 32, "depth": 1, "num_heads": 2, "input_size": (2, 16, 16)}
 
 
-def saved(folder, classes=5, **overrides):
+def saved(folder, classes=5, told=None, **overrides):
     model = lookupvivit.create_model(NAME, classes, **{**TINY, **overrides})
-    save_model(folder, model.state_dict(), {"name": NAME, "num_classes": classes, "overrides": {**TINY, **overrides}})
+    description = {"name": NAME, "num_classes": classes, "overrides": {**TINY, **overrides}, **(told or {})}
+    save_model(folder, model.state_dict(), description)
     return model.eval()
 
 
@@ -46,3 +51,40 @@ def test_what_does_not_fit_is_named(tmp_path):
         load_model(tmp_path)
     with pytest.raises(WeightsError, match="not found"):
         load_model(tmp_path / "nowhere")
+    for name in ("README.md", "empty"):
+        path = tmp_path / name
+        path.touch() if path.suffix else path.mkdir()
+        with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: .* expected a run directory or a model"):
+            lookupvivit.load_model(path)
+
+
+def test_a_loaded_model_knows_its_classes_and_takes_a_users_video(tmp_path):
+    told = {"class_names": list("abcde"), "preprocessing": {"frames": 2, "stride": 3, "short_side": 20, "crop": 16}}
+    saved(tmp_path, told=told)
+    model = lookupvivit.load_model(tmp_path)
+    assert model.class_names == tuple("abcde") and copy.deepcopy(model).preprocess == model.preprocess
+    video = np.random.default_rng(0).integers(0, 255, (9, 30, 40, 3), dtype=np.uint8)
+    clip = model.preprocess(video)
+    assert clip.shape == (3, 2, 16, 16) and model(clip[None]).logits.shape == (1, 5)
+    # 9 frames, 2 at stride 3: frames 1 and 4.
+    assert torch.equal(clip, model.preprocess(video[1:7]))
+
+    model.reset_classifier(3)
+    with pytest.raises(AttributeError, match="class_names: not known, as the classifier of 5 classes was replaced"):
+        _ = model.class_names
+    fresh = lookupvivit.create_model(NAME, 5, **TINY)
+    saved(tmp_path / "untold")
+    untold = lookupvivit.load_model(tmp_path / "untold")
+    for name in ("class_names", "preprocess"):
+        assert not hasattr(fresh, name) and not hasattr(untold, name)
+        with pytest.raises(AttributeError, match=rf"model\.{name}: not known, as this LookupViT was not loaded"):
+            getattr(fresh, name)
+        with pytest.raises(AttributeError, match=rf"model\.{name}: not known, as the model.json"):
+            getattr(untold, name)
+
+
+def test_class_names_that_cannot_be_are_refused(tmp_path):
+    for names in (["a"], "abcde", [1, 2, 3, 4, 5], None):
+        saved(tmp_path, told={"class_names": names})
+        with pytest.raises(WeightsError, match=r"model\.json: class_names must be a list of 5 names"):
+            lookupvivit.load_model(tmp_path)

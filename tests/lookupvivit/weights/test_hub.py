@@ -11,6 +11,7 @@ DESCRIPTION = {
     "num_classes": 3,
     "overrides": {"width": 16, "depth": 1, "num_heads": 2, "input_size": [2, 16, 16]},
     "class_names": ["left", "right", "à gauche"],
+    "preprocessing": {"frames": 2, "stride": 1, "short_side": 16, "crop": 16},
 }
 
 
@@ -31,6 +32,7 @@ def test_a_folder_round_trips_and_is_our_own_format(model, tmp_path):
     assert not again.training and again.description == DESCRIPTION
     for loaded in (again, lookupvivit.load_model(tmp_path / "saved"), HubModel.load(tmp_path / "saved")):
         assert torch.equal(loaded(clip).logits, model(clip).logits)
+        assert loaded.class_names == ("left", "right", "à gauche") and loaded.preprocess.crop == 16
     card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
     assert "library_name: lookupvivit" in card and "à gauche" in card
 
