@@ -95,12 +95,15 @@ class PyAVReader:
     def __init__(self, path: str) -> None:
         self._path = path
         self._frames: list[av.VideoFrame] | None = []
+        self._walk: Iterator[tuple[int, av.VideoFrame]] = iter(())
         with open_stream(path) as (container, stream):
             # Counted by decoding: containers count packets, which is one too many for packed B-frames and includes
             # what an edit list cuts away; many state no number at all. A short video is decoded only once.
             self.num_frames = kept = 0
             times = []
             for frame in container.decode(stream):
+                if not self.num_frames:
+                    self._size = frame.width, frame.height  # a stream may change its size; the first frame's holds
                 self.num_frames += 1
                 times.append(frame.time)
                 kept += sum(plane.buffer_size for plane in frame.planes)
@@ -111,29 +114,35 @@ class PyAVReader:
             self.fps = stream_rate(stream, times)
         if not self.num_frames:
             raise VideoDecodeError("pyav: the video stream has no frame")
+        self._next = self.num_frames  # frame that the walk through a long file comes to
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """See `Reader`; a second pass over a long file, up to the last frame wanted."""
+        """See `Reader`; of a long file, a second pass that later calls go on with where they ask for later frames."""
         if self._frames is not None:
-            return self._pictures(self._frames, indices)
-        with open_stream(self._path) as (container, stream):
-            return self._pictures(container.decode(stream), indices)
-
-    def _pictures(self, frames: Any, indices: np.ndarray) -> np.ndarray:
+            return np.stack([self._picture(self._frames[index]) for index in indices])
+        if indices[0] < self._next:
+            self._walk, self._next = self._decode(), 0
         wanted, pictures = set(indices.tolist()), []
-        for index, frame in enumerate(frames):
-            if index == 0:
-                width, height = frame.width, frame.height  # a stream may change its size; the first frame's holds
+        for index, frame in self._walk:
+            self._next = index + 1
             if index in wanted:
-                picture = frame.to_ndarray(format="rgb24", width=width, height=height)
-                pictures.append(np.rot90(picture, frame.rotation // 90))  # counter-clockwise
+                pictures.append(self._picture(frame))
                 if len(pictures) == len(wanted):
                     return np.stack(pictures)
         raise VideoDecodeError(f"pyav: the stream ends before frame {indices[len(pictures)]}")
 
+    def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        with open_stream(self._path) as (container, stream):
+            yield from enumerate(container.decode(stream))
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        width, height = self._size
+        picture = frame.to_ndarray(format="rgb24", width=width, height=height)
+        return np.rot90(picture, frame.rotation // 90)  # counter-clockwise
+
     def close(self) -> None:
-        """Release the frames."""
-        self._frames = None
+        """Release the frames and the file."""
+        self._frames, self._walk = None, iter(())
 
 
 class PictureReader:

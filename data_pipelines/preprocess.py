@@ -185,13 +185,17 @@ class Preprocess:
         """
         with open_any(video) as reader:
             between = None if seconds_between is None else _exact(seconds_between)
-            kept: dict[int, Tensor] = {}  # frames that the next clip may share, cropped
-            for start, end, indices in self.sampling.sliding_clips(reader.num_frames, reader.fps, between, num_clips):
-                fresh = np.array([i for i in np.unique(indices) if i not in kept], dtype=np.int64)
-                if len(fresh):
-                    frames = self._crops(reader.read(fresh), 1)[0].unbind(1)
-                    kept.update(zip(fresh.tolist(), frames, strict=True))
-                kept = {i: kept[i] for i in indices.tolist()}
+            found = self.sampling.sliding_clips(reader.num_frames, reader.fps, between, num_clips)
+            wanted = np.unique(np.concatenate([indices for *_, indices in found]))
+            kept: dict[int, Tensor] = {}  # cropped frames of this clip and of those it overlaps
+            for start, end, indices in found:
+                # Also those between this clip's frames that later ones want: reading never has to go back.
+                fresh, wanted = np.split(wanted, [np.searchsorted(wanted, indices.max(), side="right")])
+                for some in np.split(fresh, range(self.sampling.frames, len(fresh), self.sampling.frames)):
+                    if len(some):
+                        frames = self._crops(reader.read(some), 1)[0].unbind(1)
+                        kept.update(zip(some.tolist(), frames, strict=True))
+                kept = {index: frame for index, frame in kept.items() if index >= indices.min()}
                 yield TimedClip(float(start), float(end), torch.stack([kept[i] for i in indices.tolist()], dim=1))
 
     def _views(self, reader: VideoReader | ArrayReader, num_clips: int, num_crops: int) -> Tensor:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from videos import decode_all, encode
 
+from data_pipelines import backends
 from data_pipelines.datasets import MultiViewDataset
 from data_pipelines.decode import open_video
 from data_pipelines.errors import DataError, MissingDataError
@@ -121,7 +122,7 @@ def test_a_long_video_is_never_held(tmp_path):
         clips = [clip.video[0, :, 0, 0].tolist() for clip in preprocess.clips(reader, seconds_between=3 / 25)]
     assert clips == [list(range(start, start + 12, 3)) for start in (*range(0, 188, 3), 188)]
     assert max(map(len, asked)) == 4
-    flat = [index for indices in asked[:-1] for index in indices]
+    flat = [index for indices in asked for index in indices]
     assert flat == sorted(set(flat))
 
 
@@ -160,3 +161,17 @@ def test_a_users_mistakes_are_named(video, tmp_path):
         list(preprocess.clips(video, -1))
     with open_video(video) as reader, pytest.raises(DataError, match="num_crops: 2 found"):
         preprocess.views(reader, 1, 2)
+
+
+def test_a_long_film_is_decoded_in_one_pass(tmp_path, monkeypatch):
+    """Where decoding starts at the first frame, every clip of a film would otherwise cost all before it."""
+    path, passes = encode(tmp_path / "a.avi", "mpeg4", frames=90), []
+    expected = [clip.video for clip in Preprocess.from_dict(TOLD).clips(path, 0.1)]
+    open_stream = backends.open_stream
+    monkeypatch.setattr(backends, "KEPT_BYTES", 0)
+    monkeypatch.setattr(backends, "open_stream", lambda path: passes.append(path) or open_stream(path))
+    with open_video(path, "pyav", seconds=0) as reader:
+        clips = [clip.video for clip in Preprocess.from_dict(TOLD).clips(reader, 0.1)]
+        assert len(passes) == 2  # one counts
+        assert torch.equal(torch.stack(clips), torch.stack(expected)) and len(clips) > 30
+        assert (reader.read([5, 3]) == decode_all(path)[[5, 3]]).all() and len(passes) == 3
