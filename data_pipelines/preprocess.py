@@ -29,6 +29,7 @@ from data_pipelines.transforms import crop_views, normalize
 from data_pipelines.views import Sampling
 
 KEYS = ("frames", "stride", "short_side", "crop", "range", "target_fps", "sampling")
+AT_A_TIME = 32  # whole frames in memory: 0.2 GB of 1920 x 1080
 BYTES_PER_SECOND = 1e6  # a fifth of what one core decodes of ordinary video: long films need longer than SECONDS
 
 
@@ -158,7 +159,7 @@ class Preprocess:
                 raise DataError(f"start: found {start} s, must lie in the video, from 0 to below {float(length):g} s")
             first = math.floor(_exact(start) * reader.fps)
             indices = self.sampling.clip_from(first, reader.num_frames, reader.fps)
-            return self._crops(reader.read(indices), 1)[0]
+            return self._views_of(reader, indices[None], 1)[0]
 
     def views(self, video: Video, num_clips: int = 1, num_crops: int = 1) -> Tensor:
         """Evenly spaced clips and crops, clip by clip: uint8 (num_clips * num_crops, 3, T, crop, crop), one decode.
@@ -191,23 +192,28 @@ class Preprocess:
             for start, end, indices in found:
                 # Also those between this clip's frames that later ones want: reading never has to go back.
                 fresh, wanted = np.split(wanted, [np.searchsorted(wanted, indices.max(), side="right")])
-                for some in np.split(fresh, range(self.sampling.frames, len(fresh), self.sampling.frames)):
-                    if len(some):
-                        frames = self._crops(reader.read(some), 1)[0].unbind(1)
-                        kept.update(zip(some.tolist(), frames, strict=True))
                 kept = {index: frame for index, frame in kept.items() if index >= indices.min()}
-                yield TimedClip(float(start), float(end), torch.stack([kept[i] for i in indices.tolist()], dim=1))
+                kept.update(self._frames(reader, fresh, 1))
+                clip = torch.stack([kept[index] for index in indices.tolist()], dim=2)[0]
+                yield TimedClip(float(start), float(end), clip)
 
     def _views(self, reader: VideoReader | ArrayReader, num_clips: int, num_crops: int) -> Tensor:
-        indices = self.sampling.test_clips(reader.num_frames, reader.fps, num_clips)
-        return self._crops(reader.read(indices.reshape(-1)), num_crops)
+        return self._views_of(reader, self.sampling.test_clips(reader.num_frames, reader.fps, num_clips), num_crops)
 
-    def _crops(self, frames: np.ndarray, num_crops: int) -> Tensor:
-        """All crops of one or more clips, uint8 (n * T, H, W, 3) -> (n * num_crops, 3, T, crop, crop)."""
-        video = torch.from_numpy(frames).permute(0, 3, 1, 2)  # (T, H, W, 3) -> (T, 3, H, W)
-        return torch.cat(
-            [crop_views(c, self.short_side, self.crop, num_crops) for c in video.split(self.sampling.frames)]
-        )
+    def _views_of(self, reader: VideoReader | ArrayReader, clips: np.ndarray, num_crops: int) -> Tensor:
+        """Frames (n, T) of the clips -> uint8 (n * num_crops, 3, T, crop, crop)."""
+        frames = dict(self._frames(reader, np.unique(clips), num_crops))
+        return torch.cat([torch.stack([frames[index] for index in clip], dim=2) for clip in clips.tolist()])
+
+    def _frames(
+        self, reader: VideoReader | ArrayReader, indices: np.ndarray, num_crops: int
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Ascending ``indices``, each with its crops uint8 (num_crops, 3, crop, crop); a few whole frames at a time."""
+        for some in np.split(indices, range(AT_A_TIME, len(indices), AT_A_TIME)):
+            if len(some):
+                video = torch.from_numpy(reader.read(some)).permute(0, 3, 1, 2)  # (T, H, W, 3) -> (T, 3, H, W)
+                views = crop_views(video, self.short_side, self.crop, num_crops)  # (V, 3, T, crop, crop)
+                yield from zip(some.tolist(), views.unbind(2), strict=True)
 
 
 def _whole_number(told: Mapping[str, Any], key: str) -> int:

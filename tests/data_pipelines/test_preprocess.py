@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from videos import decode_all, encode
 
-from data_pipelines import backends
+from data_pipelines import backends, preprocess
 from data_pipelines.datasets import MultiViewDataset
 from data_pipelines.decode import open_video
 from data_pipelines.errors import DataError, MissingDataError
@@ -169,6 +169,7 @@ def test_a_long_film_is_decoded_in_one_pass(tmp_path, monkeypatch):
     expected = [clip.video for clip in Preprocess.from_dict(TOLD).clips(path, 0.1)]
     open_stream = backends.open_stream
     monkeypatch.setattr(backends, "KEPT_BYTES", 0)
+    monkeypatch.setattr(preprocess, "AT_A_TIME", 3)
     monkeypatch.setattr(backends, "open_stream", lambda path: passes.append(path) or open_stream(path))
     with open_video(path, "pyav", seconds=0) as reader:
         clips = [clip.video for clip in Preprocess.from_dict(TOLD).clips(reader, 0.1)]
