@@ -28,10 +28,10 @@ class Found:
         """Take up a video once; another one of the same name gets a number."""
         if path in self.paths.values():
             return
-        free, count = name, 1
+        (stem, suffix), free, count = os.path.splitext(name), name, 1
         while free in self.paths:
             count += 1
-            free = f"{name} ({count})"
+            free = f"{stem} ({count}){suffix}"
         self.paths[free] = path
 
 

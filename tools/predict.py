@@ -105,7 +105,7 @@ def picture(prediction: Prediction, name: str, arguments: argparse.Namespace) ->
     """The sheet of one video, uint8 (height, width, 3)."""
     shown = prediction.leading(arguments.top)
     clips, crops = arguments.views
-    length = clock(prediction.seconds, tenths=prediction.seconds < 60)
+    length = f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else clock(prediction.seconds)
     caption = f"{length}  |  {arguments.model}  |  {clips}x{crops} views of the whole video"
     if len(prediction.starts):
         caption += f", {len(prediction.starts)} clips over time (0 to 100 %)"
