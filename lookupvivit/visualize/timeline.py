@@ -82,8 +82,9 @@ def prediction_sheet(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a file's name may be in any script; boxes stand for the letters
         sheet = _rendered(figure)
+    slots = len(frames) if timed else columns  # over time, each frame stands above its moment
     for number, frame in enumerate(frames):
-        x = left + round(number * (PLOT - tile) / (columns - 1))
+        x = left + round((number + 0.5) * (PLOT + GAP) / slots - (tile + GAP) / 2)
         sheet[top : top + tile, x : x + tile] = Image.fromarray(frame).resize((tile, tile), Image.Resampling.LANCZOS)
     return sheet
 
