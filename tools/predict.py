@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -90,8 +91,11 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def summary(prediction: Prediction, top: int) -> str:
     """The classes of a video, a line each, and the scenes of a long one."""
-    lines = [f"{prediction.path}  ({prediction.seconds:.1f} s)"]
-    lines += [f"  {100 * probability:5.1f} %  {name}" for name, probability in prediction.top(top)]
+    timed = len(prediction.starts) > 0
+    lines = [f"{prediction.path}  ({_length(prediction)})" + ("  views of the whole, mean over time" if timed else "")]
+    for label in np.argsort(-prediction.probabilities, kind="stable")[:top]:
+        shares = [prediction.probabilities[label], *([prediction.over_time[label]] if timed else ())]
+        lines.append("".join(f"  {100 * share:5.1f} %" for share in shares) + f"  {prediction.class_names[label]}")
     scenes, tenths = prediction.scenes(), prediction.seconds < 60
     for start, end, name, probability in scenes[:SCENES]:
         span = f"{clock(start, tenths)} - {clock(end, tenths)}"
@@ -105,14 +109,17 @@ def picture(prediction: Prediction, name: str, arguments: argparse.Namespace) ->
     """The sheet of one video, uint8 (height, width, 3)."""
     shown = prediction.leading(arguments.top)
     clips, crops = arguments.views
-    length = f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else clock(prediction.seconds)
-    caption = f"{length}  |  {arguments.model}  |  {clips}x{crops} views of the whole video"
-    if len(prediction.starts):
-        caption += f", {len(prediction.starts)} clips over time (0 to 100 %)"
+    caption = f"{_length(prediction)}  |  {arguments.model}  |  "
+    timed = len(prediction.starts)
+    caption += f"{timed} clips over time, 0 to 100 %" if timed else f"{clips}x{crops} views of the whole video"
     return prediction_sheet(
-        prediction.frames, [prediction.class_names[label] for label in shown], prediction.probabilities[shown],
+        prediction.frames, [prediction.class_names[label] for label in shown], prediction.over_time[shown],
         prediction.seconds, prediction.starts, prediction.ends, prediction.timeline[:, shown], name, caption,
     )  # fmt: skip
+
+
+def _length(prediction: Prediction) -> str:
+    return f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else clock(prediction.seconds)
 
 
 def write(file: Path, content: dict[str, Any]) -> None:

@@ -49,10 +49,14 @@ class Prediction:
         """The most probable classes of the whole video; of equals, the lower class id comes first."""
         return self._named(self.probabilities, count)
 
+    @property
+    def over_time(self) -> np.ndarray:
+        """Mean probabilities (K,) of the timeline, or of a short video's views; of a film, few views miss the most."""
+        return self.timeline.mean(axis=0) if len(self.starts) else self.probabilities
+
     def leading(self, count: int) -> np.ndarray:
-        """Class ids (count,) worth a look over time: first those that lead longest, then the most probable."""
-        leads = np.bincount(self.timeline.argmax(axis=1), minlength=len(self.probabilities)) if len(self.starts) else 0
-        return np.lexsort((-self.probabilities, -np.broadcast_to(leads, self.probabilities.shape)))[:count]
+        """Class ids (count,) worth a look over time: the most probable on the mean of the timeline."""
+        return np.argsort(-self.over_time, kind="stable")[:count]
 
     def scenes(self) -> list[tuple[float, float, str, float]]:
         """Neighbouring clips of the same most probable class as one: start, end, class and its mean probability."""
@@ -68,6 +72,7 @@ class Prediction:
         """For a JSON file, with the ``count`` most probable classes."""
         told = {"path": self.path, "seconds": round(self.seconds, 3), "top": _as_json(self.top(count))}
         if len(self.starts):
+            told["top_over_time"] = _as_json(self._named(self.over_time, count))
             told["timeline"] = [
                 {"start": round(start, 3), "end": round(end, 3), "top": _as_json(self._named(probabilities, count))}
                 for start, end, probabilities in zip(

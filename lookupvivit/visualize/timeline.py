@@ -36,7 +36,8 @@ def prediction_sheet(
 
     Args:
         frames: uint8 (N, H, W, 3), evenly spread over the video.
-        class_names, probabilities: of the k classes to show, and of the whole video (k,), written at the right.
+        class_names, probabilities: of the k classes to show; (k,) of the whole video, or the mean of the timeline,
+            written at the right.
         seconds: length of the video.
         starts, ends: (W,) seconds of the clips of the timeline; of none, bars show the probabilities.
         timeline: (W, k) probabilities over time.
@@ -57,7 +58,7 @@ def prediction_sheet(
     _text(figure, left, MARGIN, textwrap.shorten(title, 90, placeholder=" …") or title[:90], fontsize=13, weight="bold")
     _text(figure, left, MARGIN + 26, caption, fontsize=9.5, color=GREY)
 
-    _text(figure, left + PLOT + 12, plots - 8, "whole\nvideo" if timed else "", va="bottom", fontsize=9, color=GREY)
+    _text(figure, left + PLOT + 12, plots - 8, "mean\nover time" if timed else "", va="bottom", fontsize=9, color=GREY)
     for number, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
         y, colour = plots + number * (row + space), COLOURS[number % len(COLOURS)]
         _text(figure, left - 12, y + row / 2, label, ha="right", va="center", fontsize=10)

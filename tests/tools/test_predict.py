@@ -64,8 +64,10 @@ def test_a_folder_of_anything(tmp_path, small_set, predict):
     assert "timeline" not in by_name["a.png"]
     moments = by_name["one.mp4"]["timeline"]
     assert moments[0]["start"] == 0 and len(moments) > 2 and all(len(moment["top"]) == 2 for moment in moments)
-    for video in (by_name["one.mp4"], by_name["a.png"]):
-        assert f"{100 * video['top'][0]['probability']:.1f} %  {video['top'][0]['class']}" in told
+    best, timed = by_name["a.png"]["top"][0], by_name["one.mp4"]["top"][0]
+    assert f"{100 * best['probability']:.1f} %  {best['class']}" in told
+    means = {entry["class"]: entry["probability"] for entry in by_name["one.mp4"]["top_over_time"]}
+    assert all(0 <= mean <= 1 for mean in means.values()) and f"  {100 * timed['probability']:5.1f} %  " in told
 
 
 def test_a_users_mistakes_end_in_one_line(tmp_path, small_set, model, predict):

@@ -103,6 +103,7 @@ def test_scenes_join_clips_of_one_class():
     assert [scene[:3] for scene in prediction.scenes()] == [scene[:3] for scene in scenes]
     assert [scene[3] for scene in prediction.scenes()] == pytest.approx([scene[3] for scene in scenes])
     assert prediction.leading(3).tolist() == [0, 1, 2] and prediction.top(1) == [("c", 0.7)]
+    np.testing.assert_allclose(prediction.over_time, [0.55, 0.425, 0.025])
 
 
 def test_what_a_model_cannot_do_is_told(model, tmp_path):
