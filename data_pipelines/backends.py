@@ -6,6 +6,7 @@ frame. Where a file has several video streams, all read the one that FFmpeg call
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import re
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from data_pipelines.errors import VideoDecodeError
+from data_pipelines.errors import DataError, VideoDecodeError
 
 if TYPE_CHECKING:
     import av
@@ -184,6 +185,18 @@ class PictureReader:
 READERS: dict[str, type[Reader]] = {
     "decord": DecordReader, "pyav": PyAVReader, "torchcodec": TorchcodecReader, "pictures": PictureReader,
 }  # fmt: skip
+
+
+def require_backend(name: str) -> None:
+    """DataError where the package of a backend that a user insists on cannot be imported."""
+    if name not in ("decord", "pyav", "torchcodec"):
+        return
+    package = "av" if name == "pyav" else name
+    try:
+        importlib.import_module(package)
+    except (ImportError, OSError, RuntimeError) as error:  # torchcodec: without FFmpeg's libraries
+        raise DataError(f"data.backend: {name} cannot be imported ({first_line(error)}); pip install "
+                        f"{package}, or leave data.backend at auto") from None  # fmt: skip
 
 
 def jumps_are_exact(path: str) -> bool:

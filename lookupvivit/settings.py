@@ -52,6 +52,23 @@ def to_yaml(config: RunConfig) -> str:
     return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def changes(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations or descriptions, such as ``optim.lr: 0.1 -> 0.05``, in order."""
+    told = []
+    for key in {**before, **after}:
+        one, other = before.get(key), after.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            told += changes(one, other, f"{prefix}{key}.")
+        elif _plain(one) != _plain(other):
+            told.append(f"{prefix}{key}: {_short(one)} -> {_short(other)}")
+    return told
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 1e-3 as a number (YAML 1.1 wants 1.0e-3) and refuses a key given twice."""
 
@@ -76,7 +93,7 @@ for _yaml in (_Loader, _Dumper):
 
 def _read_with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A file's settings laid over those of its base, section by section and key by key."""
-    settings = _read_yaml(path)
+    settings = read_yaml(path)
     base = settings.pop("base", None)
     if base is None:
         return settings
@@ -95,7 +112,8 @@ def _laid_over(settings: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]
     return both
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, whatever its keys; ConfigError where it is none."""
     if not path.is_file():
         found = "found a directory" if path.is_dir() else "no such file"
         raise ConfigError(f"{path}: {found}, must be a YAML configuration, such as configs/camera_motion.yaml")
@@ -163,6 +181,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         check(isinstance(value, list) and value, key, value, "a list of values")
         return [_convert(arguments[0], item, key) for item in value]
     if origin is dict:
+        value = {} if value is None else value
         check(isinstance(value, dict), key, value, "a mapping of keys to values")
         return {_convert(arguments[0], k, key): _convert(arguments[1], v, f"{key}.{k}") for k, v in value.items()}
     if hint is Any:

@@ -14,16 +14,20 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lookupvivit.config import ConfigError
 from lookupvivit.engine import averaging, portable
 from lookupvivit.engine.distributed import World
+from lookupvivit.settings import changes
 from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, read_tensors, save_model
 
 AVERAGES = "ema.safetensors"
@@ -35,28 +39,51 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
     """Save everything needed to go on from ``step`` optimizer steps, and drop all but the newest ``keep``."""
     folder = run / "checkpoints"
     unfinished = folder / f".step_{step:08d}"
-    if world.is_main:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed while writing
-        unfinished.mkdir(parents=True)
-    world.barrier()
-    engine.save_checkpoint(str(folder), tag=unfinished.name, save_latest=False)
-    portable.save_moments(engine, description["training"]["optimizer"], unfinished / portable.FILE, world.is_main)
-    state = full_state(engine)
-    averages = full_state(engine, averaging.STATE) if has_averages(description) else None
-    world.barrier()
-    if world.is_main:
-        save_model(unfinished, state, {**description, "step": step})
-        if averages is not None:
-            save_file(averages, unfinished / AVERAGES)
-        facts = {"step": step, "world_size": world.size, "files": digests(unfinished)}
-        (unfinished / STATE).write_text(json.dumps(facts), encoding="utf-8")
-        final = folder / unfinished.name.lstrip(".")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(unfinished, final)
-        publish(final, run)
-        for old in complete(run)[:-keep]:
-            shutil.rmtree(old)
-    world.barrier()
+    with writing(unfinished):
+        if world.is_main:
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed while writing
+            unfinished.mkdir(parents=True)
+        world.barrier()
+        engine.save_checkpoint(str(folder), tag=unfinished.name, save_latest=False)
+        portable.save_moments(engine, description["training"]["optimizer"], unfinished / portable.FILE, world.is_main)
+        state = full_state(engine)
+        averages = full_state(engine, averaging.STATE) if has_averages(description) else None
+        world.barrier()
+        if world.is_main:
+            save_model(unfinished, state, {**description, "step": step})
+            if averages is not None:
+                save_file(averages, unfinished / AVERAGES)
+            facts = {"step": step, "world_size": world.size, "files": digests(unfinished)}
+            (unfinished / STATE).write_text(json.dumps(facts), encoding="utf-8")
+            final = folder / unfinished.name.lstrip(".")
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(unfinished, final)
+            publish(final, run)
+            for old in complete(run)[:-keep]:
+                shutil.rmtree(old)
+        world.barrier()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Failures to write into ``folder``, in whatever words a library puts them, as one OSError; what is there goes.
+
+    Raises:
+        OSError: it names the folder, the reason and the space left.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) + type(error).__name__ \
+                and "inline_container" not in str(error):  # torch.save's way to say that a write failed
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        parent = next(place for place in folder.absolute().parents if place.exists())
+        reason = str(error).splitlines()[0]
+        raise OSError(
+            f"{folder}: cannot be written ({reason}); {shutil.disk_usage(parent).free / 1e9:.1f} GB are free there. "
+            "Nothing older was touched: make space, and the same command goes on from the last checkpoint"
+        ) from None
 
 
 def save_best(engine: Any, run: Path, step: int, description: dict[str, Any], top1: float, world: World) -> None:
@@ -69,8 +96,10 @@ def save_best(engine: Any, run: Path, step: int, description: dict[str, Any], to
     if not world.from_main(int(world.is_main and top1 > best_top1(run))):
         return
     state = full_state(engine, averaging.STATE if has_averages(description) else None)
-    if world.is_main:
-        beside = run / f".{BEST}"
+    if not world.is_main:
+        return
+    beside = run / f".{BEST}"
+    with writing(beside):
         shutil.rmtree(beside, ignore_errors=True)
         save_model(beside, state, {**description, "step": step, "validation_top1": top1})
         shutil.rmtree(best, ignore_errors=True)
@@ -142,12 +171,15 @@ def newest_sound(run: Path, world: World) -> Path | None:
 
 def publish(checkpoint: Path, run: Path) -> None:
     """Make ``checkpoint``'s model, or its average, the run's own."""
-    averages = checkpoint / AVERAGES
-    for name, source in {
-        DESCRIPTION: checkpoint / DESCRIPTION, WEIGHTS: averages if averages.exists() else checkpoint / WEIGHTS
-    }.items():  # fmt: skip
-        shutil.copyfile(source, run / f".{name}.tmp")
-        os.replace(run / f".{name}.tmp", run / name)
+    averages, beside = checkpoint / AVERAGES, run / ".model"
+    sources = {DESCRIPTION: checkpoint / DESCRIPTION, WEIGHTS: averages if averages.exists() else checkpoint / WEIGHTS}
+    with writing(beside):
+        beside.mkdir(exist_ok=True)
+        for name, source in sources.items():
+            shutil.copyfile(source, beside / name)
+        for name in sources:
+            os.replace(beside / name, run / name)
+        beside.rmdir()
 
 
 def complete(run: Path) -> list[Path]:
@@ -158,10 +190,9 @@ def complete(run: Path) -> list[Path]:
 def require_same(checkpoint: Path, run: Path, description: dict[str, Any]) -> None:
     """ConfigError where the run directory holds a run of another model, data set or optimizer."""
     theirs = read_description(checkpoint)
-    for key in description.keys() & theirs.keys():
-        ours = json.loads(json.dumps(description[key]))  # tuples become lists
-        if theirs[key] != ours:
-            raise ConfigError(f"output_dir: {run} has a run with {key} {theirs[key]}, not {ours}; use another")
+    differing = changes({key: theirs.get(key) for key in description}, description)
+    if differing:
+        raise ConfigError(f"output_dir: {run} has a run that differs in {'; '.join(differing[:3])}; use another")
 
 
 def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: World) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from data_pipelines.backends import require_backend
 from data_pipelines.classes import class_names, describe_classes
 from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.kinetics import listed_classes, read_kinetics
@@ -22,6 +23,7 @@ from lookupvivit.engine.distributed import World
 
 def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
     """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk and not in ``data.skip_list``."""
+    require_backend(config.data.backend)
     if config.data.dataset == "camera_motion":
         _prepare_camera_motion(config, world)
     listed = listed_videos(config, split)
@@ -99,7 +101,8 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
     ids = {name: label for label, name in enumerate(manifest.class_names)}
     unknown = [n for pair in augment.flip_labels.items() for n in pair if n not in ids]
     if unknown:
-        raise ConfigError(f"augment.flip_labels: {unknown[0]!r} is no class of {manifest.source}")
+        raise ConfigError(f"augment.flip_labels: {unknown[0]!r} is no class of {manifest.source}; set "
+                          "augment.flip_labels={} where a mirrored video keeps its class")  # fmt: skip
     swaps = {ids[a]: ids[b] for a, b in augment.flip_labels.items()}
     transform = TrainTransform(
         crop=data.crop,

@@ -14,6 +14,7 @@ from lookupvivit.engine.data import read_manifest, view_loader
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.settings import changes
 from lookupvivit.visualize.pictures import confusion_picture, save_png
 from lookupvivit.weights.files import load_weights, read_description, weights_file
 
@@ -55,11 +56,11 @@ def test(config: RunConfig) -> None:
 
 def _same_as_trained(config: RunConfig, class_names: tuple[str, ...], source: str) -> None:
     """ConfigError where the weights were trained as another model, on other classes or on clips of another kind."""
-    theirs = read_description(source)
-    for key, value in describe(config, class_names).items():
-        ours = json.loads(json.dumps(value))  # tuples become lists
-        if theirs.get(key) != ours:
-            raise ConfigError(f"checkpoint: {source} was trained with {key} {theirs.get(key)}, not {ours}")
+    theirs, ours = read_description(source), describe(config, class_names)
+    differing = changes({key: theirs.get(key) for key in ours}, ours)
+    if differing:
+        raise ConfigError(f"checkpoint: {source} was trained with other settings than this test's: "
+                          f"{'; '.join(differing[:3])}")  # fmt: skip
 
 
 def save(predictions: Predictions, folder: Path, name: str, facts: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from lookupvivit.engine.optimization import FiniteSteps, NonFiniteGradients, lea
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
-from lookupvivit.settings import to_yaml
+from lookupvivit.settings import changes, read_yaml, to_dict, to_yaml
 from lookupvivit.weights.files import load_weights
 from lookupvivit.weights.importing import import_weights
 
@@ -40,6 +40,13 @@ def train(config: RunConfig) -> None:
     stop = StopRequest()
     dtype_on(config, world)
     run = Path(config.output_dir)
+    torch.manual_seed(config.seed)  # the same weights on every rank
+    model = build_model(config)
+    checkpoint = checkpoints.newest_sound(run, world)
+    if config.init_from and not checkpoint:
+        report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
+        if world.is_main:
+            print(f"init_from {config.init_from}: {report}")
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
     if train_set.class_names != val_set.class_names:
         raise ConfigError(f"data: {train_set.source} and {val_set.source} do not have the same classes")
@@ -47,29 +54,21 @@ def train(config: RunConfig) -> None:
     order = TrainingOrder(len(train_set), config.optim.batch_size // repeats, config.seed)
     batching, plan = Batching.of(config, world), Plan.of(config, order)
 
-    torch.manual_seed(config.seed)  # the same weights on every rank
-    model = build_model(config)
+    dataset = train_dataset(config, train_set)
     description = describe(config, val_set.class_names) | {"training": training_facts(config, len(train_set))}
-    checkpoint = checkpoints.newest_sound(run, world)
     if checkpoint:
         checkpoints.require_same(checkpoint, run, description)
         load_weights(model, checkpoint)
-    elif config.init_from:
-        report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
-        if world.is_main:
-            print(f"init_from {config.init_from}: {report}")
     engine, steps = initialize(model, config, batching, world)
     step = checkpoints.resume(engine, checkpoint, description, world) if checkpoint else 0
     if world.is_main:
-        run.mkdir(parents=True, exist_ok=True)
-        (run / ".config.yaml.tmp").write_text(to_yaml(config), encoding="utf-8")
-        os.replace(run / ".config.yaml.tmp", run / "config.yaml")
+        write_config(config, run, finished=step >= plan.total)
         print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.engine.precision}, "
               f"ZeRO {config.engine.zero_stage}, on {world.device.type}")  # fmt: skip
         print(progress_note(step, plan, run))
 
     loader = train_loader(
-        train_dataset(config, train_set), order, step, plan.total, world.rank, world.size,
+        dataset, order, step, plan.total, world.rank, world.size,
         batching.micro_batch // repeats, batching.accumulation, config.data.workers,
     )  # fmt: skip
     broken = BrokenVideos(run / "broken_videos.txt", len(train_set), config.data.max_broken, world)
@@ -118,6 +117,24 @@ def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
     rng = np.random.default_rng((config.seed, step, MULTI_RESOLUTION))
     t, k = (int(rng.choice(sizes[axis])) for axis in ("t", "k"))
     return {"compressed_size": (t, k, k)}
+
+
+def write_config(config: RunConfig, run: Path, finished: bool) -> None:
+    """``run/config.yaml``; of a run that goes on or is finished, what the command has changed since is told.
+
+    A finished run's is left as it is: it tells how the weights came about.
+    """
+    file = run / "config.yaml"
+    if file.exists():
+        differing = changes(read_yaml(file), to_dict(config))
+        what = "NOT used, the run is finished" if finished else "changed since the run began"
+        if differing:
+            print(f"settings {what}: {'; '.join(differing)}")
+        if finished:
+            return
+    run.mkdir(parents=True, exist_ok=True)
+    (run / ".config.yaml.tmp").write_text(to_yaml(config), encoding="utf-8")
+    os.replace(run / ".config.yaml.tmp", file)
 
 
 def progress_note(step: int, plan: Plan, run: Path) -> str:

@@ -171,3 +171,37 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, se
     losses = [[json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
               for run in (straight, changed)]  # fmt: skip
     assert losses[0] == pytest.approx(losses[1], abs=3e-2 if loose else 1e-4)
+
+
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path, command, shell):
+    """A limit on the size of files is met by the same calls in the same places as a disk's end."""
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    shell(command("train_net.py", straight, *OFTEN))
+    shutil.copytree(straight, run)
+    for step in (6, 9, 10):
+        shutil.rmtree(run / "checkpoints" / f"step_{step:08d}", ignore_errors=True)
+    first = min((straight / "checkpoints").glob("step_*"))
+    if not (run / "checkpoints" / first.name).exists():
+        shutil.copytree(first, run / "checkpoints" / first.name)
+    before = {file: file.read_bytes() for file in (run / "checkpoints").rglob("step_*/**/*") if file.is_file()}
+    for kilobytes in (40, 300):  # the model cannot be published; it can, but DeepSpeed's shards cannot be written
+        limited = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$0" "$@"', *command("train_net.py", run, *OFTEN)]
+        output = shell([*limited, "log.attention_every_epochs=0"], expect=2)
+        told = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1 and "cannot be written" in told[0] and "Traceback" not in output
+        assert all(file.read_bytes() == content for file, content in before.items())
+        assert load_file(run / "model.safetensors")  # whole
+    shell(command("train_net.py", run, *OFTEN))
+    assert_same_weights(straight, run)
+
+
+def test_settings_changed_since_the_run_began_are_told(tmp_path, command, shell):
+    run = tmp_path / "run"
+    shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6"))
+    written = (run / "config.yaml").read_text()
+    finished = shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6", "optim.lr=0.5"))
+    assert "settings NOT used, the run is finished: optim.lr: 0.001 -> 0.5" in finished
+    assert (run / "config.yaml").read_text() == written
+    longer = shell(command("train_net.py", run, *OFTEN, "optim.max_steps=8"))
+    assert "settings changed since the run began: optim.max_steps: 6 -> 8" in longer
+    assert "max_steps: 8" in (run / "config.yaml").read_text()

@@ -58,9 +58,9 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
 
     # another model does not go on from this one's checkpoints
     refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
-    assert "'depth': 2" in refused and "Traceback" not in refused
+    assert "overrides.depth: 2 -> 1" in refused and "Traceback" not in refused
     refused = shell(command("train_net.py", straight, "optim.name=sgd"), expect=2)
-    assert "'optimizer': 'adamw'" in refused and "Traceback" not in refused
+    assert "training.optimizer: adamw -> sgd" in refused and "Traceback" not in refused
 
     again = shell(command("train_net.py", straight, *often))
     assert "already finished (10 steps)" in again and "val top-1" not in again
@@ -89,7 +89,7 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     small = json.loads((run / "predictions/1x1_compressed_1x2x2.json").read_text())
     assert small["compressed_size"] == [1, 2, 2]
     refused = shell(command("test_net.py", run, "data.stride=2"), expect=2)
-    assert "was trained with preprocessing" in refused and "Traceback" not in refused
+    assert "preprocessing.stride: 1 -> 2" in refused and "Traceback" not in refused
     assert "of 13; 95 %" in output
 
     # a straightforward loop over the same files gives the same logits
