@@ -1,5 +1,124 @@
-"""The two halves of the bidirectional cross-attention, behind one pair of functions."""
+"""The two halves of the bidirectional cross-attention, behind one pair of functions and several implementations.
 
-from lookupvivit.kernels.reference import gather, infuse
+=============  =========================================================  ======================================
+name           what it is                                                 where it runs
+=============  =========================================================  ======================================
+``reference``  the equations in plain PyTorch; writes A down and keeps    everywhere; the oracle of the others
+               it for the backward pass
+``cpu``        PyTorch's flash attention, used both ways; A never exists  CPU
+=============  =========================================================  ======================================
 
-__all__ = ["gather", "infuse"]
+``auto``, the default, takes the fastest for the device and the size. Two things only the reference can do, and it is
+taken for them whatever was chosen: giving A away, and programs that leave Python (`torch.export`, ONNX, tracing),
+which must not need the operators of this package. Choose with ``kernels.use("reference")`` as a context, or with the
+environment variable ``LOOKUPVIVIT_KERNELS``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lookupvivit.kernels import fused, reference
+
+__all__ = ["NAMES", "PlainWeights", "Weights", "chosen", "gather", "infuse", "use"]
+
+NAMES = ("auto", "reference", "cpu")
+VARIABLE = "LOOKUPVIVIT_KERNELS"
+# Elements of A from which the CPU is faster without it (measured with 2 cores); a smaller one stays in the cache.
+LARGE = 2**22
+
+
+@dataclass
+class PlainWeights:
+    """The attention of a gather, written down: ``attention`` is A (B, H, M, N)."""
+
+    attention: Tensor
+
+
+Weights = PlainWeights | fused.FusedWeights
+
+
+def _known(name: str, source: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"{source}: {name!r} is no implementation of the exchange; choose one of {', '.join(NAMES)}")
+    return name
+
+
+_chosen = _known(os.environ.get(VARIABLE, "auto"), VARIABLE)
+
+
+def chosen() -> str:
+    """The name in force."""
+    return _chosen
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Choose the implementation within a ``with`` block, for all threads.
+
+    A backward pass uses what its forward pass used, also where it runs after the block; a compiled model is compiled
+    again for another choice.
+
+    Raises:
+        ValueError: no such name, or (from the call that needs it) a name that cannot run on the tensors' device.
+    """
+    global _chosen
+    before, _chosen = _chosen, _known(name, "kernels.use")
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def gather(q: Tensor, k: Tensor, v: Tensor, return_attention: bool = False) -> tuple[Tensor, Weights]:
+    """Lookup to compressed, Algorithm 1 lines 4-5: read from the lookup tokens.
+
+    Args:
+        q: (B, H, M, d) from the compressed tokens.
+        k, v: (B, H, N, d) from the lookup tokens.
+        return_attention: have the weights hold A itself.
+
+    Returns:
+        A v (B, H, M, d) with A = softmax over the N lookup tokens of q k^T / sqrt(d), and the weights for
+        :func:`infuse`: :class:`PlainWeights` where A was asked for.
+    """
+    engine = "reference" if return_attention else _engine(q, k)
+    if engine == "reference":
+        out, attention = reference.gather(q, k, v)
+        return out, PlainWeights(attention)
+    return fused.gather(q, k, v, engine)
+
+
+def infuse(weights: Weights, v: Tensor) -> Tensor:
+    """Compressed to lookup, Algorithm 2 line 3: hand back along the same weights, transposed, not renormalised.
+
+    Args:
+        weights: from :func:`gather`.
+        v: (B, H, M, d) from the refined compressed tokens.
+
+    Returns:
+        A^T v (B, H, N, d).
+    """
+    if isinstance(weights, PlainWeights):
+        return reference.infuse(weights.attention, v)
+    return fused.infuse(weights, v)
+
+
+def _engine(q: Tensor, k: Tensor) -> str:
+    """The implementation for these tensors, by name."""
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "reference"
+    device = q.device.type
+    if _chosen == "auto":
+        large = q.shape[:3].numel() * k.shape[2] >= LARGE
+        return "cpu" if device == "cpu" and large else "reference"
+    if _chosen == "cpu" and device != "cpu":
+        raise ValueError(f"the exchange was told to use 'cpu', found tensors on {device}; choose 'auto' or 'reference'")
+    return _chosen
+

@@ -32,13 +32,15 @@ class Gather(nn.Module):
         self.q_norm = nn.LayerNorm(width, eps=eps)
         self.k_norm = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor]:
-        """compressed (B, M, D), lookup (B, N, D) -> update of the compressed tokens (B, M, D), A (B, H, M, N)."""
+    def forward(
+        self, compressed: Tensor, lookup: Tensor, return_attention: bool = False
+    ) -> tuple[Tensor, kernels.Weights]:
+        """compressed (B, M, D), lookup (B, N, D) -> update of the compressed tokens (B, M, D), the weights A."""
         q = _split(self.q_norm(self.q(compressed)), self.heads)
         k = _split(self.k_norm(self.k(lookup)), self.heads)
         v = _split(self.v(lookup), self.heads)
-        gathered, attention = kernels.gather(q, k, v)
-        return self.out(_merge(gathered)), attention
+        gathered, weights = kernels.gather(q, k, v, return_attention)
+        return self.out(_merge(gathered)), weights
 
 
 class Infuse(nn.Module):
@@ -54,10 +56,10 @@ class Infuse(nn.Module):
         self.v, self.out = _projection(width), _projection(width)
         self.v_norm = nn.LayerNorm(width, eps=eps)
 
-    def forward(self, compressed: Tensor, attention: Tensor) -> Tensor:
-        """compressed (B, M, D), A (B, H, M, N) -> update of the lookup tokens (B, N, D)."""
+    def forward(self, compressed: Tensor, weights: kernels.Weights) -> Tensor:
+        """compressed (B, M, D), the weights A of :class:`Gather` -> update of the lookup tokens (B, N, D)."""
         v = _split(self.v_norm(self.v(compressed)), self.heads)
-        return self.out(_merge(kernels.infuse(attention, v)))
+        return self.out(_merge(kernels.infuse(weights, v)))
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from lookupvivit import kernels
+
 
 def recompute_activations(model: nn.Module, enable: bool = True) -> None:
     """Compute the activations inside every block again in the backward pass, or keep them again.
@@ -24,4 +26,14 @@ def recompute_activations(model: nn.Module, enable: bool = True) -> None:
 
 
 def _recomputed(forward: Callable[..., Any], *inputs: Any) -> Any:
-    return checkpoint(forward, *inputs, use_reentrant=False) if torch.is_grad_enabled() else forward(*inputs)
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    if not torch.compiler.is_compiling():  # a compiled graph holds its choice of kernels
+        forward = partial(_with_kernels, kernels.chosen(), forward)
+    return checkpoint(forward, *inputs, use_reentrant=False)
+
+
+def _with_kernels(name: str, forward: Callable[..., Any], *inputs: Any) -> Any:
+    """The same kernels again, whatever is chosen by the time of the backward pass."""
+    with kernels.use(name):
+        return forward(*inputs)

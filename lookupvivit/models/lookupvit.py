@@ -64,18 +64,22 @@ class LookupViTBlock(nn.Module):
             self.lookup_mlp_norm = nn.LayerNorm(width, eps=eps)
             self.lookup_mlp = MLP(width, round(width / lookup_reduction), gelu)
 
-    def forward(self, compressed: Tensor, lookup: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """compressed (B, M, D), lookup (B, N, D) -> both updated, and A (B, H, M, N), None without an exchange."""
+    def forward(
+        self, compressed: Tensor, lookup: Tensor, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """compressed (B, M, D), lookup (B, N, D) -> both updated, and A (B, H, M, N) if asked for and there is one."""
         attention = None
         # Information gathering, Algorithm 1
         if self.exchange != "none":
-            update, attention = self.gather(self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup))
+            queries, read = self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup)
+            update, weights = self.gather(queries, read, return_attention)
             compressed = compressed + self.drop_path(update)
+            attention = weights.attention if return_attention else None
         # Representation refinement, Algorithm 3: a ViT block on the few
         compressed = self.refine(compressed)
         # Global context infusion, Algorithm 2: a light update of the many
         if self.exchange == "both":
-            lookup = lookup + self.drop_path(self.infuse(self.infuse_norm(compressed), attention))
+            lookup = lookup + self.drop_path(self.infuse(self.infuse_norm(compressed), weights))
             lookup = lookup + self.drop_path(self.lookup_mlp(self.lookup_mlp_norm(lookup)))
         return compressed, lookup, attention
 
@@ -192,7 +196,7 @@ class LookupViT(Described):
         lookup, compressed = lookup.flatten(1, 3), compressed.flatten(1, 3)  # (B, N, D), (B, M, D)
         intermediates = []
         for block in self.blocks:
-            compressed, lookup, attention = block(compressed, lookup)
+            compressed, lookup, attention = block(compressed, lookup, return_intermediates)
             if return_intermediates:
                 seen = {"compressed": compressed.unflatten(1, compressed_grid)}
                 seen["lookup"] = lookup.unflatten(1, lookup_grid)

@@ -86,7 +86,7 @@ def test_block_equals_the_algorithms(m, n, width, heads):
         torch.nn.init.normal_(parameter, mean=0.1, std=0.4)
     compressed, lookup = torch.randn(2, m, width).double(), torch.randn(2, n, width).double()
 
-    got = block(compressed, lookup)
+    got = block(compressed, lookup, return_attention=True)
 
     oracle = Oracle(block, heads)
     for sample in range(2):

@@ -39,7 +39,7 @@ def test_attention_rows_sum_to_one_and_serve_both_ways():
     model = tiny().eval()
     block = model.blocks[0]
     seen = {}
-    block.infuse.register_forward_pre_hook(lambda _, inputs: seen.update(attention=inputs[1]))
+    block.infuse.register_forward_pre_hook(lambda _, inputs: seen.update(attention=inputs[1].attention))
     output = model(torch.randn(2, 3, 4, 32, 32), return_intermediates=True)
     attention = output.intermediates[0]["attention"]
     assert attention.shape == (2, 4, 2, 3, 3, 2, 4, 4)  # (B, H, tp, hp, wp, t, h, w)
