@@ -6,6 +6,7 @@ name           what it is                                                 where 
 ``reference``  the equations in plain PyTorch; writes A down and keeps    everywhere; the oracle of the others
                it for the backward pass
 ``cpu``        PyTorch's flash attention, used both ways; A never exists  CPU
+``triton``     kernels of its own; A never exists                         GPU (CPU under ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================
 
 ``auto``, the default, takes the fastest for the device and the size. Two things only the reference can do, and it is
@@ -16,6 +17,7 @@ environment variable ``LOOKUPVIVIT_KERNELS``.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +30,13 @@ from lookupvivit.kernels import fused, reference
 
 __all__ = ["NAMES", "PlainWeights", "Weights", "chosen", "gather", "infuse", "use"]
 
-NAMES = ("auto", "reference", "cpu")
+NAMES = ("auto", "reference", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
 # Elements of A from which the CPU is faster without it (measured with 2 cores); a smaller one stays in the cache.
 LARGE = 2**22
+WIDEST = 128  # head width that the GPU kernels have tiles for
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @dataclass
@@ -115,10 +120,23 @@ def _engine(q: Tensor, k: Tensor) -> str:
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return "reference"
     device = q.device.type
-    if _chosen == "auto":
-        large = q.shape[:3].numel() * k.shape[2] >= LARGE
-        return "cpu" if device == "cpu" and large else "reference"
+    if _chosen == "triton" and (reason := _unfit_for_triton(q)):
+        raise ValueError(f"the exchange was told to use 'triton', found {reason}; choose 'auto' or 'reference'")
     if _chosen == "cpu" and device != "cpu":
         raise ValueError(f"the exchange was told to use 'cpu', found tensors on {device}; choose 'auto' or 'reference'")
-    return _chosen
+    if _chosen != "auto":
+        return _chosen
+    if device == "cuda":
+        return "reference" if _unfit_for_triton(q) else "triton"
+    return "cpu" if device == "cpu" and q.shape[:3].numel() * k.shape[2] >= LARGE else "reference"
 
+
+def _unfit_for_triton(q: Tensor) -> str | None:
+    """Why the GPU kernels cannot take these queries, None if they can."""
+    if not HAS_TRITON:
+        return "no package triton"
+    if not (q.is_cuda or INTERPRETED):
+        return f"tensors on {q.device.type}"
+    if q.dtype == torch.float64:
+        return "float64"
+    return f"heads of width {q.shape[-1]}, more than {WIDEST}" if q.shape[-1] > WIDEST else None

@@ -25,6 +25,7 @@ The operators are opaque to `torch.compile`, and count in `torch.utils.flop_coun
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -33,8 +34,6 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
-
-from lookupvivit.kernels import cpu
 
 Link = tuple[Tensor, Tensor, Tensor]
 
@@ -47,7 +46,7 @@ class FusedWeights:
         q, k: (B, H, M, d), (B, H, N, d) as the gather took them.
         lse: (B, H, M), L above, in at least float32.
         link: see the module; None once an infusion has it.
-        engine: the name of the implementation.
+        engine: the implementation, "cpu" or "triton".
     """
 
     q: Tensor
@@ -82,7 +81,7 @@ def _autocast(tensor: Tensor) -> Tensor:
 
 
 def _implementation(engine: str) -> ModuleType:
-    return {"cpu": cpu}[engine]
+    return importlib.import_module({"cpu": "lookupvivit.kernels.cpu", "triton": "lookupvivit.kernels.gpu"}[engine])
 
 
 def token_major(like: Tensor) -> Tensor:
