@@ -32,8 +32,8 @@ __all__ = ["NAMES", "PlainWeights", "Weights", "chosen", "gather", "infuse", "us
 
 NAMES = ("auto", "reference", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
-# Elements of A from which the CPU is faster without it (measured with 2 cores); a smaller one stays in the cache.
-LARGE = 2**22
+# Elements of A from which the CPU is faster without it (float32, 2 cores): a smaller one stays in the cache.
+LARGE = 2**23
 WIDEST = 128  # head width that the GPU kernels have tiles for
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
