@@ -32,7 +32,7 @@ __all__ = ["NAMES", "PlainWeights", "Weights", "chosen", "gather", "infuse", "us
 
 NAMES = ("auto", "reference", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
-# Elements of A from which the CPU is faster without it (float32, 2 cores): a smaller one stays in the cache.
+# Elements of A from which it is faster not to write it down (float32 on 2 cores): a smaller one stays in the cache.
 LARGE = 2**23
 WIDEST = 128  # head width that the GPU kernels have tiles for
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -126,9 +126,11 @@ def _engine(q: Tensor, k: Tensor) -> str:
         raise ValueError(f"the exchange was told to use 'cpu', found tensors on {device}; choose 'auto' or 'reference'")
     if _chosen != "auto":
         return _chosen
+    if q.shape[:3].numel() * k.shape[2] < LARGE:
+        return "reference"
     if device == "cuda":
         return "reference" if _unfit_for_triton(q) else "triton"
-    return "cpu" if device == "cpu" and q.shape[:3].numel() * k.shape[2] >= LARGE else "reference"
+    return "cpu" if device == "cpu" else "reference"
 
 
 def _unfit_for_triton(q: Tensor) -> str | None:

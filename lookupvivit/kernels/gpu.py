@@ -22,17 +22,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lookupvivit.kernels import INTERPRETED
 from lookupvivit.kernels.fused import row_sums, token_major
 
 LOG2E = tl.constexpr(math.log2(math.e))
 
 
 @triton.jit
-def _slice(tensor, strides, heads):
-    """Where one head of one sample begins; the grid's second axis counts B x H."""
-    pair = tl.program_id(1)
-    sample, head = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
-    return tensor + sample * strides[0] + head * strides[1]
+def _place(count, ROWS: tl.constexpr):
+    """A program's rows, and which of the B x H pairs they are of; the tiles of a pair run side by side."""
+    tiles = tl.cdiv(count, ROWS)
+    program = tl.program_id(0)
+    return (program % tiles) * ROWS + tl.arange(0, ROWS), (program // tiles).to(tl.int64)
+
+
+@triton.jit
+def _slice(tensor, strides, heads, pair):
+    """Where one head of one sample begins."""
+    return tensor + (pair // heads) * strides[0] + (pair % heads) * strides[1]
 
 
 @triton.jit
@@ -71,8 +78,8 @@ def _gather(
     q, k, v, out, lse, q_strides, k_strides, v_strides, out_strides, heads, m, n, scale,
     D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    q, k, v = _slice(q, q_strides, heads), _slice(k, k_strides, heads), _slice(v, v_strides, heads)
+    rows, pair = _place(m, ROWS)
+    q, k, v = _slice(q, q_strides, heads, pair), _slice(k, k_strides, heads, pair), _slice(v, v_strides, heads, pair)
     queries = _load(q, q_strides, rows, m, D, BLOCK_D)
     largest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -89,8 +96,8 @@ def _gather(
         values = _load(v, v_strides, columns, n, D, BLOCK_D)
         read = read * shrink[:, None] + _dot(weights.to(values.dtype), values, PRECISION)
         largest = larger
-    _store(_slice(out, out_strides, heads), out_strides, rows, m, read / total[:, None], D, BLOCK_D)
-    tl.store(lse + tl.program_id(1).to(tl.int64) * m + rows, (largest + tl.log2(total)) / LOG2E, mask=rows < m)
+    _store(_slice(out, out_strides, heads, pair), out_strides, rows, m, read / total[:, None], D, BLOCK_D)
+    tl.store(lse + pair * m + rows, (largest + tl.log2(total)) / LOG2E, mask=rows < m)
 
 
 @triton.jit
@@ -99,9 +106,9 @@ def _apply(
     LSE_OF_ROWS: tl.constexpr,
     D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    r, c, x = _slice(r, r_strides, heads), _slice(c, c_strides, heads), _slice(x, x_strides, heads)
-    lse += tl.program_id(1).to(tl.int64) * (row_count if LSE_OF_ROWS else column_count)
+    rows, pair = _place(row_count, ROWS)
+    r, c, x = _slice(r, r_strides, heads, pair), _slice(c, c_strides, heads, pair), _slice(x, x_strides, heads, pair)
+    lse += pair * (row_count if LSE_OF_ROWS else column_count)
     own = _load(r, r_strides, rows, row_count, D, BLOCK_D)
     if LSE_OF_ROWS:
         shift = tl.load(lse + rows, mask=rows < row_count, other=float("inf"))
@@ -115,7 +122,7 @@ def _apply(
         weights = _weights(own, other, shift, there, scale, LSE_OF_ROWS, PRECISION)
         values = _load(x, x_strides, columns, column_count, D, BLOCK_D)
         read += _dot(weights.to(values.dtype), values, PRECISION)
-    _store(_slice(out, out_strides, heads), out_strides, rows, row_count, read, D, BLOCK_D)
+    _store(_slice(out, out_strides, heads, pair), out_strides, rows, row_count, read, D, BLOCK_D)
 
 
 @triton.jit
@@ -130,16 +137,16 @@ def _gradient(
 
     gr, gc are g and v (compressed rows) or v and g; ir, ic are w and h, or h and w.
     """
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    r, c = _slice(r, r_strides, heads), _slice(c, c_strides, heads)
-    first = tl.program_id(1).to(tl.int64) * (row_count if LSE_OF_ROWS else column_count)
+    rows, pair = _place(row_count, ROWS)
+    r, c = _slice(r, r_strides, heads, pair), _slice(c, c_strides, heads, pair)
+    first = pair * (row_count if LSE_OF_ROWS else column_count)
     own = _load(r, r_strides, rows, row_count, D, BLOCK_D)
     if GATHERED:
-        gc = _slice(gc, gc_strides, heads)
-        gathered = _load(_slice(gr, gr_strides, heads), gr_strides, rows, row_count, D, BLOCK_D)
+        gc = _slice(gc, gc_strides, heads, pair)
+        gathered = _load(_slice(gr, gr_strides, heads, pair), gr_strides, rows, row_count, D, BLOCK_D)
     if INFUSED:
-        ic = _slice(ic, ic_strides, heads)
-        infused = _load(_slice(ir, ir_strides, heads), ir_strides, rows, row_count, D, BLOCK_D)
+        ic = _slice(ic, ic_strides, heads, pair)
+        infused = _load(_slice(ir, ir_strides, heads, pair), ir_strides, rows, row_count, D, BLOCK_D)
     if LSE_OF_ROWS:
         shift = tl.load(lse + first + rows, mask=rows < row_count, other=float("inf"))
         mean = tl.load(row_term + first + rows, mask=rows < row_count, other=0.0)[:, None]
@@ -163,9 +170,9 @@ def _gradient(
             through = _load(ic, ic_strides, columns, column_count, D, BLOCK_D)
             d_weights += _dot(infused, tl.trans(through), PRECISION)
         gradient += _dot((weights * d_weights).to(other.dtype), other, PRECISION)
-    _store(_slice(d_r, d_r_strides, heads), d_r_strides, rows, row_count, gradient * scale, D, BLOCK_D)
+    _store(_slice(d_r, d_r_strides, heads, pair), d_r_strides, rows, row_count, gradient * scale, D, BLOCK_D)
     if GATHERED and not LSE_OF_ROWS:
-        _store(_slice(d_v, d_v_strides, heads), d_v_strides, rows, row_count, value_gradient, D, BLOCK_D)
+        _store(_slice(d_v, d_v_strides, heads, pair), d_v_strides, rows, row_count, value_gradient, D, BLOCK_D)
 
 
 # From Python
@@ -239,11 +246,11 @@ def tiles(d: int, dtype: torch.dtype) -> dict[str, int]:
 
 
 def _launch(kernel: triton.JITFunction, rows: Tensor, arguments: tuple, **kinds: bool) -> None:
-    """Run a kernel over tiles of ``rows`` (B, H, n, d); the second axis of the programs is B x H."""
+    """Run a kernel over the tiles of ``rows`` (B, H, n, d)."""
     b, h, n, d = rows.shape
     sizes = tiles(d, rows.dtype)
     precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
     with torch.cuda.device(rows.device) if rows.is_cuda else contextlib.nullcontext():
-        kernel[triton.cdiv(n, sizes["ROWS"]), b * h](
-            *arguments, **kinds, **sizes, PRECISION=precision if rows.is_cuda else "widened"
+        kernel[(triton.cdiv(n, sizes["ROWS"]) * b * h,)](
+            *arguments, **kinds, **sizes, PRECISION="widened" if INTERPRETED else precision
         )
