@@ -172,6 +172,7 @@ class LookupViT(Described):
             compressed_size: (t, h, w) compressed tokens, the model's own by default.
             return_intermediates: add one dict per block: ``attention`` (B, H, tp, hp, wp, t, h, w),
                 ``compressed`` (B, tp, hp, wp, D) and ``lookup`` (B, t, h, w, D); no attention without an exchange.
+                It has the attention written down, which `lookupvivit.kernels` otherwise avoids where it is large.
 
         Returns:
             ModelOutput: ``logits`` (B, K) is the mean of the logits of the heads there are (section 3.4).

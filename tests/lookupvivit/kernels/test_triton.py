@@ -46,16 +46,18 @@ def test_in_the_interpreter():
 
 
 @needs_kernels
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.integers(1, 2), st.integers(1, 2), st.integers(1, 80), st.integers(1, 80), st.integers(1, 70), st.integers())
 def test_any_shape(b, h, m, n, d, seed):
     check(problem(b, h, m, n, d, seed=seed % 2**31))
 
 
 @needs_kernels
-@pytest.mark.parametrize("d", [32, 48, 64, 96, 128])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_head_widths_and_dtypes(d, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "d"),
+    [(torch.float32, d) for d in (32, 48, 64, 128)] + [(torch.bfloat16, d) for d in (64, 96)] + [(torch.float16, 64)],
+)
+def test_head_widths_and_dtypes(dtype, d):
     exact = dtype == torch.float32
     check(problem(1, 2, 67, 70, d, dtype), FORWARD if exact else 1e-2, BACKWARD if exact else 1e-2)
 
