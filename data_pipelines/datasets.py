@@ -17,11 +17,12 @@ from torch.utils.data import Dataset
 from data_pipelines.decode import SECONDS, open_video
 from data_pipelines.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.manifest import VideoManifest
-from data_pipelines.preprocess import Preprocess
-from data_pipelines.views import Sampling
+from data_pipelines.transforms import crop_views
+from data_pipelines.views import Sampling, resized_size, spatial_crops
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
 STAND_INS = 20  # broken videos in a row that are replaced before a run gives up
+CENTRAL = -1  # clip of a view that belongs to no clip of the test, but to the only one of a 1x1 test
 STAND_IN = 2**31  # a stream of random numbers that no augmentation has
 
 
@@ -99,6 +100,13 @@ class MultiViewDataset(Dataset):
     """All test views of a video: num_clips clips of num_crops crops each, from one decode.
 
     A video that cannot be decoded is never replaced: its views are black and ``broken`` says why.
+
+    Args:
+        central: one view more, the only one of a 1x1 test, where the clips miss it (their number is even): the
+            central crop of the central window, with `CENTRAL` for its clip.
+
+    Attributes:
+        clip_index, aug_index: clip and crop of every view, int64 (V,).
     """
 
     def __init__(
@@ -111,37 +119,62 @@ class MultiViewDataset(Dataset):
         num_crops: int,
         backend: str = "auto",
         seconds: float = SECONDS,
+        central: bool = False,
     ) -> None:
-        self.manifest, self.preprocess = manifest, Preprocess(sampling, short_side, crop)
+        self.manifest, self.sampling = manifest, sampling
+        self.short_side, self.crop = short_side, crop
         self.num_clips, self.num_crops = num_clips, num_crops
         self.backend, self.seconds = backend, seconds
+        pairs = [(clip, crop) for clip in range(num_clips) for crop in range(num_crops)]
+        self.central = central and num_clips % 2 == 0
+        if self.central:
+            pairs.append((CENTRAL, num_crops // 2))
+        self.clip_index, self.aug_index = np.array(pairs, np.int64).T
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The views of one video, clip by clip: video uint8 (V, 3, T, H, W), clip_index, aug_index (V,)."""
+        """The views of one video, clip by clip: video uint8 (V, 3, T, H, W), clip_index, aug_index (V,).
+
+        And where they were taken: frame_indices int64 (V, T), and boxes int64 (V, 3): top, left and size of the
+        square crop in pixels of the resized frame.
+        """
         path, broken = self.manifest.paths[index], ""
+        views = len(self.clip_index)
         try:
-            video = self._views(path)
+            video, frames, boxes = self._views(path)
         except (VideoDecodeError, MissingDataError) as error:
             broken = str(error)
-            size = self.preprocess.sampling.frames, self.preprocess.crop, self.preprocess.crop
-            video = torch.zeros(self.num_clips * self.num_crops, 3, *size, dtype=torch.uint8)
-        clips, crops = torch.arange(self.num_clips), torch.arange(self.num_crops)
+            size = self.sampling.frames, self.crop, self.crop
+            video = torch.zeros(views, 3, *size, dtype=torch.uint8)
+            frames, boxes = np.zeros((views, self.sampling.frames), np.int64), np.zeros((views, 3), np.int64)
         return {
             "video": video,
             "label": int(self.manifest.labels[index]),
             "video_name": path,
             "video_index": index,
-            "clip_index": clips.repeat_interleave(self.num_crops),
-            "aug_index": crops.repeat(self.num_clips),
+            "clip_index": torch.from_numpy(self.clip_index),
+            "aug_index": torch.from_numpy(self.aug_index),
+            "frame_indices": torch.from_numpy(frames),
+            "boxes": torch.from_numpy(boxes),
             "broken": broken,
         }
 
-    def _views(self, path: str) -> Tensor:
+    def _views(self, path: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
         with open_video(path, self.backend, self.seconds) as reader:
-            return self.preprocess.views(reader, self.num_clips, self.num_crops)
+            clips = self.sampling.test_clips(reader.num_frames, reader.fps, self.num_clips)  # (C, T)
+            if self.central:
+                clips = np.concatenate([clips, self.sampling.test_clips(reader.num_frames, reader.fps, 1)])
+            frames = _channels_first(reader.read(clips.reshape(-1)))
+        crops = [self.num_crops] * self.num_clips + [1] * self.central
+        views = [
+            crop_views(clip, self.short_side, self.crop, count)
+            for clip, count in zip(frames.split(self.sampling.frames), crops, strict=True)
+        ]
+        corners = spatial_crops(*resized_size(*frames.shape[-2:], self.short_side), self.crop, self.num_crops)
+        boxes = np.array([(*corners[crop], self.crop) for crop in self.aug_index], np.int64)
+        return torch.cat(views), clips[self.clip_index], boxes  # CENTRAL is the last clip
 
 
 def _channels_first(frames: np.ndarray) -> Tensor:

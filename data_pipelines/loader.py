@@ -7,7 +7,7 @@ workers, sees the samples that the uninterrupted run would have seen.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -110,9 +110,20 @@ def train_loader(
     return _loader(dataset, workers, batch_sampler=sampler, collate_fn=_all_clips)
 
 
-def eval_loader(dataset: Dataset, rank: int, world_size: int, batch_size: int, workers: int) -> DataLoader:
-    """A rank's share of the videos, ``rank::world_size``. Nothing is padded: the ranks' counts add up."""
-    return _loader(dataset, workers, sampler=range(rank, len(dataset), world_size), batch_size=batch_size)
+def eval_loader(
+    dataset: Dataset, rank: int, world_size: int, batch_size: int, workers: int, done: Container[int] = ()
+) -> DataLoader:
+    """A rank's share of the videos. Nothing is padded: the ranks' counts add up.
+
+    The batches are cut from the whole set and dealt out to the ranks, so that a video meets the same others on any
+    number of ranks and after a restart: not a bit of its result changes.
+
+    Args:
+        done: indices of videos that need not come; a batch of nothing else is left out.
+    """
+    batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
+    wanted = [list(batch) for batch in batches if not all(index in done for index in batch)]
+    return _loader(dataset, workers, batch_sampler=wanted[rank::world_size])
 
 
 def _loader(dataset: Dataset, workers: int, **sampling: object) -> DataLoader:

@@ -203,8 +203,10 @@ class EvalConfig:
     crops: int = 3  # 1: centre; 3: along the longer side
     batch_size: int = 8  # views per rank and forward pass
     compressed_size: tuple[int, int, int] | None = None  # LookupViT: (t, h, w); null is the model's own
+    save_seconds: float = 60  # a test keeps what it has on disk this often, and goes on from there; 0: every batch
 
     def __post_init__(self) -> None:
+        check(self.save_seconds >= 0, "eval.save_seconds", self.save_seconds, "0 or more")
         for key in ("clips", "batch_size"):
             check(getattr(self, key) >= 1, f"eval.{key}", getattr(self, key), "at least 1")
         check(self.crops in (1, 3), "eval.crops", self.crops, "1 or 3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -139,18 +140,23 @@ def preprocessing(data: DataConfig) -> dict[str, Any]:
     return told
 
 
-def view_loader(config: RunConfig, manifest: VideoManifest, clips: int, crops: int, world: World) -> DataLoader:
-    """Every video of this rank's share with all its views, from one decode each."""
-    videos = max(1, config.eval.batch_size // (clips * crops))
-    dataset = multi_view_dataset(config, manifest, clips, crops)
-    return eval_loader(dataset, world.rank, world.size, videos, config.data.workers)
+def view_loader(
+    config: RunConfig, manifest: VideoManifest, clips: int, crops: int, world: World,
+    central: bool = False, done: Container[int] = (),
+) -> DataLoader:  # fmt: skip
+    """Every video of this rank's share with all its views, from one decode each; ``done`` of `eval_loader`."""
+    dataset = multi_view_dataset(config, manifest, clips, crops, central)
+    videos = max(1, config.eval.batch_size // len(dataset.clip_index))
+    return eval_loader(dataset, world.rank, world.size, videos, config.data.workers, done)
 
 
-def multi_view_dataset(config: RunConfig, manifest: VideoManifest, clips: int, crops: int) -> MultiViewDataset:
-    """``clips`` x ``crops`` views of every video."""
+def multi_view_dataset(
+    config: RunConfig, manifest: VideoManifest, clips: int, crops: int, central: bool = False
+) -> MultiViewDataset:
+    """``clips`` x ``crops`` views of every video, and the ``central`` one where they miss it."""
     data = config.data
     return MultiViewDataset(
-        manifest, sampling(data), data.short_side, data.crop, clips, crops, data.backend, data.decode_seconds
+        manifest, sampling(data), data.short_side, data.crop, clips, crops, data.backend, data.decode_seconds, central
     )
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from data_pipelines.manifest import VideoManifest
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine import distributed
 from lookupvivit.engine.build import build_model, describe, dtype_on
 from lookupvivit.engine.data import read_manifest, view_loader
+from lookupvivit.engine.distributed import World
+from lookupvivit.evaluation.aggregate import not_scored
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
+from lookupvivit.evaluation.partial import PartialResult, restore
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.settings import changes
 from lookupvivit.visualize.pictures import confusion_picture, save_png
@@ -20,38 +29,93 @@ from lookupvivit.weights.files import load_weights, read_description, weights_fi
 
 
 def test(config: RunConfig) -> None:
-    """Score the validation videos with ``eval.clips`` x ``eval.crops`` views each and save every view's logits."""
+    """Score the validation videos with ``eval.clips`` x ``eval.crops`` views each and save every view's logits.
+
+    A test that was killed goes on with what it had on disk.
+    """
     source = config.checkpoint or config.output_dir
-    weights_file(source)  # a missing checkpoint is told before any data is touched
+    file = weights_file(source)  # a missing checkpoint is told before any data is touched
     world = distributed.start(config.engine.threads)
     manifest = read_manifest(config, "val", world)
     _same_as_trained(config, manifest.class_names, source)
     model = build_model(config)
+    _fits_the_grid(config, model)
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
         print(f"checkpoint {source}: {report}")
     dtype = dtype_on(config, world)
     model.eval().to(world.device, dtype)
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
+    folder = Path(config.output_dir) / "predictions"
+    name = f"{clips}x{crops}" + (f"_compressed_{'x'.join(map(str, size))}" if size else "")
+    digest = _digest(file) if world.is_main else ""
+    partial = _unfinished(folder / f"{name}.partial", config, manifest, digest, world)
+
+    def forward(views: Tensor) -> Tensor:
+        output = model(views, **config.eval.call)
+        return torch.stack([output[head] for head in model.supervised], dim=1)  # (B, S, K)
+
     scored = predict_views(
-        lambda views: model(views, **config.eval.call).logits,
-        view_loader(config, manifest, clips, crops, world),
+        forward, view_loader(config, manifest, clips, crops, world, central=True, done=partial.done),
         len(manifest), manifest.class_names, config.eval.batch_size, world.device, dtype,
-        description=f"test {clips}x{crops} views, {config.engine.precision}",
+        description=f"test {clips}x{crops} views, {config.engine.precision}", heads=model.supervised, partial=partial,
     )  # fmt: skip
     if scored is not None:
         predictions, broken = scored
-        for reason in broken.values():
-            print(f"BROKEN, not in the scores: {reason}")
         facts = {
-            "checkpoint": str(source), "step": read_description(source).get("step"),
-            "precision": config.engine.precision, "missing_videos": manifest.left_out,
-            "broken_videos": broken,
+            "checkpoint": str(source), "digest": digest, "step": read_description(source).get("step"),
+            "precision": config.engine.precision, "sampling": config.data.sampling,
+            "missing_videos": manifest.left_out, "broken_videos": broken,
             "compressed_size": size or getattr(model, "compressed_size", None),
         }  # fmt: skip
-        name = f"{clips}x{crops}" + (f"_compressed_{'x'.join(map(str, size))}" if size else "")
-        save(predictions, Path(config.output_dir) / "predictions", name, facts)
+        save(replace(predictions, facts=facts), folder, name)
+    world.barrier()
+    partial.remove()  # on every machine
     distributed.stop()
+
+
+def _unfinished(
+    folder: Path, config: RunConfig, manifest: VideoManifest, digest: str, world: World
+) -> PartialResult:
+    """What an interrupted test of the same weights, videos and settings has left, known to all ranks."""
+    restored, done = None, [[]]
+    if world.is_main:
+        data = {key: value for key, value in asdict(config.data).items() if key not in ("workers", "decode_seconds")}
+        views = {key: value for key, value in asdict(config.eval).items() if key != "save_seconds"}
+        listed = json.dumps([list(manifest.paths), manifest.labels.tolist()])
+        identity = {
+            "checkpoint": digest, "videos": hashlib.blake2b(listed.encode(), digest_size=16).hexdigest(),
+            "precision": config.engine.precision, "device": world.device.type,
+            **{f"data.{key}": value for key, value in data.items()},
+            **{f"eval.{key}": value for key, value in views.items()},
+        }  # fmt: skip
+        restored, told = restore(folder, identity)
+        print("".join(f"{line}\n" for line in told), end="")
+        done = [restored["video_index"].tolist() if restored else []]
+    if world.size > 1:
+        dist.broadcast_object_list(done, src=0)
+    return PartialResult(folder, config.eval.save_seconds, restored, frozenset(done[0]))
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as content:
+        while chunk := content.read(2**24):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _fits_the_grid(config: RunConfig, model: nn.Module) -> None:
+    """ConfigError where there would be more compressed tokens than lookup tokens along an axis."""
+    size = config.eval.compressed_size
+    if size is None:
+        return
+    grid = model.embedding.grid(model.input_size)
+    if any(asked > there for asked, there in zip(size, grid, strict=True)):
+        raise ConfigError(
+            f"eval.compressed_size: found {list(size)} (t, h, w), must be at most {list(grid)} (t, h, w), the grid of "
+            "lookup tokens: compressed tokens are resampled from these, and more of them would hold nothing new"
+        )
 
 
 def _same_as_trained(config: RunConfig, class_names: tuple[str, ...], source: str) -> None:
@@ -63,9 +127,9 @@ def _same_as_trained(config: RunConfig, class_names: tuple[str, ...], source: st
                           f"{'; '.join(differing[:3])}")  # fmt: skip
 
 
-def save(predictions: Predictions, folder: Path, name: str, facts: dict[str, Any]) -> None:
-    """Write every view's logits, the scores with ``facts`` and the confusion picture, and print the scores."""
-    summary = {**facts, **predictions.summary()}
+def save(predictions: Predictions, folder: Path, name: str) -> None:
+    """Write every view's logits, the scores with the facts and the confusion picture, and print the scores."""
+    summary = {**predictions.facts, **predictions.summary()}
     predictions.save(folder / f"{name}.npz")
     beside = folder / f".{name}.json.tmp"
     beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -73,6 +137,8 @@ def save(predictions: Predictions, folder: Path, name: str, facts: dict[str, Any
     guesses = predictions.video_logits().argmax(axis=1)
     matrix = confusion_matrix(predictions.labels, guesses, len(predictions.class_names))
     save_png(folder / f"{name}_confusion.png", confusion_picture(matrix, predictions.class_names))
+    for reason in predictions.facts["broken_videos"].values():
+        print(f"BROKEN, not in the scores: {reason}")
     for views, score in summary["views"].items():
         low, high = score["top1_interval"]
         print(
@@ -80,4 +146,6 @@ def save(predictions: Predictions, folder: Path, name: str, facts: dict[str, Any
             f"95 % interval {low:.1f} to {high:.1f}), "
             f"top-5 {score['top5']:.2f} % ({score['top5_correct']})"
         )
+    if left_out := not_scored(predictions.facts):
+        print(f"not in the scores: {left_out}")
     print(f"saved {folder / name}.npz, .json and _confusion.png")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from data_pipelines.errors import DataError
 from data_pipelines.progress import progress
 from data_pipelines.transforms import normalize
+from lookupvivit.evaluation.partial import Columns, PartialResult, join
 from lookupvivit.evaluation.predictions import Predictions
 
 
@@ -28,15 +29,19 @@ def predict_views(
     dtype: torch.dtype = torch.float32,
     description: str = "test",
     within: bool = False,
+    heads: Sequence[str] = ("logits",),
+    partial: PartialResult | None = None,
 ) -> tuple[Predictions, dict[str, str]] | None:
     """Logits of all views of all videos that can be read, and what kept the others from it, by name.
 
     Args:
-        forward: views (B, 3, T, H, W) in [-1, 1] to logits (B, K).
+        forward: views (B, 3, T, H, W) in [-1, 1] to logits (B, S, K) of the S ``heads``, or (B, K) of one.
         loader: this rank's share of the videos, samples of `data_pipelines.datasets.MultiViewDataset`.
         num_videos: videos of all ranks together.
         batch_size: most views in one forward pass.
         within: the bar stands below another one, and goes when it is done.
+        heads: names of the classifiers.
+        partial: keeps finished videos on disk, and holds those of an interrupted run, which ``loader`` leaves out.
 
     Returns:
         Predictions in the order of the manifest and the broken videos, on rank 0; None on the other ranks. No view is
@@ -47,21 +52,29 @@ def predict_views(
         DataError: not one video can be read.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    passes, found = 0, []
-    with progress(total=num_videos, unit="video", desc=description, disable=rank > 0, leave=not within) as bar:
+    idle = _passes_of_busiest_rank(loader, batch_size, device) - _passes(loader, batch_size)
+    found = [partial.restored] if partial and rank == 0 and partial.done else []
+    finished = len(partial.done) if partial else 0
+    with progress(
+        total=num_videos, initial=finished, unit="video", desc=description, disable=rank > 0, leave=not within
+    ) as bar:
         for batch in loader:
             views = batch["video"]  # (b, V, 3, T, H, W) uint8
-            flat = views.flatten(0, 1)
-            logits = []
-            for chunk in flat.split(batch_size):
-                logits.append(forward(normalize(chunk.to(device, non_blocking=True), dtype)).float().cpu())
-                passes += 1
-            per_view = torch.cat(logits).unflatten(0, views.shape[:2]).numpy()  # (b, V, K)
-            clip_index, aug_index = batch["clip_index"][0].numpy(), batch["aug_index"][0].numpy()
-            indices, labels = batch["video_index"].tolist(), batch["label"].tolist()
-            found += zip(indices, batch["video_name"], labels, per_view, batch["broken"], strict=True)
+            logits = [
+                forward(normalize(chunk.to(device, non_blocking=True), dtype)).float().cpu()
+                for chunk in views.flatten(0, 1).split(batch_size)
+            ]  # (b * V, S, K) together
+            columns = {name: batch[name].numpy() for name in ("video_index", "frame_indices", "boxes")}
+            columns["head_logits"] = torch.cat(logits).unflatten(0, views.shape[:2]).numpy()
+            columns["head_logits"] = columns["head_logits"].reshape(*views.shape[:2], len(heads), -1)  # (b, V, S, K)
+            columns["broken"] = np.array(batch["broken"], np.str_)
+            found.append(columns)
+            if partial:
+                partial.add(columns)
             bar.update(min(world * len(views), num_videos - bar.n))
-        if idle := _passes_of_busiest_rank(loader, num_videos, batch_size, world) - passes:
+        if partial:
+            partial.flush()  # other ranks may take long
+        if idle:
             nothing = normalize(torch.zeros_like(loader.dataset[0]["video"][:1]).to(device), dtype)
             for _ in range(idle):
                 forward(nothing)
@@ -71,21 +84,43 @@ def predict_views(
         dist.gather_object(found, shares)
     if rank > 0:
         return None
-    everything = sorted((row for share in shares for row in share), key=lambda row: row[0])
-    if [row[0] for row in everything] != list(range(num_videos)):
-        raise RuntimeError(f"{len(everything)} predictions for {num_videos} videos: some were lost or counted twice")
-    broken = {name: reason for _, name, _, _, reason in everything if reason}
-    if len(broken) == num_videos:
+    everything = join([part for share in shares for part in share])
+    return _predictions(everything, loader, num_videos, class_names, heads)
+
+
+def _predictions(
+    everything: Columns, loader: DataLoader, num_videos: int, class_names: Sequence[str], heads: Sequence[str]
+) -> tuple[Predictions, dict[str, str]]:
+    order = np.argsort(everything["video_index"])
+    columns = {name: column[order] for name, column in everything.items()}
+    if columns["video_index"].tolist() != list(range(num_videos)):
+        raise RuntimeError(f"{len(order)} predictions for {num_videos} videos: some were lost or counted twice")
+    dataset = loader.dataset
+    sound = columns["broken"] == ""
+    broken = {dataset.manifest.paths[i]: str(columns["broken"][i]) for i in np.flatnonzero(~sound).tolist()}
+    if not sound.any():
         raise DataError(f"none of the {num_videos} videos can be read; the first: {next(iter(broken.values()))}")
-    _, names, labels, view_logits, _ = zip(*(row for row in everything if not row[4]), strict=True)
-    predictions = Predictions(
-        np.array(names), np.array(labels, np.int64), np.stack(view_logits), clip_index, aug_index, tuple(class_names)
-    )
-    return predictions, broken
+    return Predictions(
+        video_names=np.array([dataset.manifest.paths[i] for i in np.flatnonzero(sound).tolist()]),
+        labels=np.asarray(dataset.manifest.labels, np.int64)[sound],
+        head_logits=columns["head_logits"][sound],
+        heads=tuple(name.removesuffix("_logits") for name in heads),
+        clip_index=dataset.clip_index,
+        aug_index=dataset.aug_index,
+        frame_indices=columns["frame_indices"][sound],
+        boxes=columns["boxes"][sound],
+        class_names=tuple(class_names),
+    ), broken
 
 
-def _passes_of_busiest_rank(loader: DataLoader, num_videos: int, batch_size: int, world: int) -> int:
-    """Forward passes of rank 0, which has the most videos."""
-    views = loader.dataset.num_clips * loader.dataset.num_crops
-    full, rest = divmod(math.ceil(num_videos / world), loader.batch_size)
-    return full * math.ceil(loader.batch_size * views / batch_size) + math.ceil(rest * views / batch_size)
+def _passes(loader: DataLoader, batch_size: int) -> int:
+    """Forward passes that this rank's share takes."""
+    views = len(loader.dataset.clip_index)
+    return sum(math.ceil(len(videos) * views / batch_size) for videos in loader.batch_sampler)
+
+
+def _passes_of_busiest_rank(loader: DataLoader, batch_size: int, device: torch.device) -> int:
+    most = torch.tensor(_passes(loader, batch_size), device=device)
+    if dist.is_initialized():
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import numpy as np
 from lookupvivit.evaluation.metrics import confusion_matrix, mean_class_accuracy, top_k_correct, wilson_interval
 
 # What np.load and a wrong or torn file raise between them; AttributeError: an array, not an archive, on Python 3.10.
-_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+
+AVERAGES = ("logits", "softmax")
+CENTRAL = -1  # as in data_pipelines.datasets
 
 
 class PredictionsError(ValueError):
@@ -24,18 +28,23 @@ class PredictionsError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Raw logits of every view of every video.
+    """Raw logits of every view of every video, by every head.
 
     The V views of a video are all pairs of a clip (numbered along time) and a crop (left, centre, right
-    or top, centre, bottom), in any order, each exactly once.
+    or top, centre, bottom), in any order, each exactly once; beside an even number of clips also the only view of a
+    1x1 test, the central crop of the central window, whose clip is -1.
 
     Attributes:
         video_names: (N,) str, unique.
         labels: (N,) int64 in [0, K).
-        view_logits: (N, V, K) float32.
+        head_logits: (N, V, S, K) float32.
+        heads: S names, such as compressed and lookup, or logits where a model has one head.
         clip_index: (V,) int64, the clip of each view, in order of time.
         aug_index: (V,) int64, the crop of each view.
+        frame_indices: (N, V, T) int64, frames of the video that the view shows.
+        boxes: (N, V, 3) int64, top, left and size of the square crop in pixels of the resized frame.
         class_names: K names.
+        facts: of the test, plain JSON: ``checkpoint``, ``broken_videos`` (reasons by name), ``missing_videos``, ...
 
     Raises:
         PredictionsError: shapes or contents contradict the above.
@@ -43,28 +52,37 @@ class Predictions:
 
     video_names: np.ndarray
     labels: np.ndarray
-    view_logits: np.ndarray
+    head_logits: np.ndarray
+    heads: tuple[str, ...]
     clip_index: np.ndarray
     aug_index: np.ndarray
+    frame_indices: np.ndarray
+    boxes: np.ndarray
     class_names: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        kinds = {"video_names": np.str_, "labels": np.int64, "view_logits": np.float32}
-        kinds |= {"clip_index": np.int64, "aug_index": np.int64}
+        kinds = {"video_names": np.str_, "labels": np.int64, "head_logits": np.float32}
+        kinds |= dict.fromkeys(("clip_index", "aug_index", "frame_indices", "boxes"), np.int64)
         for name, kind in kinds.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind))
-        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        for name in ("class_names", "heads"):
+            object.__setattr__(self, name, tuple(str(entry) for entry in getattr(self, name)))
         self._check()
 
     def _check(self) -> None:
-        if self.view_logits.ndim != 3:
-            raise PredictionsError(f"view_logits must be (N, V, K), found shape {self.view_logits.shape}")
-        videos, views, classes = self.view_logits.shape
-        expected = {"video_names": videos, "labels": videos, "clip_index": views, "aug_index": views}
-        for name, length in expected.items():
+        if self.head_logits.ndim != 4:
+            raise PredictionsError(f"head_logits must be (N, V, S, K), found shape {self.head_logits.shape}")
+        videos, views, heads, classes = self.head_logits.shape
+        frames = self.frame_indices.shape[-1]
+        expected = {"video_names": (videos,), "labels": (videos,), "clip_index": (views,), "aug_index": (views,)}
+        expected |= {"frame_indices": (videos, views, frames), "boxes": (videos, views, 3)}
+        for name, right in expected.items():
             shape = getattr(self, name).shape
-            if shape != (length,):
-                raise PredictionsError(f"{name} must have shape ({length},), found {shape}")
+            if shape != right:
+                raise PredictionsError(f"{name} must have shape {right}, found {shape}")
+        if len(self.heads) != heads or not heads:
+            raise PredictionsError(f"logits of {heads} heads but {len(self.heads)} names of heads")
         if len(self.class_names) != classes:
             raise PredictionsError(f"logits of {classes} classes but {len(self.class_names)} class names")
         outside = (self.labels < 0) | (self.labels >= classes)
@@ -75,58 +93,91 @@ class Predictions:
         names, counts = np.unique(self.video_names, return_counts=True)
         if (counts > 1).any():
             raise PredictionsError(f"video '{names[counts > 1][0]}' occurs more than once")
-        found = sorted(zip(self.clip_index.tolist(), self.aug_index.tolist(), strict=True))
+        regular = self.clip_index >= 0
+        found = sorted(zip(self.clip_index[regular].tolist(), self.aug_index[regular].tolist(), strict=True))
         if not found or found != [(clip, crop) for clip in self.clips for crop in self.crops]:
             raise PredictionsError(f"views must be every clip with every crop once, found {found}")
+        extra = self.aug_index[~regular].tolist()
+        if extra not in ([], _middle(self.crops)) or (self.clip_index < CENTRAL).any():
+            raise PredictionsError(f"beside the clips there may be one central view, found crops {extra}")
 
     @property
     def clips(self) -> list[int]:
-        """Clip indices that occur, in order of time."""
-        return np.unique(self.clip_index).tolist()
+        """Clip indices that occur, in order of time; not the central window's."""
+        return np.unique(self.clip_index[self.clip_index >= 0]).tolist()
 
     @property
     def crops(self) -> list[int]:
         """Crop indices that occur."""
-        return np.unique(self.aug_index).tolist()
+        return np.unique(self.aug_index[self.clip_index >= 0]).tolist()
 
-    def video_logits(
-        self, clips: Sequence[int] | None = None, crops: Sequence[int] | None = None
-    ) -> np.ndarray:
-        """Mean of the raw logits over the chosen views, float32 (N, K).
+    @property
+    def view_logits(self) -> np.ndarray:
+        """Logits of every view, the mean over the heads as in the model's ``logits``: float32 (N, V, K)."""
+        return self.logits_of("both")
 
-        Args:
-            clips, crops: indices to keep, all by default.
+    def logits_of(self, head: str) -> np.ndarray:
+        """Every view's logits of one head, or their mean for "both": float32 (N, V, K).
 
         Raises:
-            PredictionsError: an index that was not evaluated, or none chosen.
+            PredictionsError: there is no such head.
         """
-        clips, crops = self._chosen("clip", clips, self.clips), self._chosen("crop", crops, self.crops)
-        views = np.isin(self.clip_index, clips) & np.isin(self.aug_index, crops)
-        return self.view_logits[:, views].mean(axis=1, dtype=np.float64).astype(np.float32)
+        if head == "both":
+            return self.head_logits.mean(axis=2)
+        if head not in self.heads:
+            raise PredictionsError(f"head: found '{head}', must be one of {', '.join(('both', *self.heads))}")
+        return self.head_logits[:, :, self.heads.index(head)]
 
-    @staticmethod
-    def _chosen(what: str, chosen: Sequence[int] | None, known: list[int]) -> list[int]:
-        chosen = known if chosen is None else list(chosen)
-        if not chosen or not set(chosen) <= set(known):
-            raise PredictionsError(f"choose among {what}s {known}, found {chosen}")
-        return chosen
+    def video_logits(
+        self, views: Sequence[int] | None = None, head: str = "both", average: str = "logits"
+    ) -> np.ndarray:
+        """Mean over views of a head's raw logits, or of its probabilities: float32 (N, K).
+
+        Args:
+            views: positions on the view axis, as `view_subsets` gives them; all regular ones by default.
+            head: of :attr:`heads`, or "both" for the mean of their logits.
+            average: "logits", or "softmax" for probabilities.
+
+        Raises:
+            PredictionsError: there is no such head or average, or no view is chosen.
+        """
+        views = np.flatnonzero(self.clip_index >= 0) if views is None else np.asarray(views, np.int64)
+        if not len(views):
+            raise PredictionsError("no view is chosen")
+        if average not in AVERAGES:
+            raise PredictionsError(f"average: found '{average}', must be one of {', '.join(AVERAGES)}")
+        logits = self.logits_of(head)[:, views].astype(np.float64)
+        if average == "softmax":
+            logits = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            logits /= logits.sum(axis=-1, keepdims=True)
+        return logits.mean(axis=1).astype(np.float32)
 
     def view_subsets(self) -> dict[str, np.ndarray]:
-        """Positions on the view axis of the usual protocols, by "clips x crops", such as "4x1" and "4x3".
+        """Positions on the view axis of every test that these views contain, by "clips x crops", such as "4x3".
 
-        Each is exactly what a run with so many views gives: one crop is the central one, and one clip the central
-        window, which is among the stored ones only where their number is odd (of four, none lies in the middle).
+        Each is exactly what a run with so many views reads. One crop is the central one. Fewer clips are those that a
+        run with fewer would place at the same frames: of 4 clips the first and the last are a 2-clip run, but no three
+        are a 3-clip run. One clip is the central window, which an even number of clips misses; the view kept for that
+        gives 1x1.
         """
         clips, crops = self.clips, self.crops
+        segments = self.facts.get("sampling") == "segments"
         subsets = {}
-        for some_clips in filter(None, (_middle(clips), clips)):
-            for some_crops in filter(None, (_middle(crops), crops)):
-                views = np.isin(self.clip_index, some_clips) & np.isin(self.aug_index, some_crops)
-                subsets[f"{len(some_clips)}x{len(some_crops)}"] = np.flatnonzero(views)
+        if (self.clip_index == CENTRAL).any():
+            subsets["1x1"] = np.flatnonzero(self.clip_index == CENTRAL)
+        for count in range(1, len(clips) + 1):
+            places = clips_of_a_shorter_run(len(clips), count, segments)
+            for some_crops in filter(None, (_middle(crops) if len(crops) > 1 else None, crops)):
+                if places is None:
+                    continue
+                chosen = np.isin(self.clip_index, [clips[i] for i in places]) & np.isin(self.aug_index, some_crops)
+                subsets[f"{count}x{len(some_crops)}"] = np.flatnonzero(chosen)
         return subsets
 
-    def summary(self) -> dict[str, Any]:
-        """Exact scores: ``videos``, ``classes`` and per view subset, under ``views``, counts and percentages.
+    def summary(self, head: str = "both", average: str = "logits") -> dict[str, Any]:
+        """Exact scores of a head (see :meth:`video_logits`).
+
+        ``videos``, ``classes`` and per view subset, under ``views``, counts and percentages.
 
         Each entry of ``views`` holds ``top1_correct`` and ``top5_correct`` (videos), ``top1`` and ``top5``
         (per cent of all videos, unrounded), ``top1_interval`` (95 %, Wilson) and ``mean_class_top1``. Ties rank by
@@ -135,15 +186,15 @@ class Predictions:
         Raises:
             PredictionsError: there are no videos, or a logit is NaN.
         """
-        videos, _, classes = self.view_logits.shape
+        videos, _, _, classes = self.head_logits.shape
         if not videos:
             raise PredictionsError("there are no videos to score")
-        if (broken := np.isnan(self.view_logits).any(axis=(1, 2))).any():
+        if (broken := np.isnan(self.head_logits).any(axis=(1, 2, 3))).any():
             first = self.video_names[broken.argmax()]
             raise PredictionsError(f"logits of {broken.sum()} of {videos} videos hold NaN, first of '{first}'")
         scores: dict[str, dict[str, Any]] = {}
         for name, views in self.view_subsets().items():
-            logits = self.video_logits(self.clip_index[views].tolist(), self.aug_index[views].tolist())
+            logits = self.video_logits(views, head, average)
             scores[name] = {}
             for k in (1, 5):
                 correct = int(top_k_correct(logits, self.labels, k).sum())
@@ -156,12 +207,16 @@ class Predictions:
         return {"videos": videos, "classes": classes, "views": scores}
 
     def save(self, path: str | Path) -> None:
-        """Write one compressed .npz without pickles; the file appears whole or not at all."""
+        """Write one compressed .npz without pickles; the file appears whole or not at all.
+
+        Every attribute is an array of that name, ``facts`` a string of JSON.
+        """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.tmp")
         with beside.open("wb") as file:  # a file object: savez appends .npz to a name
-            columns = {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+            columns = {entry.name: np.asarray(getattr(self, entry.name)) for entry in fields(self)}
+            columns["facts"] = np.array(json.dumps(self.facts))
             np.savez_compressed(file, allow_pickle=False, **columns)
         os.replace(beside, path)
 
@@ -175,11 +230,27 @@ class Predictions:
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return cls(**{field.name: archive[field.name] for field in fields(cls)})
+                columns = {entry.name: archive[entry.name] for entry in fields(cls)}
+                return cls(**{**columns, "facts": dict(json.loads(str(columns["facts"])))})
         except FileNotFoundError:
             raise
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise PredictionsError(f"{path} holds no readable predictions: {error}") from error
+
+
+def clips_of_a_shorter_run(total: int, count: int, segments: bool = False) -> list[int] | None:
+    """Which of ``total`` test clips a run with ``count`` of them would read; None where they do not contain it.
+
+    Clips start at i / (total - 1) of the way and a single one at half of it (`data_pipelines.views.uniform_clips`);
+    with segments, they read each segment at (i + 1/2) / total (`uniform_segments`).
+    """
+    if segments:
+        step, rest = divmod(total, count)
+        return None if rest or step % 2 == 0 else [place * step + step // 2 for place in range(count)]
+    if count == 1:
+        return [total // 2] if total % 2 else None
+    step, rest = divmod(total - 1, count - 1)
+    return None if rest else [place * step for place in range(count)]
 
 
 def _middle(indices: list[int]) -> list[int] | None:
