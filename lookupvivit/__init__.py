@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from lookupvivit.models.catalogue import create_model, list_models
+    from lookupvivit.models.catalogue import create_model, list_models
 
 __all__ = ["create_model", "list_models", "load_model"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("create_model", "list_models"):  # only who builds a model waits for torch
+        from lookupvivit.models import catalogue
+
+        return getattr(catalogue, name)
+    raise AttributeError(f"module 'lookupvivit' has no attribute {name!r}")
 
 
 def load_model(path: str | Path) -> nn.Module:
