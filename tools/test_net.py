@@ -3,7 +3,8 @@
     python tools/test_net.py --cfg configs/camera_motion.yaml
     deepspeed tools/test_net.py --cfg configs/k400_9x9x8.yaml checkpoint=runs/k400_9x9x8 eval.clips=4 eval.crops=3
 
-Without checkpoint=..., the newest model of the configuration's own run directory is tested.
+Without checkpoint=..., the newest model of the configuration's own run directory is tested. Run it again after a kill
+and it goes on with the videos it has finished.
 """
 
 from lookupvivit.engine.command_line import run

@@ -28,7 +28,7 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as optim.lr=0.05")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     arguments = parser.parse_intermixed_args()
-    with one_line_errors("training goes on from its last checkpoint by the same command"):
+    with one_line_errors("the same command goes on from what was saved last"):
         program(load_config(arguments.cfg, arguments.overrides))
 
 
