@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 class UncountedOperatorError(ValueError):
@@ -81,6 +82,20 @@ def count(model: nn.Module, input_shape: Iterable[int], **call: Any) -> Cost:
     places = {name: f"model.{name}" if name else "model" for name, _ in model.named_modules()}
     names = {name: int(by_module[place]["macs"]) for name, place in places.items()}
     return Cost(int(kinds["macs"]), int(kinds["elementwise"]), parameters, names)
+
+
+def count_from_shapes(model: nn.Module, input_shape: Iterable[int], **call: Any) -> int:
+    """The multiply-adds of `count`, of a model on the meta device: nothing runs, no memory is taken, and it is instant.
+
+    torch's own counter, which knows fewer operators than `count` and skips those it does not know.
+
+    Args:
+        model, input_shape, call: as for `count`.
+    """
+    zeros = torch.empty(*input_shape, device="meta")
+    with FlopCounterMode(display=False) as counter:  # not without gradients: its hooks look for their functions
+        model(zeros, **call)
+    return counter.get_total_flops() // 2
 
 
 class _Call(nn.Module):

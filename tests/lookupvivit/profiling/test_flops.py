@@ -5,9 +5,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from lookupvivit.models.catalogue import create_model, list_models
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.equations import block_macs_lookupvit
-from lookupvivit.profiling.flops import UncountedOperatorError, count
+from lookupvivit.profiling.flops import UncountedOperatorError, count, count_from_shapes
 
 
 class Attend(nn.Module):
@@ -104,3 +105,11 @@ def test_table_4():
     cost = count(model, (1, 3, 32, 224, 224))
     assert cost.macs / 1e9 == pytest.approx(226.5, rel=0.007)  # element-wise operations are left out
     assert cost.parameters / 1e6 == pytest.approx(139.0, abs=0.05)
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if "pico" in name])
+def test_counting_from_shapes_equals_counting_a_trace(name):
+    model = create_model(name, 10, input_size=(4, 32, 32))
+    with torch.device("meta"):
+        shapes = create_model(name, 10, input_size=(4, 32, 32))
+    assert count_from_shapes(shapes, (1, 3, 4, 32, 32)) == count(model, (1, 3, 4, 32, 32)).macs
