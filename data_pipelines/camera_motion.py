@@ -107,12 +107,10 @@ def prepare(root: Path, recipe: Recipe = Recipe()) -> None:
     Raises:
         DataError: ``root`` holds something else, or the same set from another recipe.
     """
+    missing = unrendered(root, recipe)
     _claim(root, recipe)
     videos = root / "videos"
     videos.mkdir(exist_ok=True)
-    present = {file.name for file in videos.iterdir()}
-    wanted = [(split, i) for split in SPLITS for i in range(recipe.count(split))]
-    missing = [job for job in wanted if f"{_video_id(recipe, *job)}.mp4" not in present]
     if missing:
         spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool in an unknown state
         cores = len(os.sched_getaffinity(0))
@@ -122,6 +120,25 @@ def prepare(root: Path, recipe: Recipe = Recipe()) -> None:
                 pass
     entries = {split: [_annotation(recipe, split, i) for i in range(recipe.count(split))] for split in SPLITS}
     write_something_something(root, entries, TEMPLATES)
+
+
+def unrendered(root: Path, recipe: Recipe) -> list[tuple[str, int]]:
+    """(split, index) of every video that `prepare` would render; changes nothing.
+
+    Raises:
+        DataError: as `prepare`.
+    """
+    stamp = root / "recipe.json"
+    if stamp.is_file():
+        found, wanted = json.loads(stamp.read_text(encoding="utf-8")), _content(recipe)
+        if found != wanted:
+            raise DataError(f"{stamp}: made from {found}, wanted {wanted}; delete {root} or use another data.root")
+    elif root.is_dir() and any(root.iterdir()):
+        raise DataError(f"{root}: not empty and no camera_motion set (it has no recipe.json); use another root")
+    videos = root / "videos"
+    present = {file.name for file in videos.iterdir()} if videos.is_dir() else set()
+    jobs = [(split, i) for split in SPLITS for i in range(recipe.count(split))]
+    return [job for job in jobs if f"{_video_id(recipe, *job)}.mp4" not in present]
 
 
 def film(recipe: Recipe, folder: Path, split: str, index: int) -> None:
@@ -153,19 +170,18 @@ def write_video(path: Path, frames: np.ndarray) -> None:
     os.replace(beside, path)
 
 
+def _content(recipe: Recipe) -> dict[str, int]:
+    return {"camera_motion": VERSION, **asdict(recipe)}
+
+
 def _claim(root: Path, recipe: Recipe) -> None:
-    """Make ``root`` this recipe's own, or check that it is."""
-    stamp, content = root / "recipe.json", {"camera_motion": VERSION, **asdict(recipe)}
+    """Make ``root`` this recipe's own, where it is nobody's yet."""
+    stamp = root / "recipe.json"
     if stamp.is_file():
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-        if found != content:
-            raise DataError(f"{stamp}: made from {found}, wanted {content}; delete {root} or use another data.root")
         return
-    if root.is_dir() and any(root.iterdir()):
-        raise DataError(f"{root}: not empty and no camera_motion set (it has no recipe.json); use another root")
     root.mkdir(parents=True, exist_ok=True)
     beside = root / ".recipe.json.part"
-    beside.write_text(json.dumps(content), encoding="utf-8")
+    beside.write_text(json.dumps(_content(recipe)), encoding="utf-8")
     os.replace(beside, stamp)
 
 

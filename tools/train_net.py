@@ -3,6 +3,7 @@
     deepspeed tools/train_net.py --cfg configs/k400_9x9x8.yaml
     torchrun --nproc_per_node 8 tools/train_net.py --cfg configs/k400_9x9x8.yaml optim.micro_batch_size=4
     python tools/train_net.py --cfg configs/camera_motion.yaml optim.max_steps=100
+    python tools/train_net.py --cfg configs/k400_9x9x8.yaml --dry-run --world 8     what would run, and what it costs
 
 Run it again and it goes on from its last checkpoint.
 """
@@ -11,9 +12,10 @@ from lookupvivit.engine.command_line import run
 
 
 def main() -> None:
+    from lookupvivit.engine.dry_run import dry_run
     from lookupvivit.engine.train import train
 
-    run(train, __doc__.splitlines()[0])
+    run(train, __doc__.splitlines()[0], dry_run)
 
 
 if __name__ == "__main__":

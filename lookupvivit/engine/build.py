@@ -27,6 +27,12 @@ def dtype_on(config: RunConfig, world: World) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
+def shapes_only(config: RunConfig) -> torch.nn.Module:
+    """The configured model on the meta device: no time to draw weights and no memory."""
+    with torch.device("meta"):
+        return build_model(config)
+
+
 def build_model(config: RunConfig) -> torch.nn.Module:
     """The configured model; its input size follows the data's clips."""
     data = config.data

@@ -18,8 +18,14 @@ from lookupvivit.settings import load_config
 from lookupvivit.weights.files import WeightsError
 
 
-def run(program: Callable[[RunConfig], None], description: str) -> None:
+def run(
+    program: Callable[[RunConfig], None],
+    description: str,
+    dry_run: Callable[[RunConfig, int | None], None] | None = None,
+) -> None:
     """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
+
+    With ``dry_run``, ``--dry-run [--world N]`` runs that instead, on the configuration and N (None if not given).
 
     A wrong configuration, missing data or unfit weights end in one line on standard error and exit status 2.
     """
@@ -27,9 +33,18 @@ def run(program: Callable[[RunConfig], None], description: str) -> None:
     parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as optim.lr=0.05")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
+    if dry_run:
+        parser.add_argument("--dry-run", action="store_true", help="tell what would run and what it costs, and stop")
+        parser.add_argument("--world", type=int, metavar="N", help="with --dry-run: ranks; default: GPUs here, or 1")
     arguments = parser.parse_intermixed_args()
+    if dry_run and arguments.world is not None and not (arguments.dry_run and arguments.world >= 1):
+        parser.error("--world: goes with --dry-run and is at least 1")
     with one_line_errors("the same command goes on from what was saved last"):
-        program(load_config(arguments.cfg, arguments.overrides))
+        config = load_config(arguments.cfg, arguments.overrides)
+        if dry_run and arguments.dry_run:
+            dry_run(config, arguments.world)
+        else:
+            program(config)
 
 
 @contextmanager

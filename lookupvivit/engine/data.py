@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
@@ -21,16 +21,28 @@ from data_pipelines.views import Sampling
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.engine.distributed import World
 
+if TYPE_CHECKING:
+    from data_pipelines.camera_motion import Recipe
+
 
 def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
-    """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk and not in ``data.skip_list``."""
+    """As `present_videos`, once the data set is there: camera_motion is rendered where it is not."""
     require_backend(config.data.backend)
     if config.data.dataset == "camera_motion":
-        _prepare_camera_motion(config, world)
+        from data_pipelines.camera_motion import prepare
+
+        if world.is_main:
+            prepare(Path(config.data.root), camera_motion_recipe(config))
+        world.barrier()
+    return present_videos(config, split, world.is_main)
+
+
+def present_videos(config: RunConfig, split: str, tell: bool = True) -> VideoManifest:
+    """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk and not in ``data.skip_list``."""
     listed = listed_videos(config, split)
     wanted = listed if config.data.skip_list is None else skip(listed, Path(config.data.skip_list))
     present = on_disk(wanted)
-    if world.is_main:
+    if tell:
         skipped, absent = len(listed) - len(wanted), present.left_out
         note = f", {skipped} left out by {config.data.skip_list}" if skipped else ""
         note += f", {absent} of the {len(listed)} listed files are MISSING and left out" if absent else ""
@@ -38,6 +50,12 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
         print(f"{split}: {len(present)} videos from {present.source}{note}")
         print(f"{split}: classes: {describe_classes(present.class_names)}")
     return present
+
+
+def require_same_classes(train_set: VideoManifest, val_set: VideoManifest) -> None:
+    """ConfigError where training and validation do not name the same classes."""
+    if train_set.class_names != val_set.class_names:
+        raise ConfigError(f"data: {train_set.source} and {val_set.source} do not have the same classes")
 
 
 def listed_videos(config: RunConfig, split: str) -> VideoManifest:
@@ -84,16 +102,15 @@ def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
     return names or tuple(map(str, range(data.num_classes)))
 
 
-def _prepare_camera_motion(config: RunConfig, world: World) -> None:
-    from data_pipelines.camera_motion import Recipe, prepare
+def camera_motion_recipe(config: RunConfig) -> Recipe:
+    """What ``data.camera_motion`` asks for; ConfigError for a key that it does not have."""
+    from data_pipelines.camera_motion import Recipe
 
     known = [entry.name for entry in fields(Recipe)]
     for key in config.data.camera_motion:
         if key not in known:
             raise ConfigError(f"data.camera_motion: no such key {key!r}, it takes {', '.join(known)}")
-    if world.is_main:
-        prepare(Path(config.data.root), Recipe(**config.data.camera_motion))
-    world.barrier()
+    return Recipe(**config.data.camera_motion)
 
 
 def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:

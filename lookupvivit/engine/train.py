@@ -15,11 +15,11 @@ from torch import Tensor
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.mix import mix, smooth_one_hot
 from data_pipelines.transforms import normalize
-from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.config import RunConfig
 from lookupvivit.engine import averaging, checkpoints, distributed
 from lookupvivit.engine.broken import BrokenVideos
-from lookupvivit.engine.build import build_model, describe, dtype_on, initialize, training_facts
-from lookupvivit.engine.data import Batching, Plan, read_manifest, train_dataset, view_loader
+from lookupvivit.engine.build import build_model, describe, dtype_on, initialize, shapes_only, training_facts
+from lookupvivit.engine.data import Batching, Plan, read_manifest, require_same_classes, train_dataset, view_loader
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.interrupt import StoppedBySignal, StopRequest
 from lookupvivit.engine.log import RunLog, Stopwatch
@@ -48,8 +48,7 @@ def train(config: RunConfig) -> None:
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
-    if train_set.class_names != val_set.class_names:
-        raise ConfigError(f"data: {train_set.source} and {val_set.source} do not have the same classes")
+    require_same_classes(train_set, val_set)
     repeats = config.data.repeats
     order = TrainingOrder(len(train_set), config.optim.batch_size // repeats, config.seed)
     batching, plan = Batching.of(config, world), Plan.of(config, order)
@@ -153,9 +152,7 @@ def evaluated_model(engine: Any, config: RunConfig) -> torch.nn.Module:
         engine.eval()  # DeepSpeed's returns nothing
         return engine
     averages = checkpoints.full_state(engine, averaging.STATE)
-    with torch.device("meta"):
-        model = build_model(config)
-    return averaging.averaged_copy(engine, model, averages)
+    return averaging.averaged_copy(engine, shapes_only(config), averages)
 
 
 class Loop:

@@ -12,9 +12,9 @@ import torch
 from conftest import ROOT, SMALL_RUN
 
 from data_pipelines.decode import read_frames
+from lookupvivit.engine.build import build_model
 from lookupvivit.engine.data import read_manifest, view_loader
 from lookupvivit.engine.distributed import World
-from lookupvivit.engine.train import build_model
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.partial import PartialResult, restore
 from lookupvivit.evaluation.predictions import Predictions
