@@ -24,6 +24,7 @@ from lookupvivit.engine.distributed import World
 from lookupvivit.engine.interrupt import StoppedBySignal, StopRequest
 from lookupvivit.engine.log import RunLog, Stopwatch
 from lookupvivit.engine.optimization import FiniteSteps, NonFiniteGradients, learning_rate, soft_cross_entropy
+from lookupvivit.engine.utilisation import Utilisation, peak_memory
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
@@ -166,6 +167,7 @@ class Loop:
         self.world, self.log, self.watch, self.broken, self.steps = world, log, Stopwatch(), broken, steps
         self.losses: list[Tensor] = []
         self.shown: dict[str, str] = {}  # beside the progress bar
+        self.utilisation = Utilisation(shapes_only(config), config, world)
 
     def step(self, step: int, micro_batches: Iterator[dict[str, Any]]) -> None:
         """One optimizer step: ``accumulation`` micro-batches forward and backward, then the update."""
@@ -179,6 +181,7 @@ class Loop:
             group["ema_decay"] = averaging.decay_of_step(step, config.optim.ema_decay)
         engine.train()
         call = compressed_size_of_step(config, step)
+        self.utilisation.note(call, self.batching.accumulation * self.batching.micro_batch)
         with self.watch.step():
             samples: list[tuple[list[str], Tensor]] = []
             for _ in range(self.batching.accumulation):
@@ -248,10 +251,12 @@ class Loop:
             )
         if news := self.broken.gather():
             self.log.say("\n".join(f"BROKEN, another video stands in: {reason}" for reason in news))
+        mfu = self.utilisation.report(self.watch.elapsed)
         clips, waiting = self.watch.report()
         names = (name.replace("logits", "loss") for name in self.engine.module.supervised)
         values = {"loss": loss, **dict(zip(names, per_head, strict=True)), "lr": rate}
-        values |= {"clips_per_second": clips, "data_wait": waiting}
+        values |= {"clips_per_second": clips, "data_wait": waiting, "mfu": mfu}
+        values["memory"] = peak_memory(self.world.device)
         if (norm := self.engine.get_global_grad_norm()) is not None:  # of the whole step, before clipping
             values["grad_norm"] = float(norm)
         if self.steps.skipped:
