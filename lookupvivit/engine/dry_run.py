@@ -90,7 +90,7 @@ def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str)
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     setup = Setup(
         engine.precision, optim.name, engine.zero_stage, batching.world, batching.accumulation,
-        engine.activation_checkpointing, config.optim.ema_decay > 0, sizes, device,
+        engine.activation_checkpointing, optim.ema_decay > 0, optim.weight_decay > 0, sizes, device,
     )  # fmt: skip
     largest = max(compressed_sizes(config), key=lambda call: math.prod(call.get("compressed_size", ())))
     return estimate(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)

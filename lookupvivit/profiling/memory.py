@@ -4,9 +4,10 @@ Forward and backward pass are traced on tensors without data, so that every acti
 exactly as long as autograd keeps it (also with activation checkpointing). What stands beside them, weights, moments and
 DeepSpeed's flat buffers, is arithmetic: what DeepSpeed 0.19 allocates (runtime/engine.py, bf16_optimizer.py,
 zero/stage_1_and_2.py, zero/stage3.py), with gradients summed and sent in float32. Left out: what libraries take for
-themselves (CUDA's context, scratch space inside an operator) and what an allocator loses by fragmentation, so that a
-run takes more than this: a ViT of 50 M parameters on a CPU (float32, SGD, batch 8) took 1.13 GB with ZeRO 0 and 1.73 GB
-with ZeRO 1, where this says 0.99 and 1.22. No run on a GPU has been compared.
+themselves (CUDA's context, scratch space inside an operator) and what an allocator loses by fragmentation. On
+a CPU that is much with glibc's malloc as it comes: a ViT of 50 M parameters (float32, SGD, batch 8) took 1.13 GB with
+ZeRO 0 and 1.73 GB with ZeRO 1, but 1.04 and 1.29 GB with MALLOC_MMAP_THRESHOLD_=65536, where this says 0.99 and 1.19;
+the slow test of this file compares more runs, all float32 on one CPU rank. No run on a GPU has been compared.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Setup:
         accumulation: micro-batches per step.
         checkpointing: blocks are computed again in the backward pass.
         averaged: a float32 moving average of the weights is kept, sharded as the master weights are.
+        decays: weights decay, for which SGD copies gradients.
         groups: parameters in each group of the optimizer.
         device: "cpu" or "cuda"; on a CPU, memory that is allocated but never written takes none.
     """
@@ -54,6 +56,7 @@ class Setup:
     accumulation: int
     checkpointing: bool
     averaged: bool
+    decays: bool
     groups: Sequence[int]
     device: str
 
@@ -170,7 +173,8 @@ def _after_backward(setup: Setup, total: int) -> dict[str, int]:
     if stage == 0:
         # Single tensors on a CPU, all of a group at once on a GPU (torch's foreach implementations).
         return {"reduction": 4 * total + sent, "update": 4 * total + (0 if setup.device == "cpu" else largest)}
-    temporaries = (2 if setup.optimizer == "adamw" and setup.device == "cpu" else 1) * largest // setup.world
+    copies = 1 + (setup.device == "cpu") if setup.optimizer == "adamw" else int(setup.decays)
+    temporaries = copies * largest // setup.world
     if _mixed_in_bf16(setup):
         return {"reduction": weight * total + sent, "update": weight * total + temporaries}
     share = 4 * -(-total // setup.world)
