@@ -7,6 +7,9 @@ attention; each stream ends in a classifier of its own. Shape legend: `lookupviv
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 
 from lookupvivit.layers.compress import COMPRESSED_INITS
@@ -20,6 +23,9 @@ from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.described import Described
 from lookupvivit.models.output import ModelOutput
+
+if TYPE_CHECKING:
+    from lookupvivit.profiling.budget import AtSize
 
 HEADS = ("both", "compressed", "lookup")
 EXCHANGES = ("both", "gather", "none")
@@ -213,6 +219,20 @@ class LookupViT(Described):
         lookup = tokens + resample(self.positions, grid, self.antialias)
         size = self.compressed_size if compressed_size is None else as_size(compressed_size)
         return lookup, self.compress(lookup, size)
+
+    def for_budget(
+        self,
+        gflops: float | None = None,
+        ms: float | None = None,
+        sizes: Iterable[Size] | None = None,
+        input_size: Size | None = None,
+        batch: int = 1,
+    ) -> AtSize:
+        """This model at the largest compressed size within a budget: `lookupvivit.profiling.budget.for_budget`."""
+        # Costs are known one floor up (and need fvcore): looked for only by who asks for them.
+        from lookupvivit.profiling.budget import for_budget
+
+        return for_budget(self, gflops, ms, sizes, input_size, batch)
 
     # The contract every model keeps
 
