@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,8 @@ def seconds_of(
 ) -> list[float]:
     """Median seconds of each call, none of them recording gradients.
 
-    The calls take turns, so that whatever else the machine does in the meantime slows all of them alike.
+    The calls take turns, so that whatever else the machine does in the meantime slows all of them alike; in another
+    order every round, because what ran before (its memory, its heat) is felt too.
 
     Args:
         device: where they compute; a GPU is waited for before and after each call.
@@ -27,17 +29,18 @@ def seconds_of(
         warmup: calls before that, not timed.
     """
     times: list[list[float]] = [[] for _ in calls]
+    shuffle = random.Random(0)
     with torch.no_grad():
         for call in calls:
             for _ in range(warmup):
                 call()
         for _ in rounds:
-            for call, spent in zip(calls, times, strict=True):
+            for i in shuffle.sample(range(len(calls)), len(calls)):
                 _wait_for(device)
                 begun = time.perf_counter()
-                call()
+                calls[i]()
                 _wait_for(device)
-                spent.append(time.perf_counter() - begun)
+                times[i].append(time.perf_counter() - begun)
     return [statistics.median(spent) for spent in times]
 
 
