@@ -1,6 +1,7 @@
 """Names of the classes of well-known data sets: one text file each, one name a line, in the order of their ids.
 
-Kinetics, Something-Something V2 and HMDB51 are in alphabetical order, UCF101 in that of its own classInd.txt.
+Kinetics, Something-Something V2 and HMDB51 are in alphabetical order, UCF101 in that of its own classInd.txt. Of
+ImageNet these are the WordNet ids that its folders are called by, in ascending order; ImageNet-A, -O and -R have 200.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from pathlib import Path
 from data_pipelines.errors import DataError
 
 FOLDER = Path(__file__).parent
-LISTS = ("kinetics400", "kinetics600", "kinetics700", "something_something_v2", "ucf101", "hmdb51")
+LISTS = (
+    "kinetics400", "kinetics600", "kinetics700", "something_something_v2", "ucf101", "hmdb51",
+    "imagenet", "imagenet_a", "imagenet_o", "imagenet_r",
+)  # fmt: skip
 
 
 @cache

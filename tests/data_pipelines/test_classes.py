@@ -1,5 +1,6 @@
 """The class lists that ship with the package."""
 
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 COUNTS = {
     "kinetics400": 400, "kinetics600": 600, "kinetics700": 700,
     "something_something_v2": 174, "ucf101": 101, "hmdb51": 51,
+    "imagenet": 1000, "imagenet_a": 200, "imagenet_o": 200, "imagenet_r": 200,
 }  # fmt: skip
 
 
@@ -36,6 +38,24 @@ def test_known_ids():
         assert {ssv2[left], ssv2[left + 1]} == {
             f"{verb} something from left to right", f"{verb} something from right to left",
         }  # fmt: skip
+
+
+def test_imagenets_subsets_are_the_published_ones():
+    imagenet = class_names("imagenet")
+    ids = {kind: [imagenet.index(name) for name in class_names(f"imagenet_{kind}")] for kind in "aor"}
+    # First ids as hendrycks/natural-adv-examples and hendrycks/imagenet-r print them, and how many they share.
+    assert ids["a"][:5] == [6, 11, 13, 15, 17] and ids["r"][:5] == [1, 2, 4, 6, 8]
+    assert ids["o"][:5] == [1, 51, 70, 79, 89]
+    assert [len({*ids[x]} & {*ids[y]}) for x, y in ("ar", "ao", "or")] == [86, 59, 36]
+    places = [(0, "n01440764"), (1, "n01443537"), (207, "n02099601"), (999, "n15075141")]  # tench, goldfish, retriever
+    assert all(imagenet[place] == name for place, name in places)
+
+
+def test_imagenets_ids_are_timms():
+    pytest.importorskip("timm")
+    lists = resources.files("timm.data") / "_info"
+    for name in ("imagenet", "imagenet_a", "imagenet_r"):
+        assert class_names(name) == tuple((lists / f"{name}_synsets.txt").read_text(encoding="utf-8").split())
 
 
 def test_descriptions_and_unknown_lists():
