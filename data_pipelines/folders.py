@@ -10,7 +10,7 @@ The classes are the names of the folders in alphabetical order. ImageNet as it i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,22 +42,66 @@ def read_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
         )
     classes = _classes(folder)
     _check_same(folder, classes, training)
-    found: list[list[str]] = []  # names, per class
-    ignored = sum(not entry.name.startswith(".") and not entry.is_dir() for entry in listing(folder))
+    found, ignored = _samples(folder, classes)
+    if folder == training:
+        _check_not_empty(folder, found)
+    ignored += sum(not entry.name.startswith(".") and not entry.is_dir() for entry in listing(folder))
+    return _manifest(folder, found, ignored)
+
+
+def read_class_folders(
+    folder: str | os.PathLike[str], classes: Sequence[str] | None = None, among_others: bool = False
+) -> VideoManifest:
+    """Everything in ``folder``/<class>/: a whole set to test on, that may lack nothing.
+
+    Args:
+        classes: what the folders must be called, in the order of their ids; by default the folders in alphabetical
+            order.
+        among_others: other folders may lie beside these; they are passed over.
+
+    Raises:
+        MissingDataError: no such folder.
+        DataError: a class is missing, empty or unknown.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder; it must hold a folder of pictures or videos per class")
+    there = _classes(folder)
+    classes = there if classes is None else list(classes)
+    if not classes:
+        raise MissingDataError(f"{folder}: no folder of pictures or videos per class")
+    missing, unknown = set(classes) - set(there), set() if among_others else set(there) - set(classes)
+    for what, names in (("no folder", missing), ("the unknown folder", unknown)):
+        if names:
+            raise DataError(
+                f"{folder}: found {what} {min(names)!r} ({len(names)} such), and {len(there)} class folders in all; "
+                f"must hold the {len(classes)} from {min(classes)!r} to {max(classes)!r}"
+            )
+    found, ignored = _samples(folder, classes)
+    _check_not_empty(folder, found)
+    return _manifest(folder, found, ignored)
+
+
+def _samples(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]], int]:
+    """The names in every class folder, and how many others are none."""
+    found, ignored = {}, 0
     for name in classes:
         entries = [entry for entry in listing(folder / name) if not entry.name.startswith(".")]
-        found.append([entry.name for entry in entries if _is_sample(entry)])
-        ignored += len(entries) - len(found[-1])
-        if folder == training and not found[-1]:
+        found[name] = [entry.name for entry in entries if _is_sample(entry)]
+        ignored += len(entries) - len(found[name])
+    return found, ignored
+
+
+def _check_not_empty(folder: Path, found: dict[str, list[str]]) -> None:
+    for name, files in found.items():
+        if not files:
             raise DataError(f"{folder / name}: found no video or picture, must hold some of the class {name!r}")
-    paths = PathList(_paths(folder, classes, found))
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(names) for names in found])
-    return VideoManifest(paths, labels, tuple(classes), str(folder), ignored=ignored)
 
 
-def _paths(folder: Path, classes: list[str], found: list[list[str]]) -> Iterator[str]:
-    for name, files in zip(classes, found, strict=True):
-        yield from (os.path.join(folder, name, file) for file in files)
+def _manifest(folder: Path, found: dict[str, list[str]], ignored: int) -> VideoManifest:
+    paths = PathList(os.path.join(folder, name, file) for name, files in found.items() for file in files)
+    labels = np.repeat(np.arange(len(found), dtype=np.int64), [len(names) for names in found.values()])
+    return VideoManifest(paths, labels, tuple(found), str(folder), ignored=ignored)
 
 
 def _split_folder(root: Path, split: str) -> Path | None:

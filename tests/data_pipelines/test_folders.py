@@ -9,7 +9,7 @@ from PIL import Image
 from data_pipelines.decode import open_video
 from data_pipelines.errors import DataError, MissingDataError
 from data_pipelines.files import VIDEOS
-from data_pipelines.folders import read_folders
+from data_pipelines.folders import read_class_folders, read_folders
 
 
 def picture(path, value=0):
@@ -84,3 +84,26 @@ def test_what_is_not_there_is_named(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match=r"a: found no video or picture"):
         read_folders(tmp_path, "train")
+
+
+def test_class_folders_of_a_set_to_test_on_lack_nothing(tmp_path):
+    for name in ("n03", "n01", "n02"):
+        picture(tmp_path / name / "1.JPEG")
+    touch(tmp_path / "README.txt")
+    (tmp_path / ".cache").mkdir()
+    assert read_class_folders(tmp_path).class_names == ("n01", "n02", "n03")
+    ordered = read_class_folders(tmp_path, ["n02", "n03", "n01"])  # in the order of somebody's ids
+    assert [path.split("/")[-2] for path in ordered.paths] == ["n02", "n03", "n01"]
+    assert ordered.labels.tolist() == [0, 1, 2]
+    assert read_class_folders(tmp_path, ["n03"], among_others=True).labels.tolist() == [0]
+    with pytest.raises(DataError, match=r"no folder 'n04' \(1 such\), and 3 class folders in all; must hold the 4"):
+        read_class_folders(tmp_path, ["n01", "n02", "n03", "n04"])
+    with pytest.raises(DataError, match=r"the unknown folder 'n02' \(2 such\)"):
+        read_class_folders(tmp_path, ["n01"])
+    (tmp_path / "n04").mkdir()
+    with pytest.raises(DataError, match="n04: found no video or picture"):
+        read_class_folders(tmp_path)
+    with pytest.raises(MissingDataError, match="no such folder"):
+        read_class_folders(tmp_path / "absent")
+    with pytest.raises(MissingDataError, match="no folder of pictures or videos per class"):
+        read_class_folders(tmp_path / "n04")
