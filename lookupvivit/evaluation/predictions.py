@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -211,14 +211,8 @@ class Predictions:
 
         Every attribute is an array of that name, ``facts`` a string of JSON.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.tmp")
-        with beside.open("wb") as file:  # a file object: savez appends .npz to a name
-            columns = {entry.name: np.asarray(getattr(self, entry.name)) for entry in fields(self)}
-            columns["facts"] = np.array(json.dumps(self.facts))
-            np.savez_compressed(file, allow_pickle=False, **columns)
-        os.replace(beside, path)
+        columns = {entry.name: np.asarray(getattr(self, entry.name)) for entry in fields(self)}
+        save_arrays(path, {**columns, "facts": np.array(json.dumps(self.facts))})
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -228,12 +222,9 @@ class Predictions:
             FileNotFoundError: there is no such file.
             PredictionsError: the file is damaged or holds something else.
         """
+        arrays = load_arrays(path, [field.name for field in fields(cls)])
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                columns = {entry.name: archive[entry.name] for entry in fields(cls)}
-                return cls(**{**columns, "facts": dict(json.loads(str(columns["facts"])))})
-        except FileNotFoundError:
-            raise
+            return cls(**{**arrays, "facts": dict(json.loads(str(arrays["facts"])))})
         except UNREADABLE as error:
             raise PredictionsError(f"{path} holds no readable predictions: {error}") from error
 
@@ -251,6 +242,32 @@ def clips_of_a_shorter_run(total: int, count: int, segments: bool = False) -> li
         return [total // 2] if total % 2 else None
     step, rest = divmod(total - 1, count - 1)
     return None if rest else [place * step for place in range(count)]
+
+
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write one compressed .npz without pickles; the file appears whole or not at all, folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:  # a file object: savez appends .npz to a name
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    os.replace(beside, path)
+
+
+def load_arrays(path: str | Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays ``names`` of what :func:`save_arrays` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PredictionsError: the file is damaged or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise PredictionsError(f"{path} holds no readable predictions: {error}") from error
 
 
 def _middle(indices: list[int]) -> list[int] | None:
