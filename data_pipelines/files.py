@@ -1,10 +1,15 @@
-"""What lies in a folder, from one listing of it: nothing is asked of the single files, which may be a million."""
+"""What lies in a folder, from one listing of it: nothing is asked of the single files, which may be a million.
+
+And texts: lines that are read, JSON that is written.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_pipelines.errors import DataError
 
@@ -47,3 +52,11 @@ def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
             yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     except UnicodeDecodeError:
         raise DataError(f"{file}: found bytes that are not UTF-8, must be a text file") from None
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write JSON that appears whole or not at all; folders are made."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.tmp")
+    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, file)

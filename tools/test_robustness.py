@@ -11,7 +11,6 @@ second call goes on from them. ImageNet's validation pictures are needed for Ima
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 
 import lookupvivit
 from data_pipelines.errors import DataError
+from data_pipelines.files import write_json
 from lookupvivit.evaluation.robustness_suite import PUBLISHED_SIZES, Suite
 from lookupvivit.visualize.deviation import deviation_picture
 from lookupvivit.visualize.pictures import save_png
@@ -41,7 +41,7 @@ def main() -> None:
     except (DataError, WeightsError) as error:
         sys.exit(f"error: {error}")
     print(tables(str(arguments.model), report))
-    write(output / "robustness.json", report)
+    write_json(output / "robustness.json", report)
     print(f"saved {output / 'robustness.json'} and, beside it, the predictions of every picture")
     if "mce" in (corruptions := report.get("imagenet_c", {})) and "deviations" in corruptions:
         save_png(output / "feature_deviation.png", deviation_picture({str(arguments.model): suite.deviations()}))
@@ -125,14 +125,6 @@ def corruption_table(model: str, width: int, report: dict[str, Any]) -> list[str
 def percent(share: float | None) -> str:
     """A share as the paper prints it."""
     return "not found" if share is None else f"{100 * share:.1f}"
-
-
-def write(file: Path, content: dict[str, Any]) -> None:
-    """JSON that appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, file)
 
 
 if __name__ == "__main__":

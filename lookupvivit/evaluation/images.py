@@ -56,9 +56,13 @@ def image_outputs(
             brought to the model's crop and no border is cut off.
 
     Raises:
-        DataError: a picture that cannot be read; a score over the others would pass for that of the set.
+        DataError: a picture that cannot be read, as a score over the others would pass for that of the set; or weights
+            that do not tell their preprocessing.
     """
-    how = model.preprocess
+    try:
+        how = model.preprocess
+    except AttributeError as error:
+        raise DataError(str(error)) from None
     how = replace(how, short_side=how.crop) if cropped else how
     dataset = MultiViewDataset(manifest, how.sampling, how.short_side, how.crop, 1, 1)
     logits, features = [], []

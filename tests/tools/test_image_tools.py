@@ -1,4 +1,4 @@
-"""tools/test_robustness.py, run as a user runs it."""
+"""tools/test_robustness.py and tools/few_shot.py, run as a user runs them."""
 
 import json
 import runpy
@@ -88,10 +88,39 @@ def test_mistakes_are_one_line(tmp_path, corrupted, monkeypatch, capsys):
         (("--imagenet-a", corrupted), "error: imagenet_a: the model must have its WordNet ids as class names", ""),
         (("--imagenet-c", tmp_path), f"error: {tmp_path}: found none of the 15 corruptions", ""),
     ):
-        tool = ROOT / "tools" / "test_robustness.py"
-        monkeypatch.setattr(sys, "argv", [str(tool), "--model", str(run), *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(tool), run_name="__main__")
-        code = stopped.value.code
+        code = stopped(monkeypatch, "test_robustness.py", "--model", run, *arguments)
         assert code == status if isinstance(status, int) else code.startswith(status) and "\n" not in code
         assert message in capsys.readouterr().err
+
+
+def stopped(monkeypatch, tool, *arguments):
+    """What a tool that gives up leaves with: its exit status or its message."""
+    monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
+    return leaving.value.code
+
+
+def test_few_shot_of_any_labelled_pictures(tmp_path, shell, monkeypatch):
+    """Three classes of plain colours: what a random model's features tell apart, a probe of few shots does too."""
+    run, rng = small_model(tmp_path / "run", ("a", "b")), np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 8)):
+        for label, colour in enumerate(((230, 30, 30), (30, 230, 30), (30, 30, 230))):
+            folder = tmp_path / split / f"class {label}"
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(np.array(colour) + rng.normal(0, 25, (20, 20, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    sets = ("--model", str(run), "--train", str(tmp_path / "train"), "--test", str(tmp_path / "test"), "--workers", "0")
+    file = tmp_path / "told" / "scores.json"
+    told = shell([sys.executable, str(ROOT / "tools" / "few_shot.py"), *sets, "--shots", "1", "5", "--json", str(file)])
+    scores = json.loads(file.read_text())["accuracies"]
+    assert set(scores) == {"1", "5"} and set(scores["5"]) == {"0", "1", "2"}
+    mean, spread = 100 * np.mean(list(scores["5"].values())), 100 * np.std(list(scores["5"].values()), ddof=1)
+    assert f"  5 per class: {mean:5.1f} % +- {spread:.1f}" in told and "3 classes, 24 pictures to test on" in told
+    assert mean > 90
+
+    message = stopped(monkeypatch, "few_shot.py", *sets)
+    assert message.startswith(f"error: {tmp_path / 'train'}: found 6 pictures of 'class 0', must be at least 25")
+    (tmp_path / "test" / "class 3").mkdir()
+    assert "found the unknown folder 'class 3'" in stopped(monkeypatch, "few_shot.py", *sets, "--shots", "1")
