@@ -13,8 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lookupvivit.evaluation.metrics import top_k_correct
-
 SEVERITIES = 5
 # The corruptions that count, and AlexNet's mean top-1 error under each, to which the others are set in relation
 # (google-research/augmix, imagenet.py).
@@ -46,24 +44,18 @@ def subset_columns(class_names: Sequence[str], subset: Sequence[str]) -> np.ndar
     return np.array([places[name] for name in subset], np.int64)
 
 
-def subset_correct(logits: ArrayLike, labels: ArrayLike, columns: ArrayLike) -> np.ndarray:
-    """Whether the label has the highest logit among ``columns``, bool (N,).
+def subset_answers(logits: ArrayLike, columns: ArrayLike) -> np.ndarray:
+    """The class of the highest logit among ``columns``, int64 (N,), of equal logits the earlier column.
 
     Args:
         logits: (N, K) of all classes.
-        labels: (N,) among ``columns``; of equal logits the earlier column wins.
         columns: classes that can be the answer, such as `subset_columns` gives.
 
     Raises:
-        ValueError: a label is none of the columns, or as `metrics.top_k_correct`.
+        ValueError: logits are not (N, K), or hold NaN or an infinity.
     """
-    labels, columns = np.asarray(labels), np.asarray(columns)
-    places = {int(column): place for place, column in enumerate(columns)}
-    outside = [int(label) for label in labels if int(label) not in places]
-    if outside:
-        raise ValueError(f"label {outside[0]} is none of the {len(columns)} classes that can be the answer")
-    among = np.array([places[int(label)] for label in labels], np.int64)
-    return top_k_correct(np.asarray(logits)[:, columns], among, 1)
+    columns = np.asarray(columns)
+    return columns[_finite(logits)[:, columns].argmax(axis=1)]
 
 
 def outlier_scores(logits: ArrayLike, columns: ArrayLike) -> np.ndarray:
@@ -74,12 +66,7 @@ def outlier_scores(logits: ArrayLike, columns: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: logits are not (N, K), or hold NaN or an infinity.
     """
-    logits = np.asarray(logits, np.float64)
-    if logits.ndim != 2:
-        raise ValueError(f"logits must be (N, K), found shape {logits.shape}")
-    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
-        raise ValueError(f"{bad} of {len(logits)} rows of logits hold NaN or infinity")
-    logits = logits[:, np.asarray(columns)]
+    logits = _finite(logits)[:, np.asarray(columns)].astype(np.float64)
     return -1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
 
 
@@ -111,16 +98,15 @@ def average_precision(positive: ArrayLike, scores: ArrayLike) -> float:
     return float(precision @ gained)
 
 
-def outlier_aupr(inliers: ArrayLike, outliers: ArrayLike, columns: ArrayLike) -> float:
-    """ImageNet-O's figure: `average_precision` of telling ``outliers`` from ``inliers`` by `outlier_scores`.
+def outlier_aupr(inliers: ArrayLike, outliers: ArrayLike) -> float:
+    """ImageNet-O's figure: `average_precision` of telling ``outliers`` from ``inliers``.
 
     Args:
-        inliers: logits (N, K) of ImageNet's validation pictures of the 200 classes (chance is 2,000 of 12,000, 0.167).
-        outliers: logits (M, K) of ImageNet-O.
-        columns: the 200 classes.
+        inliers: `outlier_scores` (N,) of ImageNet's validation pictures of the 200 classes.
+        outliers: those (M,) of ImageNet-O; chance is M / (N + M), 2,000 of 12,000.
     """
-    scores = [outlier_scores(logits, columns) for logits in (outliers, inliers)]
-    return average_precision(np.arange(sum(map(len, scores))) < len(scores[0]), np.concatenate(scores))
+    inliers, outliers = np.asarray(inliers), np.asarray(outliers)
+    return average_precision(np.arange(len(outliers) + len(inliers)) < len(outliers), np.append(outliers, inliers))
 
 
 class CorruptionScores(NamedTuple):
@@ -178,3 +164,12 @@ def feature_deviation(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
     if not (lengths > 0).all():
         raise ValueError(f"{(~(lengths > 0)).sum()} of {len(lengths)} clean features are zero or NaN")
     return np.linalg.norm(clean - corrupted, axis=1) / lengths
+
+
+def _finite(logits: ArrayLike) -> np.ndarray:
+    logits = np.asarray(logits)
+    if logits.ndim != 2:
+        raise ValueError(f"logits must be (N, K), found shape {logits.shape}")
+    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
+        raise ValueError(f"{bad} of {len(logits)} rows of logits hold NaN or infinity")
+    return logits

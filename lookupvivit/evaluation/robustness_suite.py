@@ -22,10 +22,11 @@ from lookupvivit.evaluation.predictions import PredictionsError, load_arrays, sa
 from lookupvivit.evaluation.robustness import (
     ALEXNET_ERRORS,
     SEVERITIES,
-    average_precision,
     corruption_scores,
     feature_deviation,
+    outlier_aupr,
     outlier_scores,
+    subset_answers,
     subset_columns,
 )
 from lookupvivit.weights.files import weights_file
@@ -92,8 +93,7 @@ class Suite:
         manifests = read_class_folders(folder, classes), read_class_folders(imagenet, classes, among_others=True)
         outliers = self._results("imagenet_o", manifests[0], columns)
         inliers = self._results("imagenet_o_inliers", manifests[1], columns)
-        scores = -np.concatenate([outliers.confidence, inliers.confidence])
-        aupr = average_precision(np.arange(len(scores)) < len(outliers.names), scores)
+        aupr = outlier_aupr(-inliers.confidence, -outliers.confidence)
         return {"aupr": aupr, "pictures": len(outliers.names), "inliers": len(inliers.names)}
 
     def corruptions(self, folder: str | Path, imagenet: str | Path | None = None) -> dict[str, Any]:
@@ -159,8 +159,8 @@ class Suite:
         if clean is not None:
             deviation = feature_deviation(clean.features(names, manifest.source), features)
         results = ImageResults(
-            names, columns[manifest.labels], columns[logits[:, columns].argmax(axis=1)],
-            -outlier_scores(logits, columns), deviation.astype(np.float32),
+            names, columns[manifest.labels], subset_answers(logits, columns), -outlier_scores(logits, columns),
+            deviation.astype(np.float32),
         )  # fmt: skip
         arrays = {field.name: getattr(results, field.name) for field in fields(results)}
         save_arrays(self.folder / f"{name}.npz", {**arrays, "model": np.array(self._fingerprint)})

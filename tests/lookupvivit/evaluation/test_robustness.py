@@ -14,8 +14,8 @@ from lookupvivit.evaluation.robustness import (
     feature_deviation,
     outlier_aupr,
     outlier_scores,
+    subset_answers,
     subset_columns,
-    subset_correct,
 )
 
 # Table 6: accuracy at severities 1 to 5, their mean, mCE.
@@ -43,14 +43,12 @@ def test_the_answer_is_sought_among_200_classes():
     logits[:, others] = 10.0  # any class outside would win ...
     logits[np.arange(4), labels] = (1, 1, 1, 0)
     logits[3, columns[7]] = 0.5  # ... and one of the 200 wins over the fourth label
-    assert subset_correct(logits, labels, columns).tolist() == [True, True, True, False]
+    assert subset_answers(logits, columns).tolist() == [*labels[:3].tolist(), columns[7]]
     assert (logits.argmax(axis=1) == labels).sum() == 0
     reordered = np.random.default_rng(0).permutation(1000)  # a model with its classes in another order
     names = [imagenet[i] for i in reordered]
-    moved = np.argsort(reordered)[labels]
-    assert subset_correct(logits[:, reordered], moved, subset_columns(names, subset)).sum() == 3
-    with pytest.raises(ValueError, match="label 0 is none of the 200 classes"):
-        subset_correct(logits, [6, 11, 0, 13], columns)
+    answers = subset_answers(logits[:, reordered], subset_columns(names, subset))
+    assert reordered[answers].tolist() == [*labels[:3].tolist(), columns[7]]
     with pytest.raises(ValueError, match=r"class 'n01498041' and 199 more of 200 are none of the model's 400 classes"):
         subset_columns(class_names("kinetics400"), subset)
 
@@ -60,9 +58,10 @@ def test_outlier_score_and_aupr_by_hand():
     assert outlier_scores(logits, [0, 1]) == pytest.approx([-0.75, -0.5, -0.8])  # the third class is not looked at
     # Outliers score -0.75 and -0.5, inliers -0.6, -0.8: found in the order out, in, out, in.
     inliers, outliers = np.log([[2.0, 3.0], [4.0, 1.0]]), np.log([[1.0, 3.0], [1.0, 1.0]])
-    assert outlier_aupr(inliers, outliers, [0, 1]) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
-    uninformed = np.zeros((10_000, 5)), np.zeros((2_000, 5))
-    assert outlier_aupr(*uninformed, [0, 2, 4]) == pytest.approx(2_000 / 12_000)
+    inliers, outliers = (outlier_scores(some, [0, 1]) for some in (inliers, outliers))
+    assert outlier_aupr(inliers, outliers) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
+    uninformed = (outlier_scores(np.zeros((count, 5)), [0, 2, 4]) for count in (10_000, 2_000))
+    assert outlier_aupr(*uninformed) == pytest.approx(2_000 / 12_000)
     shifted = outlier_scores(logits + 1e4, [0, 1])
     assert shifted == pytest.approx([-0.75, -0.5, -0.8])
     random = np.random.default_rng(0).normal(size=(50, 30)).astype(np.float32) * 9
@@ -131,6 +130,7 @@ def test_feature_deviation_by_hand():
         (lambda: corruption_scores({name: [56.4] * 5 for name in ALEXNET_ERRORS}), "must be 5 shares"),
         (lambda: corruption_scores(dict.fromkeys((*ALEXNET_ERRORS, "rain"), [0.5] * 5)), "rain: no such corruption"),
         (lambda: outlier_scores([[0.0, np.nan]], [0]), "1 of 1 rows of logits hold NaN"),
+        (lambda: subset_answers([[0.0, np.inf], [0.0, 1.0]], [0]), "1 of 2 rows of logits hold NaN or infinity"),
         (lambda: average_precision([True, False], [0.0, np.nan]), "1 of 2 scores are NaN"),
         (lambda: average_precision([True], [0.0, 1.0]), r"found \(1,\) and \(2,\)"),
         (lambda: feature_deviation([[0.0, 0.0]], [[1.0, 0.0]]), "1 of 1 clean features are zero"),
