@@ -23,7 +23,6 @@ from data_pipelines.folders import read_class_folders
 from data_pipelines.manifest import VideoManifest
 from lookupvivit.evaluation.few_shot import SEEDS, SHOTS, few_shot
 from lookupvivit.evaluation.images import image_outputs
-from lookupvivit.weights.files import WeightsError
 
 
 def main() -> None:
@@ -48,10 +47,10 @@ def main() -> None:
             image_outputs(model, manifest, arguments.batch_size, device, arguments.workers, name).features
             for name, manifest in (("train", train), ("test", test))
         ]
-    except (DataError, WeightsError) as error:
+        classes = len(train.class_names)
+        scores = few_shot(features[0], train.labels, features[1], test.labels, classes, arguments.shots)
+    except ValueError as error:  # of the data, the weights, or features that are not finite
         sys.exit(f"error: {error}")
-    classes = len(train.class_names)
-    scores = few_shot(features[0], train.labels, features[1], test.labels, classes, arguments.shots)
     print(f"\n{classes} classes, {len(test)} pictures to test on, {features[0].shape[1]} features")
     for score in scores:
         each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in score.accuracies)

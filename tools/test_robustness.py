@@ -19,12 +19,11 @@ from typing import Any
 import torch
 
 import lookupvivit
-from data_pipelines.errors import DataError
 from data_pipelines.files import write_json
 from lookupvivit.evaluation.robustness_suite import PUBLISHED_SIZES, Suite
 from lookupvivit.visualize.deviation import deviation_picture
 from lookupvivit.visualize.pictures import save_png
-from lookupvivit.weights.files import WeightsError, weights_file
+from lookupvivit.weights.files import weights_file
 
 SETS = {"imagenet_c": "ImageNet-C", "imagenet_o": "ImageNet-O", "imagenet_r": "ImageNet-R", "imagenet_a": "ImageNet-A"}
 FIGURES = {"imagenet_c": "accuracy", "imagenet_o": "aupr", "imagenet_r": "accuracy", "imagenet_a": "accuracy"}
@@ -38,7 +37,7 @@ def main() -> None:
         model = lookupvivit.load_model(arguments.model).to(device)
         suite = Suite(model, arguments.model, output, arguments.batch_size, device, arguments.workers)
         report = measure(suite, arguments)
-    except (DataError, WeightsError) as error:
+    except ValueError as error:  # of the data, the weights, or outputs that are not finite
         sys.exit(f"error: {error}")
     print(tables(str(arguments.model), report))
     write_json(output / "robustness.json", report)
