@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import ScalarFormatter
 
@@ -102,7 +103,8 @@ def _label(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
             if not text:
                 continue
             note = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", ha="center", va="center",
-                                 fontsize=9, color=colours[curve.name])  # fmt: skip
+                                 fontsize=9, color=colours[curve.name],
+                                 path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
             boxes = [_box(note, place, renderer) for place in PLACES]
             best = min(range(len(PLACES)), key=lambda i: (_covered(boxes[i], dots, taken, frame), i))
             note.set_position(PLACES[best])
