@@ -129,7 +129,7 @@ def cost_accuracy(config: RunConfig, request: Request) -> None:
     manifest = read_manifest(config, "val", world)
     checkpoints = [_checkpoint(path, config, manifest, world.device, dtype)
                    for path in dict.fromkeys((request.run, *request.individuals))]  # fmt: skip
-    cases = _cases(config, request, checkpoints, manifest, dtype)
+    cases = _cases(config, request, checkpoints, manifest)
     record = Record(request.output / f"{views}.json")
     missing = [case for case in cases if record.finished(case.key, case.of) is None]
     if world.is_main and len(missing) < len(cases):
@@ -184,7 +184,6 @@ def _cases(
     request: Request,
     checkpoints: Sequence[Checkpoint],
     manifest: VideoManifest,
-    dtype: torch.dtype,
 ) -> list[Case]:
     """All that is asked for, each with its cost; ConfigError for what a model cannot do."""
     main = checkpoints[0]
