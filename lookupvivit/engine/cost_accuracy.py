@@ -271,8 +271,8 @@ def _score(
     for reason in broken.values():
         print(f"BROKEN, not in the scores: {reason}")
     for number, case in enumerate(cases):
-        logits = everything.view_logits[..., number * classes : (number + 1) * classes]
-        predictions = dataclasses.replace(everything, view_logits=logits, class_names=manifest.class_names)
+        logits = everything.head_logits[..., number * classes : (number + 1) * classes]
+        predictions = dataclasses.replace(everything, head_logits=logits, class_names=manifest.class_names)
         record.add(_point(case, predictions, len(broken), views), predictions)
     record.save()
 
