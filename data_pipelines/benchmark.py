@@ -25,6 +25,7 @@ from data_pipelines.decoding_process import decoding_process
 from data_pipelines.errors import VideoDecodeError
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.manifest import VideoManifest
+from data_pipelines.preprocess import Preprocess
 from data_pipelines.progress import progress
 from data_pipelines.transforms import TrainTransform
 from data_pipelines.views import Sampling
@@ -94,7 +95,7 @@ def views(videos: Sequence[str], sampling: Sampling, rounds: int, clips: int, cr
                 reader.read(np.arange(reader.num_frames))
 
     def prepared(path: str, rng: np.random.Generator) -> None:
-        MultiViewDataset(manifest, sampling, 256, 224, clips, crops)[videos.index(path)]
+        MultiViewDataset(manifest, Preprocess(sampling, 256, 224), clips, crops)[videos.index(path)]
 
     manifest, name = _manifest(videos), f"{clips}x{crops} views of a video"
     return [

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from data_pipelines.decode import SECONDS, open_video
 from data_pipelines.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.manifest import VideoManifest
-from data_pipelines.transforms import crop_views
-from data_pipelines.views import Sampling, resized_size, spatial_crops
+from data_pipelines.preprocess import Preprocess
+from data_pipelines.views import Sampling
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
 STAND_INS = 20  # broken videos in a row that are replaced before a run gives up
@@ -112,17 +112,14 @@ class MultiViewDataset(Dataset):
     def __init__(
         self,
         manifest: VideoManifest,
-        sampling: Sampling,
-        short_side: int,
-        crop: int,
+        preprocess: Preprocess,
         num_clips: int,
         num_crops: int,
         backend: str = "auto",
         seconds: float = SECONDS,
         central: bool = False,
     ) -> None:
-        self.manifest, self.sampling = manifest, sampling
-        self.short_side, self.crop = short_side, crop
+        self.manifest, self.preprocess = manifest, preprocess
         self.num_clips, self.num_crops = num_clips, num_crops
         self.backend, self.seconds = backend, seconds
         pairs = [(clip, crop) for clip in range(num_clips) for crop in range(num_crops)]
@@ -141,14 +138,13 @@ class MultiViewDataset(Dataset):
         square crop in pixels of the resized frame.
         """
         path, broken = self.manifest.paths[index], ""
-        views = len(self.clip_index)
         try:
             video, frames, boxes = self._views(path)
         except (VideoDecodeError, MissingDataError) as error:
             broken = str(error)
-            size = self.sampling.frames, self.crop, self.crop
-            video = torch.zeros(views, 3, *size, dtype=torch.uint8)
-            frames, boxes = np.zeros((views, self.sampling.frames), np.int64), np.zeros((views, 3), np.int64)
+            views, length, crop = len(self.clip_index), self.preprocess.sampling.frames, self.preprocess.crop
+            video = torch.zeros(views, 3, length, crop, crop, dtype=torch.uint8)
+            frames, boxes = np.zeros((views, length), np.int64), np.zeros((views, 3), np.int64)
         return {
             "video": video,
             "label": int(self.manifest.labels[index]),
@@ -163,18 +159,14 @@ class MultiViewDataset(Dataset):
 
     def _views(self, path: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
         with open_video(path, self.backend, self.seconds) as reader:
-            clips = self.sampling.test_clips(reader.num_frames, reader.fps, self.num_clips)  # (C, T)
-            if self.central:
-                clips = np.concatenate([clips, self.sampling.test_clips(reader.num_frames, reader.fps, 1)])
-            frames = _channels_first(reader.read(clips.reshape(-1)))
-        crops = [self.num_crops] * self.num_clips + [1] * self.central
-        views = [
-            crop_views(clip, self.short_side, self.crop, count)
-            for clip, count in zip(frames.split(self.sampling.frames), crops, strict=True)
-        ]
-        corners = spatial_crops(*resized_size(*frames.shape[-2:], self.short_side), self.crop, self.num_crops)
-        boxes = np.array([(*corners[crop], self.crop) for crop in self.aug_index], np.int64)
-        return torch.cat(views), clips[self.clip_index], boxes  # CENTRAL is the last clip
+            wanted = [self.num_clips, 1] if self.central else [self.num_clips]
+            sampled = [self.preprocess.sampling.test_clips(reader.num_frames, reader.fps, count) for count in wanted]
+            clips = np.concatenate(sampled)  # (C, T); CENTRAL is the last
+            video, corners = self.preprocess.views_of(reader, clips, self.num_crops)
+        if self.central:  # of the last clip one crop only
+            video = video.unflatten(0, (len(clips), self.num_crops))[self.clip_index, self.aug_index]
+        boxes = np.array([(*corners[crop], self.preprocess.crop) for crop in self.aug_index], np.int64)
+        return video, clips[self.clip_index], boxes
 
 
 def _channels_first(frames: np.ndarray) -> Tensor:

@@ -26,7 +26,7 @@ from data_pipelines.backends import DEFAULT_FPS
 from data_pipelines.decode import SECONDS, VideoReader, open_video
 from data_pipelines.errors import DataError
 from data_pipelines.transforms import crop_views, normalize
-from data_pipelines.views import Sampling
+from data_pipelines.views import Sampling, resized_size, spatial_crops
 
 KEYS = ("frames", "stride", "short_side", "crop", "range", "target_fps", "sampling")
 AT_A_TIME = 32  # whole frames in memory: 0.2 GB of 1920 x 1080
@@ -159,7 +159,7 @@ class Preprocess:
                 raise DataError(f"start: found {start} s, must lie in the video, from 0 to below {float(length):g} s")
             first = math.floor(_exact(start) * reader.fps)
             indices = self.sampling.clip_from(first, reader.num_frames, reader.fps)
-            return self._views_of(reader, indices[None], 1)[0]
+            return self.views_of(reader, indices[None], 1)[0][0]
 
     def views(self, video: Video, num_clips: int = 1, num_crops: int = 1) -> Tensor:
         """Evenly spaced clips and crops, clip by clip: uint8 (num_clips * num_crops, 3, T, crop, crop), one decode.
@@ -193,27 +193,40 @@ class Preprocess:
                 # Also those between this clip's frames that later ones want: reading never has to go back.
                 fresh, wanted = np.split(wanted, [np.searchsorted(wanted, indices.max(), side="right")])
                 kept = {index: frame for index, frame in kept.items() if index >= indices.min()}
-                kept.update(self._frames(reader, fresh, 1))
+                kept.update((index, crops) for index, _, crops in self._frames(reader, fresh, 1))
                 clip = torch.stack([kept[index] for index in indices.tolist()], dim=2)[0]
                 yield TimedClip(float(start), float(end), clip)
 
     def _views(self, reader: VideoReader | ArrayReader, num_clips: int, num_crops: int) -> Tensor:
-        return self._views_of(reader, self.sampling.test_clips(reader.num_frames, reader.fps, num_clips), num_crops)
+        clips = self.sampling.test_clips(reader.num_frames, reader.fps, num_clips)
+        return self.views_of(reader, clips, num_crops)[0]
 
-    def _views_of(self, reader: VideoReader | ArrayReader, clips: np.ndarray, num_crops: int) -> Tensor:
-        """Frames (n, T) of the clips -> uint8 (n * num_crops, 3, T, crop, crop)."""
-        frames = dict(self._frames(reader, np.unique(clips), num_crops))
-        return torch.cat([torch.stack([frames[index] for index in clip], dim=2) for clip in clips.tolist()])
+    def views_of(
+        self, reader: VideoReader | ArrayReader, clips: np.ndarray, num_crops: int
+    ) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Frames (n, T) of an open video -> uint8 (n * num_crops, 3, T, crop, crop), and where the crops lie.
+
+        Each frame is read once. The second are the (top, left) of the ``num_crops`` in pixels of the resized frame.
+        """
+        read = list(self._frames(reader, np.unique(clips), num_crops))
+        frames = {index: crops for index, _, crops in read}
+        views = torch.cat([torch.stack([frames[index] for index in clip], dim=2) for clip in clips.tolist()])
+        return views, read[0][1]
 
     def _frames(
         self, reader: VideoReader | ArrayReader, indices: np.ndarray, num_crops: int
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Ascending ``indices``, each with its crops uint8 (num_crops, 3, crop, crop); a few whole frames at a time."""
+    ) -> Iterator[tuple[int, list[tuple[int, int]], Tensor]]:
+        """Ascending ``indices``, each with its crops' corners and the crops, uint8 (num_crops, 3, crop, crop).
+
+        A few whole frames are in memory at a time.
+        """
         for some in np.split(indices, range(AT_A_TIME, len(indices), AT_A_TIME)):
             if len(some):
                 video = torch.from_numpy(reader.read(some)).permute(0, 3, 1, 2)  # (T, H, W, 3) -> (T, 3, H, W)
+                corners = spatial_crops(*resized_size(*video.shape[-2:], self.short_side), self.crop, num_crops)
                 views = crop_views(video, self.short_side, self.crop, num_crops)  # (V, 3, T, crop, crop)
-                yield from zip(some.tolist(), views.unbind(2), strict=True)
+                for index, crops in zip(some.tolist(), views.unbind(2), strict=True):
+                    yield index, corners, crops
 
 
 def _whole_number(told: Mapping[str, Any], key: str) -> int:

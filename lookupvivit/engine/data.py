@@ -17,7 +17,6 @@ from data_pipelines.loader import TrainingOrder, eval_loader
 from data_pipelines.manifest import VideoManifest, on_disk, skip
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms import TrainTransform
-from data_pipelines.views import Sampling
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.engine.distributed import World
 
@@ -136,14 +135,10 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         random_erasing=augment.random_erasing,
         random_erasing_mode=augment.random_erasing_mode,
     )
+    preprocess = Preprocess.from_dict(preprocessing(data))
     return ClipDataset(
-        manifest, sampling(data), transform, config.seed, data.repeats, data.backend, data.decode_seconds
+        manifest, preprocess.sampling, transform, config.seed, data.repeats, data.backend, data.decode_seconds
     )
-
-
-def sampling(data: DataConfig) -> Sampling:
-    """Which frames make up a clip."""
-    return Preprocess.from_dict(preprocessing(data)).sampling
 
 
 def preprocessing(data: DataConfig) -> dict[str, Any]:
@@ -173,7 +168,7 @@ def multi_view_dataset(
     """``clips`` x ``crops`` views of every video, and the ``central`` one where they miss it."""
     data = config.data
     return MultiViewDataset(
-        manifest, sampling(data), data.short_side, data.crop, clips, crops, data.backend, data.decode_seconds, central
+        manifest, Preprocess.from_dict(preprocessing(data)), clips, crops, data.backend, data.decode_seconds, central
     )
 
 

@@ -64,7 +64,7 @@ def image_outputs(
     except AttributeError as error:
         raise DataError(str(error)) from None
     how = replace(how, short_side=how.crop) if cropped else how
-    dataset = MultiViewDataset(manifest, how.sampling, how.short_side, how.crop, 1, 1)
+    dataset = MultiViewDataset(manifest, how, 1, 1)
     logits, features = [], []
     with progress(total=len(manifest), unit="picture", desc=description) as bar, classifier_inputs(model) as seen:
         for batch in eval_loader(dataset, 0, 1, batch_size, workers):

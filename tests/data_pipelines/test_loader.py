@@ -9,6 +9,7 @@ from data_pipelines.datasets import ClipDataset, MultiViewDataset
 from data_pipelines.errors import DataError
 from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
 from data_pipelines.manifest import VideoManifest
+from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms import TrainTransform
 from data_pipelines.views import Sampling
 
@@ -115,7 +116,7 @@ def test_clips_change_from_epoch_to_epoch(clips):
 def test_evaluation_visits_every_video_once(manifest, world, workers):
     if workers and world != 2:
         pytest.skip("workers are tried at one world size")
-    dataset = MultiViewDataset(manifest, Sampling(4, 2), short_side=40, crop=32, num_clips=2, num_crops=3)
+    dataset = MultiViewDataset(manifest, Preprocess(Sampling(4, 2), 40, 32), num_clips=2, num_crops=3)
     seen = [
         i
         for rank in range(world)
@@ -133,7 +134,7 @@ def test_views_equal_single_views_from_one_read(manifest, monkeypatch):
     monkeypatch.setattr(
         decode.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices)
     )
-    dataset = MultiViewDataset(manifest, Sampling(4, 2), short_side=48, crop=32, num_clips=4, num_crops=3)
+    dataset = MultiViewDataset(manifest, Preprocess(Sampling(4, 2), 48, 32), num_clips=4, num_crops=3)
     sample = dataset[0]
     assert len(reads) == 1
     assert sample["video"].shape == (12, 3, 4, 32, 32)
@@ -189,7 +190,7 @@ def test_training_replaces_broken_videos_by_what_the_seed_determines(half_broken
 
 
 def test_testing_never_replaces_a_video(half_broken):
-    dataset = MultiViewDataset(half_broken, Sampling(4, 2), short_side=40, crop=32, num_clips=2, num_crops=3)
+    dataset = MultiViewDataset(half_broken, Preprocess(Sampling(4, 2), 40, 32), num_clips=2, num_crops=3)
     sample = dataset[0]
     assert "broken.mp4" in sample["broken"] and sample["video"].shape == (6, 3, 4, 32, 32) and not sample["video"].any()
     assert dataset[1]["broken"] == "" and dataset[1]["video"].any()
@@ -197,5 +198,5 @@ def test_testing_never_replaces_a_video(half_broken):
 
 def test_a_video_shorter_than_the_clip_is_repeated(manifest, clips):
     assert clips[0, 2][0]["video"].shape == (3, 4, 32, 32)
-    views = MultiViewDataset(manifest, Sampling(4, 2), 48, 32, num_clips=4, num_crops=1)[2]["video"]
+    views = MultiViewDataset(manifest, Preprocess(Sampling(4, 2), 48, 32), num_clips=4, num_crops=1)[2]["video"]
     assert views.shape == (4, 3, 4, 32, 32) and (views == views[:1, :, :1]).all()

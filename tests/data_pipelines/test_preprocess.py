@@ -29,7 +29,7 @@ def video(tmp_path_factory):
 
 def views_of_evaluation(path, told, clips=1, crops=1):
     one = VideoManifest(PathList([path]), np.zeros(1, np.int64), ("a",), "a list")
-    dataset = MultiViewDataset(one, Preprocess.from_dict(told).sampling, told["short_side"], told["crop"], clips, crops)
+    dataset = MultiViewDataset(one, Preprocess.from_dict(told), clips, crops)
     return dataset[0]["video"]
 
 

@@ -53,7 +53,7 @@ def softmax(logits):
 def test_the_whole_video_is_what_the_multi_view_test_says(model, video):
     manifest = VideoManifest(PathList([video]), np.zeros(1, np.int64), tuple("abcdef"), "a list")
     for clips, crops in ((4, 3), (1, 1), (2, 3)):
-        dataset = MultiViewDataset(manifest, model.preprocess.sampling, 20, 16, clips, crops)
+        dataset = MultiViewDataset(manifest, model.preprocess, clips, crops)
         scored, _ = predict_views(lambda v: model(v).logits, DataLoader(dataset), 1, "abcdef", 5, torch.device("cpu"))
         prediction = Predictor(model, clips, crops, batch=5)(video)
         np.testing.assert_allclose(prediction.probabilities, softmax(scored.video_logits()[0]), rtol=1e-5)
