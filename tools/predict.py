@@ -9,8 +9,6 @@ Exit status 1: a file could not be read (the others were); 2: a mistake in the c
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 import lookupvivit
 from data_pipelines.errors import DataError
+from data_pipelines.files import write_json
 from data_pipelines.finding import find_videos
 from data_pipelines.progress import progress
 from lookupvivit.engine.command_line import one_line_errors
@@ -85,7 +84,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.output and failed < len(found.paths):
         print(f"pictures: {arguments.output}")
     if arguments.json:
-        write(arguments.json, {"model": str(arguments.model), "views": f"{clips}x{crops}", "videos": told})
+        write_json(arguments.json, {"model": str(arguments.model), "views": f"{clips}x{crops}", "videos": told})
     return failed
 
 
@@ -120,14 +119,6 @@ def picture(prediction: Prediction, name: str, arguments: argparse.Namespace) ->
 
 def _length(prediction: Prediction) -> str:
     return f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else clock(prediction.seconds)
-
-
-def write(file: Path, content: dict[str, Any]) -> None:
-    """JSON that appears whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, file)
 
 
 def _count(text: str) -> int:

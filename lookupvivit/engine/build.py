@@ -14,7 +14,10 @@ from lookupvivit.engine.optimization import FiniteSteps, build_optimizer
 from lookupvivit.layers.compress import Resample
 from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.catalogue import create_model
+from lookupvivit.models.common import Size
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.settings import changes
+from lookupvivit.weights.files import read_description
 
 
 def dtype_on(config: RunConfig, world: World) -> torch.dtype:
@@ -41,13 +44,26 @@ def build_model(config: RunConfig) -> torch.nn.Module:
         model = create_model(config.model.name, data.num_classes, **overrides)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model: {error}") from None
-    resizable = isinstance(model, LookupViT) and isinstance(model.compress, Resample)
-    for key, value in {"model.multi_resolution": config.model.multi_resolution,
-                       "eval.compressed_size": config.eval.compressed_size}.items():  # fmt: skip
-        if value and not resizable:
-            raise ConfigError(f"{key}: found {value}, must be left out for {config.model.name} as configured, whose "
-                              "compressed size is fixed or which has none")  # fmt: skip
+    sizes = config.model.multi_resolution
+    largest = {"model.multi_resolution": (max(sizes["t"]), max(sizes["k"]), max(sizes["k"])) if sizes else None,
+               "eval.compressed_size": config.eval.compressed_size}  # fmt: skip
+    for key, size in largest.items():
+        if size:
+            _check_compressed_size(key, size, model, config.model.name)
     return model
+
+
+def _check_compressed_size(key: str, size: Size, model: torch.nn.Module, name: str) -> None:
+    """ConfigError where a model cannot compute at a size, or would have more compressed than lookup tokens."""
+    if not (isinstance(model, LookupViT) and isinstance(model.compress, Resample)):
+        raise ConfigError(f"{key}: found {list(size)} (t, h, w), must be left out for {name} as configured, whose "
+                          "compressed size is fixed or which has none")  # fmt: skip
+    grid = model.embedding.grid(model.input_size)
+    if any(asked > there for asked, there in zip(size, grid, strict=True)):
+        raise ConfigError(
+            f"{key}: found {list(size)} (t, h, w), must be at most {list(grid)} (t, h, w), the grid of lookup tokens: "
+            "compressed tokens are resampled from these, and more of them would hold nothing new"
+        )
 
 
 def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -60,6 +76,18 @@ def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
         "class_names": list(class_names),
         "preprocessing": preprocessing(data),
     }
+
+
+def trained_as(source: str, ours: dict[str, Any]) -> None:
+    """ConfigError where the weights in ``source`` do not belong to ``ours``, some keys of a `describe`.
+
+    Another model, other classes or clips of another kind.
+    """
+    theirs = read_description(source)
+    differing = changes({key: theirs.get(key) for key in ours}, ours)
+    if differing:
+        raise ConfigError(f"checkpoint: {source} was trained with other settings than this test's: "
+                          f"{'; '.join(differing[:3])}")  # fmt: skip
 
 
 def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:

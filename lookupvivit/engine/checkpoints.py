@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data_pipelines.files import digest
 from lookupvivit.config import ConfigError
 from lookupvivit.engine import averaging, portable
 from lookupvivit.engine.distributed import World
@@ -32,6 +32,7 @@ from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, re
 
 AVERAGES = "ema.safetensors"
 BEST = "best"
+TORCH_CANNOT_WRITE = ("PytorchStreamWriter", "inline_container")  # in the RuntimeError of torch.save
 STATE = "state.json"  # written last: a checkpoint without it is incomplete
 
 
@@ -74,8 +75,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error) + type(error).__name__ \
-                and "inline_container" not in str(error):  # torch.save's way to say that a write failed
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_CANNOT_WRITE):
             raise
         shutil.rmtree(folder, ignore_errors=True)
         parent = next(place for place in folder.absolute().parents if place.exists())
@@ -120,14 +120,8 @@ def has_averages(description: dict[str, Any]) -> bool:
 
 def digests(folder: Path) -> dict[str, str]:
     """A hash of every file in a checkpoint but `STATE`, by its name inside."""
-    found = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE):
-        with file.open("rb") as content:
-            digest = hashlib.blake2b()
-            while chunk := content.read(2**24):
-                digest.update(chunk)
-        found[str(file.relative_to(folder))] = digest.hexdigest()
-    return found
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE)
+    return {str(file.relative_to(folder)): digest(file) for file in files}
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -137,10 +131,10 @@ def damage(checkpoint: Path) -> str | None:
         present = digests(checkpoint)
     except (OSError, AttributeError, ValueError) as error:
         return f"{STATE} cannot be read ({type(error).__name__})"
-    for name, digest in written.items():
+    for name, hashed in written.items():
         if name not in present:
             return f"{name} is missing"
-        if present[name] != digest:
+        if present[name] != hashed:
             return f"{name} is not what was written"
     return None
 

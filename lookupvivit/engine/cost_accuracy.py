@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data_pipelines.files import digest
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.progress import progress
 from lookupvivit.config import ConfigError, RunConfig, check
 from lookupvivit.engine import distributed
+from lookupvivit.engine.build import dtype_on, trained_as
 from lookupvivit.engine.data import preprocessing, read_manifest, view_loader
 from lookupvivit.engine.distributed import World
-from lookupvivit.engine.train import dtype_on
 from lookupvivit.evaluation.cost import Point, Record, cascade_line, save_csv, scores, table
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
@@ -161,22 +162,11 @@ def _checkpoint(
     path: str, config: RunConfig, manifest: VideoManifest, device: torch.device, dtype: torch.dtype
 ) -> Checkpoint:
     """Load one; ConfigError where it was trained on other classes or clips than those of the configuration."""
+    trained_as(path, {"class_names": list(manifest.class_names), "preprocessing": preprocessing(config.data)})
     description = read_description(path)
-    expected = {"class_names": list(manifest.class_names), "preprocessing": preprocessing(config.data)}
-    for key, ours in expected.items():
-        if (theirs := description.get(key)) != ours:
-            raise ConfigError(f"checkpoint: {path} was trained with {key} {theirs}, not {ours}")
     model = load_model(path).to(device, dtype)
     architecture = json.dumps([description["name"], description["overrides"]], sort_keys=True)
-    return Checkpoint(path, description["name"], model, _digest(weights_file(path)), architecture)
-
-
-def _digest(file: Path) -> str:
-    found = hashlib.sha256()
-    with file.open("rb") as content:
-        while block := content.read(2**22):
-            found.update(block)
-    return found.hexdigest()[:16]
+    return Checkpoint(path, description["name"], model, digest(weights_file(path)), architecture)
 
 
 def _cases(

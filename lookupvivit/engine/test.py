@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from data_pipelines.files import digest, write_json
 from data_pipelines.manifest import VideoManifest
-from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.config import RunConfig
 from lookupvivit.engine import distributed
-from lookupvivit.engine.build import build_model, describe, dtype_on
+from lookupvivit.engine.build import build_model, describe, dtype_on, trained_as
 from lookupvivit.engine.data import read_manifest, view_loader
 from lookupvivit.engine.distributed import World
 from lookupvivit.evaluation.aggregate import not_scored
@@ -23,7 +23,6 @@ from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.partial import PartialResult, restore
 from lookupvivit.evaluation.predictions import Predictions
-from lookupvivit.settings import changes
 from lookupvivit.visualize.pictures import confusion_picture, save_png
 from lookupvivit.weights.files import load_weights, read_description, weights_file
 
@@ -37,9 +36,8 @@ def test(config: RunConfig) -> None:
     file = weights_file(source)  # a missing checkpoint is told before any data is touched
     world = distributed.start(config.engine.threads)
     manifest = read_manifest(config, "val", world)
-    _same_as_trained(config, manifest.class_names, source)
+    trained_as(source, describe(config, manifest.class_names))
     model = build_model(config)
-    _fits_the_grid(config, model)
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
         print(f"checkpoint {source}: {report}")
@@ -48,8 +46,8 @@ def test(config: RunConfig) -> None:
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
     folder = Path(config.output_dir) / "predictions"
     name = f"{clips}x{crops}" + (f"_compressed_{'x'.join(map(str, size))}" if size else "")
-    digest = _digest(file) if world.is_main else ""
-    partial = _unfinished(folder / f"{name}.partial", config, manifest, digest, world)
+    told = digest(file) if world.is_main else ""
+    partial = _unfinished(folder / f"{name}.partial", config, manifest, told, world)
 
     def forward(views: Tensor) -> Tensor:
         output = model(views, **config.eval.call)
@@ -63,7 +61,7 @@ def test(config: RunConfig) -> None:
     if scored is not None:
         predictions, broken = scored
         facts = {
-            "checkpoint": str(source), "digest": digest, "step": read_description(source).get("step"),
+            "checkpoint": str(source), "digest": told, "step": read_description(source).get("step"),
             "precision": config.engine.precision, "sampling": config.data.sampling,
             "missing_videos": manifest.left_out, "broken_videos": broken,
             "compressed_size": size or getattr(model, "compressed_size", None),
@@ -75,7 +73,7 @@ def test(config: RunConfig) -> None:
 
 
 def _unfinished(
-    folder: Path, config: RunConfig, manifest: VideoManifest, digest: str, world: World
+    folder: Path, config: RunConfig, manifest: VideoManifest, weights: str, world: World
 ) -> PartialResult:
     """What an interrupted test of the same weights, videos and settings has left, known to all ranks."""
     restored, done = None, [[]]
@@ -84,7 +82,7 @@ def _unfinished(
         views = {key: value for key, value in asdict(config.eval).items() if key != "save_seconds"}
         listed = json.dumps([list(manifest.paths), manifest.labels.tolist()])
         identity = {
-            "checkpoint": digest, "videos": hashlib.blake2b(listed.encode(), digest_size=16).hexdigest(),
+            "checkpoint": weights, "videos": hashlib.blake2b(listed.encode(), digest_size=16).hexdigest(),
             "precision": config.engine.precision, "device": world.device.type,
             **{f"data.{key}": value for key, value in data.items()},
             **{f"eval.{key}": value for key, value in views.items()},
@@ -97,43 +95,11 @@ def _unfinished(
     return PartialResult(folder, config.eval.save_seconds, restored, frozenset(done[0]))
 
 
-def _digest(file: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with file.open("rb") as content:
-        while chunk := content.read(2**24):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _fits_the_grid(config: RunConfig, model: nn.Module) -> None:
-    """ConfigError where there would be more compressed tokens than lookup tokens along an axis."""
-    size = config.eval.compressed_size
-    if size is None:
-        return
-    grid = model.embedding.grid(model.input_size)
-    if any(asked > there for asked, there in zip(size, grid, strict=True)):
-        raise ConfigError(
-            f"eval.compressed_size: found {list(size)} (t, h, w), must be at most {list(grid)} (t, h, w), the grid of "
-            "lookup tokens: compressed tokens are resampled from these, and more of them would hold nothing new"
-        )
-
-
-def _same_as_trained(config: RunConfig, class_names: tuple[str, ...], source: str) -> None:
-    """ConfigError where the weights were trained as another model, on other classes or on clips of another kind."""
-    theirs, ours = read_description(source), describe(config, class_names)
-    differing = changes({key: theirs.get(key) for key in ours}, ours)
-    if differing:
-        raise ConfigError(f"checkpoint: {source} was trained with other settings than this test's: "
-                          f"{'; '.join(differing[:3])}")  # fmt: skip
-
-
 def save(predictions: Predictions, folder: Path, name: str) -> None:
     """Write every view's logits, the scores with the facts and the confusion picture, and print the scores."""
     summary = {**predictions.facts, **predictions.summary()}
     predictions.save(folder / f"{name}.npz")
-    beside = folder / f".{name}.json.tmp"
-    beside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, folder / f"{name}.json")
+    write_json(folder / f"{name}.json", summary)
     guesses = predictions.video_logits().argmax(axis=1)
     matrix = confusion_matrix(predictions.labels, guesses, len(predictions.class_names))
     save_png(folder / f"{name}_confusion.png", confusion_picture(matrix, predictions.class_names))

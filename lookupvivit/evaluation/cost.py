@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import write_json
 from lookupvivit.evaluation.cascade import Cascade, expected_cost, sweep, thinned
 from lookupvivit.evaluation.metrics import top_k_correct, wilson_interval
 from lookupvivit.evaluation.predictions import Predictions, PredictionsError
@@ -113,9 +114,8 @@ class Record:
 
     def save(self, **more: Any) -> None:
         """Write all points, and ``more`` beside them."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         contents = {"points": [asdict(point) for point in self.points.values()], **more}
-        _write(self.file, json.dumps(contents, indent=2) + "\n")
+        write_json(self.file, contents)
 
 
 def save_csv(file: Path, points: Iterable[Point], cascade: dict[str, Any] | None) -> None:
@@ -181,9 +181,3 @@ def _point(row: dict[str, Any]) -> Point:
         raise ValueError(f"a point has the keys {', '.join(sorted(row))}")
     size = row["compressed_size"]
     return Point(**{**row, "compressed_size": size and tuple(size), "top1_interval": tuple(row["top1_interval"])})
-
-
-def _write(file: Path, text: str) -> None:
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import write_json
 from lookupvivit.evaluation.predictions import UNREADABLE
 
 Columns = dict[str, np.ndarray]  # one row a video; `video_index` says which
@@ -76,10 +77,7 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
         told.append(f"{folder}: an unfinished test, but not of the same thing ({'; '.join(differences)}); not reused, "
                     "starting anew")  # fmt: skip
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{IDENTITY}.tmp"
-    beside.write_text(json.dumps(identity), encoding="utf-8")
-    os.replace(beside, folder / IDENTITY)
+    write_json(folder / IDENTITY, identity)
     parts = []
     for file in sorted(folder.glob("*.npz")):
         try:

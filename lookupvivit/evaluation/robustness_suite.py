@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from data_pipelines.classes import class_names
 from data_pipelines.errors import DataError
+from data_pipelines.files import digest
 from data_pipelines.folders import read_class_folders
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.robustness import corruption_folders
@@ -79,7 +79,7 @@ class Suite:
             self._class_names, how = model.class_names, model.preprocess
         except AttributeError as error:
             raise DataError(str(error)) from None
-        self._fingerprint = f"{_fingerprint(weights_file(source))} {how}"
+        self._fingerprint = f"{digest(weights_file(source))} {how}"
 
     def subset(self, name: str, folder: str | Path) -> dict[str, Any]:
         """``accuracy`` and ``pictures`` of "imagenet_a" or "imagenet_r"."""
@@ -200,11 +200,3 @@ class _Clean:
         if self._features is None:
             _, self._features = self._suite.outputs(self._manifest, "imagenet, clean")
         return self._features[[self._rows[name] for name in names]]
-
-
-def _fingerprint(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as weights:
-        while block := weights.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
