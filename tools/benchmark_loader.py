@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 from data_pipelines import benchmark
-from data_pipelines.errors import DataError
+from data_pipelines.errors import DataError, VideoDecodeError
 from data_pipelines.preparation import copy_video
 from data_pipelines.views import Sampling
+from lookupvivit.engine.command_line import give_up
 
 
 def main() -> None:
@@ -39,7 +39,10 @@ def measure(arguments: argparse.Namespace) -> list[benchmark.Measurement]:
     with tempfile.TemporaryDirectory() as folder:
         copies = [str(Path(folder) / f"{number}.mp4") for number in range(len(videos))]
         for source, target in zip(videos, copies, strict=True):
-            copy_video(source, target, short_side=256, keyframe_every=16, crf=20)
+            try:
+                copy_video(source, target, short_side=256, keyframe_every=16, crf=20)
+            except VideoDecodeError as error:
+                raise DataError(f"{source}: {error}") from None
         before, after = (sum(map(os.path.getsize, files)) for files in (videos, copies))
         with benchmark.one_core():
             rows = [benchmark.decoding(videos, sampling, rounds, backend, 60) for backend in arguments.backends]
@@ -60,4 +63,4 @@ if __name__ == "__main__":
     try:
         main()
     except DataError as error:
-        sys.exit(f"error: {error}")
+        give_up(error)

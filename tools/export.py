@@ -4,10 +4,10 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import lookupvivit
+from lookupvivit.engine.command_line import give_up
 from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.weights.export import export_onnx
 
@@ -26,7 +26,7 @@ def main() -> None:
         shape = (1, 3, height, width) if image else (1, 3, frames, height, width)
         difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        give_up(error)
     print(f"{arguments.onnx}: input video (batch, {', '.join(map(str, shape[1:]))}), any batch;", end=" ")
     print(f"largest difference to the model {difference:.1e}")
 

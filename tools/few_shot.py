@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.files import write_json
 from data_pipelines.folders import read_class_folders
 from data_pipelines.manifest import VideoManifest
+from lookupvivit.engine.command_line import give_up
 from lookupvivit.evaluation.few_shot import SEEDS, SHOTS, few_shot
 from lookupvivit.evaluation.images import image_outputs
 
@@ -50,7 +50,7 @@ def main() -> None:
         classes = len(train.class_names)
         scores = few_shot(features[0], train.labels, features[1], test.labels, classes, arguments.shots)
     except ValueError as error:  # of the data, the weights, or features that are not finite
-        sys.exit(f"error: {error}")
+        give_up(error)
     print(f"\n{classes} classes, {len(test)} pictures to test on, {features[0].shape[1]} features")
     for score in scores:
         each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in score.accuracies)

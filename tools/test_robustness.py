@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 
 import lookupvivit
 from data_pipelines.files import write_json
+from lookupvivit.engine.command_line import give_up
 from lookupvivit.evaluation.robustness_suite import PUBLISHED_SIZES, Suite
 from lookupvivit.visualize.deviation import deviation_picture
 from lookupvivit.visualize.pictures import save_png
@@ -38,7 +38,7 @@ def main() -> None:
         suite = Suite(model, arguments.model, output, arguments.batch_size, device, arguments.workers)
         report = measure(suite, arguments)
     except ValueError as error:  # of the data, the weights, or outputs that are not finite
-        sys.exit(f"error: {error}")
+        give_up(error)
     print(tables(str(arguments.model), report))
     write_json(output / "robustness.json", report)
     print(f"saved {output / 'robustness.json'} and, beside it, the predictions of every picture")

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -45,6 +46,12 @@ def run(
             dry_run(config, arguments.world)
         else:
             program(config)
+
+
+def give_up(error: Exception | str) -> NoReturn:
+    """End a tool of a single process over a user's mistake: one line on standard error, exit status 2."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager

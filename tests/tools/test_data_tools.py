@@ -49,5 +49,5 @@ def test_the_benchmark_measures_every_case(small_set, shell):
     assert len(rows) == 16 and all(float(ms) >= 0 for _, ms, _ in rows[1:])
     assert sum("pytorchvideo" in what for what, _, _ in rows) == 2
     assert sum("clips/s" in note and "MB per worker" in note for _, _, note in rows) == 4
-    told = shell([*tool, "nowhere.mp4"], expect=1)
+    told = shell([*tool, "nowhere.mp4"], expect=2)
     assert told.strip() == "error: nowhere.mp4: no such video file"

@@ -116,6 +116,6 @@ def test_the_tool_exports_a_run_and_tells_mistakes_in_one_line(tmp_path, shell):
         "File exists": [str(run), "--onnx", str(file / "model.onnx")],
     }
     for words, arguments in wrong.items():
-        said = shell([*tool, *arguments], expect=1)
+        said = shell([*tool, *arguments], expect=2)
         assert words in said
         assert said.startswith("error: ") and said.count("\n") == 1, said
