@@ -13,9 +13,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import ScalarFormatter
 
-from lookupvivit.visualize.pictures import _figure, _rendered
+from lookupvivit.visualize.pictures import COLOURS, _figure, _rendered
 
-COLOURS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"  # Okabe and Ito's, for all eyes
 WIDTH, HEIGHT = 1500, 720  # pixels
 # Around a point, in points of type: right above first, then where there is room.
 PLACES = [(dx, dy) for far in (12, 18, 26) for dx, dy in ((0, far), (0, -far), (2 * far, far), (-2 * far, far),
@@ -72,7 +71,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
     told: set[str] = set()
     for curve in curves:
         x, colour = getattr(curve, cost), colours[curve.name]
-        for place, (low, high) in zip(x, curve.intervals, strict=False):
+        for place, (low, high) in zip(x[: len(curve.intervals)], curve.intervals, strict=True):
             axes.plot([place, place], [low, high], color=colour, alpha=0.25, linewidth=3, solid_capstyle="butt")
         name = "_" if curve.name in told else curve.name  # matplotlib leaves "_" out of the legend
         marker, line = (".", "--") if curve.dashed else ("o", "-")

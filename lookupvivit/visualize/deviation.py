@@ -6,11 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lookupvivit.visualize.pictures import _axes, _figure, _rendered
+from lookupvivit.visualize.pictures import COLOURS, _axes, _figure, _rendered
 
 BINS = 120
-# Okabe and Ito's colours, which the colour-blind tell apart too; without yellow, too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 def deviation_curves(deviations: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +43,7 @@ def deviation_picture(models: Mapping[str, np.ndarray]) -> np.ndarray:
     edges = np.linspace(0, max(values[:, -1].max() for values in models.values()) or 1.0, BINS + 1)
     figure = _figure(1140, 460)
     density, means = _axes(figure, 70, 40, 460, 350), _axes(figure, 640, 40, 460, 350)
-    for (name, values), colour in zip(models.items(), COLOURS, strict=False):
+    for (name, values), colour in zip(models.items(), COLOURS[: len(models)], strict=True):
         heights, by_severity = deviation_curves(values, edges)
         density.stairs(heights, edges, color=colour, fill=True, alpha=0.25)
         density.stairs(heights, edges, color=colour, label=name, linewidth=1.5)

@@ -18,6 +18,8 @@ from PIL import Image
 # Perceptually even from black over red to pale yellow: what is not attended to goes dark, as outside a
 # spotlight, and no step is lost on the colour-blind.
 COLOUR_MAP = "inferno"
+# Of curves and bars: Okabe and Ito's, which the colour-blind tell apart too; without yellow, too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DPI = 100
 TILE_MIN, TILE_MAX = 144, 288  # shorter and longer side of a shown frame, pixels
 

@@ -10,10 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lookupvivit.visualize.pictures import _axes, _figure, _rendered
+from lookupvivit.visualize.pictures import COLOURS, _axes, _figure, _rendered
 
-# Okabe and Ito's colours, which the colour-blind tell apart too; without yellow, too pale on white.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 INK, GREY, PALE = "#202124", "#5f6368", "#f1f3f4"
 PLOT, MARGIN, GAP, PERCENT = 960, 20, 6, 70  # pixels: width of frames and plots, borders, between frames, right column
 LABEL_LETTERS, LABEL_MIN = 30, 110
