@@ -42,6 +42,9 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
     for device in ("cuda",) if gpus else ("cpu", "cuda"):
         if (device, config.engine.precision) != ("cpu", "fp16"):
             tell_memory(memory(model, config, batching, device), device)
+    if config.engine.offload_optimizer:
+        print("engine.offload_optimizer: master weights, moments and moving average are counted above, but lie in the "
+              "CPU's memory")  # fmt: skip
 
 
 def training_videos(config: RunConfig) -> int:

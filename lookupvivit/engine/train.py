@@ -41,13 +41,8 @@ def train(config: RunConfig) -> None:
     stop = StopRequest()
     dtype_on(config, world)
     run = Path(config.output_dir)
-    torch.manual_seed(config.seed)  # the same weights on every rank
-    model = build_model(config)
     checkpoint = checkpoints.newest_sound(run, world)
-    if config.init_from and not checkpoint:
-        report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
-        if world.is_main:
-            print(f"init_from {config.init_from}: {report}")
+    model = starting_model(config, world, resumes=checkpoint is not None)  # before the data is read, which takes longer
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
     require_same_classes(train_set, val_set)
     repeats = config.data.repeats
@@ -103,6 +98,17 @@ def train(config: RunConfig) -> None:
         look(step)
     loop.log.close()
     distributed.stop()
+
+
+def starting_model(config: RunConfig, world: World, resumes: bool) -> torch.nn.Module:
+    """The model as a run from scratch starts it; one that resumes finds its weights later."""
+    torch.manual_seed(config.seed)  # the same weights on every rank
+    model = build_model(config)
+    if config.init_from and not resumes:
+        report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
+        if world.is_main:
+            print(f"init_from {config.init_from}: {report}")
+    return model
 
 
 def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
