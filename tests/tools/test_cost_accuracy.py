@@ -145,7 +145,7 @@ def finished(tmp_path, command):
         (("--rounds", "0"), "error: --rounds: found 0, must be at least 1"),
         (("--individual", "nowhere"), "error: nowhere: not found; expected a run directory"),
         (("eval.clip=1",), "error: command line: eval.clip: no such key, did you mean eval.clips?"),
-        (("data.stride=2",), "was trained with preprocessing"),
+        (("data.stride=2",), "preprocessing.stride: 1 -> 2"),
         (("--image-sizes", "60"), "60 pixels: a video of (T, H, W) = (4, 60, 60) cannot be cut into tubelets"),
         ((), "1x3.json: holds no points of this tool"),
     ],
