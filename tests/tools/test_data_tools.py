@@ -5,10 +5,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 CAMERA_MOTION = ("--cfg", str(ROOT / "configs" / "camera_motion.yaml"))
 
 
+@pytest.mark.slow
 def test_prepare_tells_what_is_broken_and_a_run_leaves_it_out(tmp_path, small_set, shell, command):
     root, output = tmp_path / "the set", tmp_path / "prepared"
     shutil.copytree(small_set, root)

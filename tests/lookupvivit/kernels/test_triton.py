@@ -36,6 +36,7 @@ def check(tensors, forward=FORWARD, backward=BACKWARD):
     assert all(error < (backward if name.startswith("d_") else forward) for name, error in found.items()), found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(RUNS, reason="the kernels run in this process")
 def test_in_the_interpreter():
     done = subprocess.run(
