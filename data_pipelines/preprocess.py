@@ -151,15 +151,20 @@ class Preprocess:
             VideoDecodeError: a file that cannot be read.
             DataError: not a video, or a start that lies outside.
         """
+        return self.timed_clip(video, start)[0]
+
+    def timed_clip(self, video: Video, start: float | None = None) -> tuple[Tensor, np.ndarray]:
+        """`clip`, and when each of its frames is shown, float64 (T,), seconds from the video's first frame on."""
         with open_any(video) as reader:
+            count, fps = reader.num_frames, reader.fps
             if start is None:
-                return self._views(reader, 1, 1)[0]
-            length = reader.num_frames / reader.fps
-            if not 0 <= start < length:
-                raise DataError(f"start: found {start} s, must lie in the video, from 0 to below {float(length):g} s")
-            first = math.floor(_exact(start) * reader.fps)
-            indices = self.sampling.clip_from(first, reader.num_frames, reader.fps)
-            return self.views_of(reader, indices[None], 1)[0][0]
+                indices = self.sampling.test_clips(count, fps, 1)[0]
+            else:
+                if not 0 <= start < count / fps:
+                    length = float(count / fps)
+                    raise DataError(f"start: found {start} s, must lie in the video, from 0 to below {length:g} s")
+                indices = self.sampling.clip_from(math.floor(_exact(start) * fps), count, fps)
+            return self.views_of(reader, indices[None], 1)[0][0], indices / float(fps)
 
     def views(self, video: Video, num_clips: int = 1, num_crops: int = 1) -> Tensor:
         """Evenly spaced clips and crops, clip by clip: uint8 (num_clips * num_crops, 3, T, crop, crop), one decode.
@@ -168,7 +173,8 @@ class Preprocess:
             as `clip`, and DataError for another number of crops than 1 or 3.
         """
         with open_any(video) as reader:
-            return self._views(reader, num_clips, num_crops)
+            clips = self.sampling.test_clips(reader.num_frames, reader.fps, num_clips)
+            return self.views_of(reader, clips, num_crops)[0]
 
     def clips(
         self, video: Video, seconds_between: float | None = None, num_clips: int | None = None

@@ -53,6 +53,10 @@ def test_pixels_and_frames_by_hand(video):
     assert abs(got - expected).max() <= 1
     later = preprocess.clip(video, start=0.8)  # frame 20 at 25 a second
     assert torch.equal(later, preprocess.clip(decode_all(video)[20:32]))
+    for start, indices in ((None, [19, 22, 25, 28]), (1.8, [45, 48, 1, 4])):  # what is missing at the end wraps round
+        clip, seconds = preprocess.timed_clip(video, start)
+        assert torch.equal(clip, preprocess.clip(video, start))
+        np.testing.assert_allclose(seconds, np.array(indices) / 25)
 
 
 def test_a_file_its_frames_and_its_reader_are_one_video(video):
