@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lookupvivit.models.catalogue import create_model, list_models
+    from lookupvivit.visualize.attention import attention_maps
 
-__all__ = ["create_model", "list_models", "load_model"]
+__all__ = ["attention_maps", "create_model", "list_models", "load_model"]
 __version__ = "0.1.0"
 
 
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from lookupvivit.models import catalogue
 
         return getattr(catalogue, name)
+    if name == "attention_maps":
+        from lookupvivit.visualize.attention import attention_maps
+
+        return attention_maps
     raise AttributeError(f"module 'lookupvivit' has no attribute {name!r}")
 
 

@@ -14,8 +14,9 @@ from lookupvivit.config import RunConfig
 from lookupvivit.engine.data import multi_view_dataset
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import RunLog
-from lookupvivit.visualize.attention import mean_attention, normalize_maps, upsample_maps
-from lookupvivit.visualize.pictures import attention_sheet, save_png
+from lookupvivit.visualize.attention import collect
+from lookupvivit.visualize.pictures import save_png
+from lookupvivit.visualize.sheets import clip_sheet
 
 
 class AttentionWatch:
@@ -45,13 +46,10 @@ class AttentionWatch:
                 return
             if not world.is_main or sample["broken"]:
                 continue
-            maps = mean_attention(output.intermediates[self.BLOCK]["attention"]).float().cpu()
-            maps, low, high = normalize_maps(upsample_maps(maps, *frames.shape[1:]))
-            truth, guess = (self._name(int(c)) for c in (sample["label"], output.logits[0].argmax()))
-            sheet = attention_sheet(
-                frames.movedim(0, -1).numpy(), maps[0].numpy(), float(low[0]), float(high[0]),
-                title=f"{truth}  |  predicted at step {step}: {guess}",
-            )  # fmt: skip
+            maps = collect(normalize(frames), output, [self.BLOCK])
+            truth, guess = (self._name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
+            title = f"{truth}  |  predicted at step {step}: {guess} ({100 * maps.probabilities.max():.0f} %)"
+            sheet = clip_sheet([maps], title)
             name = f"{number}_{Path(sample['video_name']).stem}"  # numbered: class folders may repeat file names
             log.picture(step, f"attention/{name}", sheet)
             save_png(run / "attention" / f"{name}_step_{step:08d}.png", sheet)

@@ -1,1 +1,1 @@
-"""Attention maps to arrays to pictures; matplotlib is needed by `pictures` alone."""
+"""Attention maps to arrays to pictures and films; `attention` alone needs no more than the model does."""

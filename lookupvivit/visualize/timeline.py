@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
-from lookupvivit.visualize.pictures import COLOURS, _axes, _figure, _rendered
+from lookupvivit.visualize.pictures import COLOURS, _axes, _figure, _rendered, _text
 
-INK, GREY, PALE = "#202124", "#5f6368", "#f1f3f4"
+GREY, PALE = "#5f6368", "#f1f3f4"
 PLOT, MARGIN, GAP, PERCENT = 960, 20, 6, 70  # pixels: width of frames and plots, borders, between frames, right column
 LABEL_LETTERS, LABEL_MIN = 30, 110
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds
@@ -78,9 +76,7 @@ def prediction_sheet(
         axes.set_xticks(moments, [clock(moment, tenths=step < 1) for moment in moments])
         last = number == len(labels) - 1
         axes.tick_params(length=4 if last else 0, labelbottom=last, labelsize=9, color=GREY, labelcolor=GREY)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a file's name may be in any script; boxes stand for the letters
-        sheet = _rendered(figure)
+    sheet = _rendered(figure)
     slots = len(frames) if timed else columns  # over time, each frame stands above its moment
     for number, frame in enumerate(frames):
         x = left + round((number + 0.5) * (PLOT + GAP) / slots - (tile + GAP) / 2)
@@ -99,8 +95,3 @@ def clock(seconds: float, tenths: bool = False) -> str:
 def _label(name: str) -> str:
     """A class's name in at most two lines."""
     return "\n".join(textwrap.wrap(textwrap.shorten(name, 2 * LABEL_LETTERS, placeholder=" …"), LABEL_LETTERS))
-
-
-def _text(figure: Figure, x: float, y: float, text: str, va: str = "top", color: str = INK, **style: object) -> None:
-    width, height = figure.get_size_inches() * figure.dpi
-    figure.text(x / width, 1 - y / height, text.replace("$", r"\$"), va=va, color=color, **style)

@@ -14,7 +14,7 @@ def python(code: str) -> subprocess.CompletedProcess:
     ("package", "absent"),
     [
         ("lookupvivit", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard", "torchvision",
-                         "data_pipelines", "safetensors", "PIL")),
+                         "data_pipelines", "safetensors", "PIL", "matplotlib", "lookupvivit.visualize")),
         ("lookupvivit.weights.files", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard")),
         ("data_pipelines.datasets", ("lookupvivit", "deepspeed", "fvcore", "tensorboard")),
     ],
@@ -22,6 +22,15 @@ def python(code: str) -> subprocess.CompletedProcess:
 def test_import_contract(package, absent):
     done = python(f"import sys, {package}; print([m for m in {absent!r} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_attention_maps_come_when_asked_for():
+    module = "lookupvivit.visualize"
+    done = python(
+        f"import sys, lookupvivit; before = {module!r} in sys.modules; lookupvivit.attention_maps; "
+        f"print(before, {module!r} in sys.modules, 'matplotlib' in sys.modules, hasattr(lookupvivit, 'attention'))"
+    )
+    assert done.stdout.strip() == "False True False False", done.stdout + done.stderr
 
 
 def test_a_saved_model_loads_without_deepspeed(tmp_path):
