@@ -108,8 +108,12 @@ def draw(
     title = f"{name}\npredicted: {guesses[0]}" if len(looks) == 1 else name
     times = [f"{moment:.2f} s" for moment in seconds]
     alone = len(times) == 1
-    sheet = still(looks, 0, title, "", sizes) if alone else clip_sheet(looks, title, times, sizes, arguments.columns)
-    files = [target.with_name(f"{target.name}.png")]
+    if alone:
+        sheet = still(looks, 0, title, "", sizes, height_max=3200)
+    else:
+        sheet = clip_sheet(looks, title, times, sizes, arguments.columns)
+    # never the name of the video itself, which may lie in the output folder
+    files = [target.with_name(f"{target.name}_attention.png")]
     save_png(files[0], sheet)
     if board:
         board.add_image(f"attention/{name}", sheet, dataformats="HWC")
@@ -117,7 +121,7 @@ def draw(
         film = [still(looks, index, title, time, sizes) for index, time in enumerate(times)]
         fps = arguments.fps or min(25, max(1, len(film) / FILM_SECONDS))
         for suffix, save in {".mp4": save_mp4, **({".gif": save_gif} if arguments.gif else {})}.items():
-            files.append(target.with_name(f"{target.name}{suffix}"))
+            files.append(target.with_name(f"{target.name}_attention{suffix}"))
             save(files[-1], film, fps)
         for index, picture in enumerate(film if board else ()):  # TensorBoard has a slider over the steps
             board.add_image(f"attention_film/{name}", picture, index, dataformats="HWC")

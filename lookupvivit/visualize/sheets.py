@@ -23,7 +23,6 @@ from lookupvivit.visualize.pictures import _axes, _figure, _rendered, _text
 COLOUR_MAP = "inferno"
 MARK = (0, 255, 255)  # of a token's own cell: a hue that the colour map does not have
 TILE_MIN, STILL_MIN, TILE_MAX = 176, 256, 384  # pixels: shorter side of a frame on a sheet, in a still; longer side
-COLUMN_MAX = 1200  # of all tiles below each other in a still
 GAP, MARGIN, LABEL_WIDTH, BAR_WIDTH = 4, 14, 170, 70
 LINE, TITLE_LINE = 15, 21  # pixels from one line to the next
 
@@ -79,14 +78,18 @@ def still(
     title: str = "",
     frame_label: str = "",
     size_labels: Sequence[str] | None = None,
+    height_max: int = 1200,
 ) -> np.ndarray:
     """One frame, and beside it its map for every compressed size; a row for every block or token (Fig. 6).
 
-    Args: as `clip_sheet`, of one frame.
+    Args:
+        looks, title, size_labels: as for `clip_sheet`.
+        frame, frame_label: which one of the clip.
+        height_max: of all tiles, one below the other, pixels; by default what a film may have.
     """
     look, count = looks[0], len(looks[0].rows)
     height, width = _tile_size(*look.frames.shape[1:3], STILL_MIN)
-    shrink = min(1.0, (COLUMN_MAX - GAP * count) / (height * count))
+    shrink = min(1.0, (height_max - GAP * count) / (height * count))
     height, width = round(height * shrink), round(width * shrink)
     picture = _resized(look.frames[frame], height, width)
     maps = [one.pixels(height, width) for one in looks]

@@ -63,23 +63,25 @@ def test_videos_pictures_and_a_broken_file(tmp_path, small_set, visualize):
     # Two of one stem keep their suffixes.
     names = ["one.mp4", "one.png", "sub/日本 $2"]
     made = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
-    assert made == {f"{name}.{kind}" for name in names for kind in ("png", "mp4", "gif")}
-    with av.open(str(out / "sub" / "日本 $2.mp4")) as film:
+    assert made == {f"{name}_attention.{kind}" for name in names for kind in ("png", "mp4", "gif")}
+    with av.open(str(out / "sub" / "日本 $2_attention.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == 4 and film.streams.video[0].average_rate == 1
-    assert Image.open(out / "sub" / "日本 $2.gif").n_frames == 4
+    assert Image.open(out / "sub" / "日本 $2_attention.gif").n_frames == 4
     shown = {f"attention{film}/{name}": count for film, count in (("", 1), ("_film", 4))
              for name in ("one.mp4", "one.png", "sub/日本 $2.mp4")}  # fmt: skip
     assert events(tmp_path / "tb") == shown
 
 
 def test_sizes_tokens_heads_and_start(tmp_path, small_set, visualize):
-    video = small_set / "videos" / "1.mp4"
+    video = tmp_path / "1.mp4"  # in the output folder: it must survive
+    shutil.copy(small_set / "videos" / "1.mp4", video)
     options = ("--sizes", "2,2x3x3", "--tokens", "0,1,1", "1,0,1", "--heads", "1", "--start", "0.08", "--fps", "12.5")
     visualize(video, "--output", tmp_path, *options)
-    with av.open(str(tmp_path / "1.mp4")) as film:
+    assert video.read_bytes() == (small_set / "videos" / "1.mp4").read_bytes()
+    with av.open(str(tmp_path / "1_attention.mp4")) as film:
         assert film.streams.video[0].average_rate == 12.5
     # One clip's frames, and a row for each of two tokens at each of two sizes.
-    assert Image.open(tmp_path / "1.png").height > 5 * 176
+    assert Image.open(tmp_path / "1_attention.png").height > 5 * 176
 
 
 def test_an_image_model_makes_one_sheet_of_all_sizes(tmp_path, visualize):
@@ -89,8 +91,8 @@ def test_an_image_model_makes_one_sheet_of_all_sizes(tmp_path, visualize):
     Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(tmp_path / "a.png")
     told = visualize(tmp_path / "a.png", "--output", tmp_path / "out", "--sizes", "3,5,7", model=model)
     assert "left (33" in told or "droite (33" in told or "still (33" in told
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
-    assert Image.open(tmp_path / "out" / "a.png").width > 4 * 256
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a_attention.png"]
+    assert Image.open(tmp_path / "out" / "a_attention.png").width > 4 * 256
 
 
 @pytest.mark.parametrize(
