@@ -92,7 +92,7 @@ for _yaml in (_Loader, _Dumper):
 
 
 def _read_with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A file's settings laid over those of its base, section by section and key by key."""
+    """A file's settings laid over those of its base, section by section and key by key; ``{}`` empties a key."""
     settings = read_yaml(path)
     base = settings.pop("base", None)
     if base is None:
@@ -107,7 +107,7 @@ def _read_with_base(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 def _laid_over(settings: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     both = {**base, **settings}
     for key in base.keys() & settings.keys():
-        if isinstance(base[key], dict) and isinstance(settings[key], dict):
+        if isinstance(base[key], dict) and isinstance(settings[key], dict) and settings[key]:
             both[key] = _laid_over(settings[key], base[key])
     return both
 

@@ -151,6 +151,9 @@ def test_a_file_states_only_what_differs_from_its_base(tmp_path):
     assert third.output_dir == "elsewhere" and third.data == base.data
     assert (third.optim.lr, third.optim.epochs, third.optim.weight_decay) == (0.5, 1, base.optim.weight_decay)
     assert load_config(CONFIGS / "ssv2_vivit_unregularised.yaml").augment.rand_augment == (2, 20)
+    (tmp_path / "empty.yaml").write_text("base: third.yaml\nmodel: {overrides: {}}\n")
+    assert load_config(tmp_path / "empty.yaml").model.overrides == {}
+
     (tmp_path / "base.yaml").write_text("base: third.yaml\n")
     with pytest.raises(ConfigError, match=r"base: .* leads back to this file"):
         load_config(tmp_path / "third.yaml")
