@@ -199,6 +199,7 @@ def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: Wo
         loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
         if loaded is None:
             raise RuntimeError(f"{checkpoint}: DeepSpeed could not load it; delete it to go on from an older one")
+        portable.link_states(engine)
     else:
         if world.is_main:
             print(f"{checkpoint} was written by {state['world_size']} ranks, going on with {world.size}")

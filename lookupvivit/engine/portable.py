@@ -96,7 +96,11 @@ def _ensure_states(engine: Any, optimizer: str, kinds: tuple[str, ...]) -> None:
                 base.state[parameter][kind] = torch.zeros_like(parameter)
         if optimizer == "adamw":
             base.state[parameter].setdefault("step", torch.tensor(0.0))
+    link_states(engine)
+
+
+def link_states(engine: Any) -> None:
+    """Let ZeRO 1 and 2 find an optimizer's state that was made or loaded before a step of this process."""
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
-        # Its view of the state is from before the first step, or before a checkpoint was loaded.
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()

@@ -31,24 +31,27 @@ def assert_same_weights(one, other, **tolerance):
         torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
 
 
-def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    often = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
-    output = shell(command("train_net.py", straight, *often))
-    assert "starting from scratch" in output
-
-    process = subprocess.Popen(
-        command("train_net.py", killed, *often), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    while not (killed / "checkpoints" / "step_00000003").exists():
+def kill_when(moment, arguments):
+    """Start a run and SIGKILL it, its launcher and loading processes as soon as ``moment()`` is true."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(arguments, stdout=quiet, stderr=quiet, start_new_session=True)
+    while not moment():
         assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
+        time.sleep(0.001)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
+
+def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    often = ("log.checkpoint_every_epochs=0.6", "optim.ema_decay=0.9")  # every 3 of 5 steps
+    output = shell(command("train_net.py", straight, *often))
+    assert "starting from scratch" in output
+
+    for moment in ("step_00000003", ".step_00000006"):  # written; being written
+        kill_when((killed / "checkpoints" / moment).exists, command("train_net.py", killed, *often))
     output = shell(command("train_net.py", killed, *often))
-    assert re.search(r"resuming from step [369] of 10", output)
+    assert re.search(r"resuming from step [36] of 10", output)
     assert_same_weights(straight, killed)
     drop = ("clips_per_second", "data_wait", "mfu", "memory")
     assert all(0 < record["mfu"] < 2 and 0.1 < record["memory"] < 100 for record in lines(straight))
@@ -57,6 +60,13 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
     assert [record["step"] for record in one] == list(range(1, 11))
     assert lines(straight, "val") == lines(killed, "val")
     assert [record["step"] for record in lines(straight, "val")] == [5, 10]
+
+    # killed between its last checkpoint and the validation
+    *before, last = (killed / "log.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(last)["kind"] == "val"
+    (killed / "log.jsonl").write_text("".join(before))
+    shell(command("train_net.py", killed, *often))
+    assert lines(straight, "val") == lines(killed, "val")
 
     # another model does not go on from this one's checkpoints
     refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
