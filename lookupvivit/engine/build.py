@@ -16,6 +16,7 @@ from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.common import Size
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.profiling.memory import BUCKET
 from lookupvivit.settings import changes
 from lookupvivit.weights.files import read_description
 
@@ -105,7 +106,10 @@ def initialize(
     """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping."""
     import deepspeed
 
-    precision, sharding = config.engine.precision, {"stage": config.engine.zero_stage}
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    # Allocated whole: DeepSpeed's default, without a bound by the model, is 2 GB for any.
+    sharding = {"stage": config.engine.zero_stage, "reduce_bucket_size": min(trained, BUCKET)}
+    precision = config.engine.precision
     if config.engine.offload_optimizer:
         sharding["offload_optimizer"] = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
     settings = {

@@ -28,7 +28,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from lookupvivit.layers.recompute import recompute_activations
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-BUCKET = 500_000_000  # gradients that DeepSpeed reduces at once (its reduce_bucket_size and MEMORY_OPT_ALLREDUCE_SIZE)
+BUCKET = 500_000_000  # most gradients that DeepSpeed reduces at once (reduce_bucket_size, MEMORY_OPT_ALLREDUCE_SIZE)
 MOMENTS = {"sgd": 1, "adamw": 2}
 
 
@@ -148,21 +148,16 @@ def _resident(setup: Setup, total: int) -> dict[str, int]:
     return found
 
 
-def _bucket(setup: Setup, total: int) -> tuple[int, int]:
-    """Bytes of ZeRO's reduction bucket as allocated, and of what is ever written to it."""
+def _bucket(setup: Setup, total: int) -> int:
+    """Bytes of ZeRO's reduction bucket."""
     if setup.zero_stage == 0 or _mixed_in_bf16(setup):
-        return 0, 0
-    each = _kept_dtype(setup).itemsize
-    written = each * min(total, BUCKET)
-    return (written if setup.device == "cpu" else each * BUCKET), written
+        return 0
+    return _kept_dtype(setup).itemsize * min(total, BUCKET)
 
 
 def _beside_backward(setup: Setup, total: int) -> int:
     """The bucket: ZeRO-1 fills it after the backward pass, ZeRO-2 and 3 move every gradient there as it comes."""
-    allocated, written = _bucket(setup, total)
-    if setup.zero_stage == 1 and setup.device == "cpu":
-        return 0
-    return allocated - written if setup.zero_stage > 1 else allocated
+    return _bucket(setup, total) if setup.zero_stage == 1 and setup.device != "cpu" else 0
 
 
 def _after_backward(setup: Setup, total: int) -> dict[str, int]:
@@ -178,13 +173,13 @@ def _after_backward(setup: Setup, total: int) -> dict[str, int]:
     if _mixed_in_bf16(setup):
         return {"reduction": weight * total + sent, "update": weight * total + temporaries}
     share = 4 * -(-total // setup.world)
-    allocated, _ = _bucket(setup, total)
+    bucket = _bucket(setup, total)
     if stage == 3:
-        return {"reduction": allocated + sent // setup.world, "update": temporaries}
+        return {"reduction": bucket + sent // setup.world, "update": temporaries}
     if _kept_dtype(setup).itemsize < 4:  # a flat copy in the bucket's dtype, and that in float32
         sent += sent // 2
     # The own share is copied out of the bucket, and once more into a flat gradient per group.
-    return {"reduction": allocated + max(sent, share), "update": share + largest // setup.world + temporaries}
+    return {"reduction": bucket + max(sent, share), "update": share + largest // setup.world + temporaries}
 
 
 # The passes themselves
