@@ -108,11 +108,16 @@ def release_buffers() -> None:
     Path(f"/dev/shm/deepspeed_allreduce_buffer_{place}").unlink(missing_ok=True)
 
 
-def require_compiler() -> None:
-    """DeepSpeed builds a small C++ op for CPU communication the first time; say so where it cannot."""
+def find_compiler() -> str | None:
+    """The C++ compiler that DeepSpeed would take, None if there is none."""
     # ninja comes with the environment, whose programs are on the PATH only where it was activated
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    if shutil.which(os.environ.get("CXX", "c++")) is None and shutil.which("g++") is None:
+    return shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+
+
+def require_compiler() -> None:
+    """DeepSpeed builds a small C++ op for CPU communication the first time; say so where it cannot."""
+    if find_compiler() is None:
         raise ConfigError(
             "no C++ compiler found (looked for c++ and g++): without a GPU, DeepSpeed compiles a small communication "
             "op once; install one, for example the package g++ or build-essential"

@@ -1,0 +1,1 @@
+"""What `tools/doctor.py` looks at: whether this machine can train, read videos and talk to itself."""
