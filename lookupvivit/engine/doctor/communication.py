@@ -11,9 +11,9 @@ import torch
 
 from lookupvivit.engine import distributed
 from lookupvivit.engine.doctor import programs
-from lookupvivit.engine.doctor.report import Finding, fail, ok
+from lookupvivit.engine.doctor.report import Finding, fail, ok, warn
 
-BUILD_SECONDS, RANKS_SECONDS = 180.0, 90.0
+BUILD_SECONDS, RANKS_SECONDS = 300.0, 90.0
 OP = "deepspeed_shm_comm"
 NUMBERS = 4 * 2**20  # float32 that the ranks sum up
 COMPILED = 5.0  # seconds from which the op was not there yet
@@ -33,6 +33,10 @@ def deepspeed(limit: float = BUILD_SECONDS) -> Finding:
     found = f"{told['version']}, imported in {told['import_seconds']:.1f} s"
     if told["op_seconds"] is None:
         return ok(f"{found}; needs no op on a GPU", **told)
+    if told["displaced"]:
+        return warn(f"{found}; its CPU op in {told['folder']} was another environment's; compiled anew in "
+                    f"{told['op_seconds']:.0f} s", "the two will go on displacing each other: give each a folder of "
+                    "its own in TORCH_EXTENSIONS_DIR", **told)  # fmt: skip
     how = "compiled" if told["op_seconds"] > COMPILED else "compiled before, loaded"
     return ok(f"{found}; its CPU op {how} in {told['op_seconds']:.1f} s", **told)
 
@@ -49,7 +53,11 @@ def try_deepspeed() -> None:
     told = {"version": deepspeed.__version__, "import_seconds": imported - start, "op_seconds": None}
     if get_accelerator().device_name() == "cpu":
         # torch holds a lock while it compiles; before torch 2.14 that of a killed process stops all others for ever
-        print(json.dumps({"lock": str(Path(_get_build_directory(OP, False), "lock"))}), flush=True)
+        folder = Path(_get_build_directory(OP, False))
+        print(json.dumps({"lock": str(folder / "lock")}), flush=True)
+        recipe = folder / "build.ninja"
+        told["folder"] = str(folder)
+        told["displaced"] = recipe.exists() and str(Path(deepspeed.__file__).parent) not in recipe.read_text()
         get_accelerator().create_op_builder("ShareMemCommBuilder").load()
         told["op_seconds"] = time.perf_counter() - imported
     print(json.dumps(told))
@@ -62,7 +70,8 @@ def ranks(gpus: int, limit: float = RANKS_SECONDS) -> Finding:
     trial = ["-c", "from lookupvivit.engine.doctor.communication import try_ranks; try_ranks()"]
     done = programs.run([*launcher, sys.executable, *trial], limit)
     backend, variables = ("nccl", "NCCL") if gpus else ("gloo", "GLOO")
-    advice = f"see the lines above; does this machine's name resolve? {variables}_SOCKET_IFNAME=lo names the interface"
+    advice = "first see to the lines above; does this machine's name resolve? "
+    advice += f"{variables}_SOCKET_IFNAME=lo names the interface"
     if gpus > 1:
         advice += "; NCCL_DEBUG=INFO tells more, NCCL_P2P_DISABLE=1 goes without direct copies between GPUs"
     if done.status is None:

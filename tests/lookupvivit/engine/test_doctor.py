@@ -211,6 +211,9 @@ def test_deepspeed_that_cannot_be_imported_or_waits_for_a_lock_is_told(module, t
     outcome = programs.Outcome(None, json.dumps({"lock": str(lock)}) + "\n", 180.0)
     monkeypatch.setattr(programs, "run", lambda *_, **__: outcome)
     assert f"rm {lock}" in communication.deepspeed().advice
+    told = {"version": "0.19", "import_seconds": 1.0, "op_seconds": 40.0, "folder": "here", "displaced": True}
+    outcome = programs.Outcome(0, json.dumps(told) + "\n", 42.0)
+    assert "TORCH_EXTENSIONS_DIR" in communication.deepspeed().advice
 
 
 def test_ranks_that_hang_end_or_sum_wrongly_are_told(module, monkeypatch):
