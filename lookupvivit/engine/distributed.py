@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from lookupvivit.config import ConfigError
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+PATIENCE = 5.0  # seconds that a network file system may take to show a new file
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ def start(threads: int | None = None) -> World:
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel(logging.ERROR)
+    # Where it equals the number of ranks, DeepSpeed's CPU communication maps 69 MB of shared memory per rank, for
+    # collectives of its inference alone. A killed run leaves them behind for ever; and if the variable comes from
+    # elsewhere while the ranks are on two machines, they wait for each other's memory for ever.
+    os.environ.pop("LOCAL_SIZE", None)
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
         if local_rank >= torch.cuda.device_count():
@@ -92,20 +99,32 @@ def start(threads: int | None = None) -> World:
             f"launcher: the ranks cannot meet at {place} ({error}); another run on this machine? Give the launcher "
             "another --master_port"
         ) from None
-    if not use_gpu:
-        release_buffers()
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
     return World(dist.get_rank(), dist.get_world_size(), device)
 
 
-def release_buffers() -> None:
-    """DeepSpeed's CPU communication leaves 69 MB of shared memory per rank and run behind for ever.
+def require_shared(folder: Path, world: World) -> None:
+    """Collective: ConfigError where a rank does not see what the main rank writes into ``folder``.
 
-    Once all ranks have mapped the buffers their names can go: the memory then ends with the processes, killed or not.
+    On several machines with a folder each, checkpoints would be scattered and the next start would find parts of them.
     """
-    dist.barrier()
-    place = f"{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{dist.get_rank()}"
-    Path(f"/dev/shm/deepspeed_allreduce_buffer_{place}").unlink(missing_ok=True)
+    if world.size == 1:
+        return
+    mark = folder / f".seen_by_all_{world.from_main(secrets.randbits(48))}"  # a name that no file cache knows
+    if world.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    world.barrier()
+    deadline = time.monotonic() + PATIENCE
+    while not (seen := mark.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    everywhere = not world.any(not seen)
+    if world.is_main:
+        mark.unlink()
+    if not everywhere:
+        who = f"rank {world.rank} on {socket.gethostname()} does not see" if not seen else "not every rank sees"
+        raise ConfigError(f"output_dir: {who} what rank 0 writes into {folder.absolute()}; it must be on a file system "
+                          "that all machines share, under the same path")  # fmt: skip
 
 
 def find_compiler() -> str | None:
