@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import socket
 from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,7 +36,26 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
         if world.is_main:
             prepare(Path(config.data.root), camera_motion_recipe(config))
         world.barrier()
-    return present_videos(config, split, world.is_main)
+    found = present_videos(config, split, world.is_main)
+    _require_same_everywhere(found, split, world)
+    return found
+
+
+def _require_same_everywhere(found: VideoManifest, split: str, world: World) -> None:
+    """Collective: ConfigError where ranks found other videos, as on machines whose local disks differ.
+
+    Ranks share out the videos by number: with other lists they would train on some twice and on others never.
+    """
+    listed = json.dumps([list(map(str, found.paths)), found.labels.tolist()]).encode()
+    own = int.from_bytes(hashlib.blake2b(listed, digest_size=6).digest(), "big")
+    count, main = world.from_main(len(found)), world.from_main(own)
+    if not world.any(own != main):
+        return
+    what = f"not every rank found the {count} videos of rank 0"
+    if own != main:
+        who = f"rank {world.rank} on {socket.gethostname()}"
+        what = f"{who} found {len(found)} videos, which are not the {count} of rank 0"
+    raise ConfigError(f"data.root: {what} ({split}, {found.source}); every machine must see the same files")
 
 
 def present_videos(config: RunConfig, split: str, tell: bool = True) -> VideoManifest:

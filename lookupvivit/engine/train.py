@@ -41,6 +41,7 @@ def train(config: RunConfig) -> None:
     stop = StopRequest()
     dtype_on(config, world)
     run = Path(config.output_dir)
+    distributed.require_shared(run, world)
     checkpoint = checkpoints.newest_sound(run, world)
     model = starting_model(config, world, resumes=checkpoint is not None)  # before the data is read, which takes longer
     train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
