@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -26,10 +29,15 @@ runs = [subprocess.Popen(["bash", "-c", command.replace("%n", str(n))]) for n in
 sys.exit(max(run.wait() for run in runs))""",
     "ssh": "print('reached')",
     "scontrol": "print('localhost\\n127.0.0.1') if sys.argv[1:3] == ['show', 'hostnames'] else print(sys.argv[1:])",
-    # two nodes of one task
-    "srun": """import os, subprocess, sys
+    # two nodes of one task each; what Slurm signals, it signals to the tasks
+    "srun": """import os, pathlib, signal, subprocess, sys
+words = sys.argv[1:]
+while words[0].startswith("-"):
+    words.pop(0)
 tasks = [{"SLURM_PROCID": str(n), "SLURM_LOCALID": "0", "SLURM_NTASKS": "2"} for n in (0, 1)]
-runs = [subprocess.Popen(sys.argv[1:], env={**os.environ, **task}) for task in tasks]
+runs = [subprocess.Popen(words, env={**os.environ, **task}) for task in tasks]
+signal.signal(signal.SIGUSR1, lambda number, frame: [run.send_signal(number) for run in runs])
+pathlib.Path(os.environ["PID_FILE"]).write_text(str(os.getpid()))
 sys.exit(max(run.wait() for run in runs))""",
 }
 
@@ -44,6 +52,7 @@ def machines(tmp_path):
         (programs / name).chmod(0o755)
     (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.1 slots=1\n")
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_SIZE"}
+    environment |= {"SLURM_JOB_NODELIST": "two", "SLURM_JOB_ID": "17", "PID_FILE": str(tmp_path / "srun_pid")}
     environment["PATH"] = f"{programs}{os.pathsep}{BIN}{os.pathsep}{environment['PATH']}"
 
     def run(*commands, folders=(ROOT, ROOT), **variables):
@@ -108,7 +117,7 @@ def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path, command, sh
     one, two = tmp_path / "one", tmp_path / "two"
     shell(command("train_net.py", one, *settings, launcher="torchrun 2"))
     tool = command("train_net.py", two, *settings)[1:]
-    statuses, outputs = machines(*start(tmp_path, tool), SLURM_JOB_NODELIST="two", SLURM_JOB_ID="1")
+    statuses, outputs = machines(*start(tmp_path, tool))
     assert not any(statuses), outputs
     assert "2 ranks" in "".join(outputs) and sum(output.count("starting from scratch") for output in outputs) == 1
 
@@ -121,9 +130,25 @@ def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path, command, sh
     assert kept[0] == kept[1] and sum("zero_pp_rank" in name for name in kept[1]) == 2  # a shard of each
     assert {file.name for file in one.iterdir()} == {file.name for file in two.iterdir()}
 
-    statuses, outputs = machines(*start(tmp_path, [*tool, "optim.max_steps=5"]), SLURM_JOB_NODELIST="two",
-                                 SLURM_JOB_ID="1")  # fmt: skip
+    statuses, outputs = machines(*start(tmp_path, [*tool, "optim.max_steps=5"]))
     assert not any(statuses) and "resuming from step 4 of 5" in "".join(outputs), outputs
+
+
+@pytest.mark.slow
+def test_slurm_ends_a_job_that_goes_on_in_the_next(tmp_path, command, machines):
+    run, pid = tmp_path / "run", tmp_path / "srun_pid"
+    (job,) = slurm(tmp_path, command("train_net.py", run, "optim.max_steps=100000")[1:])
+
+    def announce_the_end():
+        while not (run / "log.jsonl").exists():
+            time.sleep(0.1)
+        os.kill(int(pid.read_text()), signal.SIGUSR1)
+
+    threading.Thread(target=announce_the_end, daemon=True).start()
+    statuses, (output,) = machines(job)
+    assert statuses == [75] and "['requeue', '17']" in output, output
+    (step,) = set(re.findall(r"saved step (\d+) of 100000", output))
+    assert (run / "checkpoints" / f"step_{int(step):08d}").is_dir()
 
 
 @pytest.mark.slow
