@@ -62,7 +62,6 @@ def shell():
 
     def run(arguments: list[str], expect: int = 0, timeout: float = 300) -> str:
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        environment |= {"LOCAL_SIZE": "2"}  # two CPU ranks may run on one machine
         done = subprocess.run(
             arguments, cwd=ROOT, env=environment, timeout=timeout, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
