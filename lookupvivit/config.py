@@ -41,8 +41,10 @@ class ModelConfig:
         check(right, "model.multi_resolution", sizes, "{t: [...], k: [...]}, frames and sides of at least 1 token")
 
 
+CAPTION_SETS = ("coco_captions", "captions")
 _KEYS_OF_SOME_DATASETS = {
-    "train_list": "kinetics", "val_list": "kinetics", "separator": "kinetics", "camera_motion": "camera_motion",
+    "train_list": "kinetics or captions", "val_list": "kinetics or captions", "separator": "kinetics",
+    "camera_motion": "camera_motion",
     "fold": "ucf101 or hmdb51",
 }  # fmt: skip
 
@@ -51,10 +53,12 @@ _KEYS_OF_SOME_DATASETS = {
 class DataConfig:
     """Where the videos are and what a clip is."""
 
-    dataset: Literal["kinetics", "something_something", "ucf101", "hmdb51", "folders", "camera_motion"]
+    dataset: Literal[
+        "kinetics", "something_something", "ucf101", "hmdb51", "folders", "camera_motion", "coco_captions", "captions"
+    ]
     root: str
-    num_classes: int
-    train_list: str = "train.csv"  # kinetics: `path label` lists, relative to root
+    num_classes: int | None = None  # of all sets but those with captions
+    train_list: str = "train.csv"  # kinetics: `path label` lists; captions: images and captions; relative to root
     val_list: str = "val.csv"
     separator: str | None = None  # kinetics: between path and label; null finds it
     camera_motion: dict[str, int] = field(default_factory=dict)  # fields of data_pipelines.camera_motion.Recipe
@@ -73,8 +77,14 @@ class DataConfig:
     max_broken: float = 0.01  # share of the training videos that may be unreadable before the run stops
 
     def __post_init__(self) -> None:
+        if self.has_captions:
+            wanted = f"left out where data.dataset is {self.dataset}"
+            check(self.num_classes is None, "data.num_classes", self.num_classes, wanted)
+        else:
+            check(self.num_classes is not None, "data.num_classes", None, "given, a whole number of at least 1")
         for key in ("num_classes", "frames", "stride", "short_side", "crop", "repeats"):
-            check(getattr(self, key) >= 1, f"data.{key}", getattr(self, key), "at least 1")
+            value = getattr(self, key)
+            check(value is None or value >= 1, f"data.{key}", value, "at least 1")
         check(self.crop <= self.short_side, "data.crop", self.crop, f"at most data.short_side = {self.short_side}")
         check(self.workers >= 0, "data.workers", self.workers, "0 or more")
         check(self.fold in (1, 2, 3), "data.fold", self.fold, "1, 2 or 3")
@@ -88,6 +98,23 @@ class DataConfig:
             default = {} if entry.default is dataclasses.MISSING else entry.default
             right = self.dataset in owners or getattr(self, entry.name) == default
             check(right, f"data.{entry.name}", getattr(self, entry.name), f"left out unless data.dataset is {owners}")
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether the set has captions, which are to be written, and no classes."""
+        return self.dataset in CAPTION_SETS
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """The decoder that writes captions, of the sets that have some; the model is then its frozen encoder."""
+
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    length: int = 32  # most tokens of a caption, its end included; longer ones are cut
+    vocabulary: int = 8192  # entries of the model, and at most of the tokenizer that is fitted on the captions
+    tied: bool = False  # the output layer shares the weights of the token embedding
 
 
 @dataclass(frozen=True)
@@ -244,6 +271,7 @@ class RunConfig:
     output_dir: str  # the run directory
     model: ModelConfig
     data: DataConfig
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -258,5 +286,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
+        for key, default in vars(CaptionConfig()).items():
+            right = self.data.has_captions or getattr(self.caption, key) == default
+            wanted = f"left out unless data.dataset is {' or '.join(CAPTION_SETS)}"
+            check(right, f"caption.{key}", getattr(self.caption, key), wanted)
+        for key in ("mixup", "cutmix"):
+            right = not self.data.has_captions or getattr(self.augment, key) == 0
+            check(right, f"augment.{key}", getattr(self.augment, key), "0 where captions are learned, which do not mix")
         right = self.optim.name == "adamw" or not self.engine.offload_optimizer
         check(right, "engine.offload_optimizer", True, "false unless optim.name is adamw")

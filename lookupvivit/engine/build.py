@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from lookupvivit.engine.distributed import World
 from lookupvivit.engine.optimization import FiniteSteps, build_optimizer
 from lookupvivit.layers.compress import Resample
 from lookupvivit.layers.recompute import recompute_activations
+from lookupvivit.models.captioner import Captioner
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.common import Size
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.memory import BUCKET
 from lookupvivit.settings import changes
 from lookupvivit.weights.files import read_description
+from lookupvivit.weights.importing import ImportReport, import_weights
 
 
 def dtype_on(config: RunConfig, world: World) -> torch.dtype:
@@ -38,20 +41,44 @@ def shapes_only(config: RunConfig) -> torch.nn.Module:
 
 
 def build_model(config: RunConfig) -> torch.nn.Module:
-    """The configured model; its input size follows the data's clips."""
-    data = config.data
-    overrides = {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides}
-    try:
-        model = create_model(config.model.name, data.num_classes, **overrides)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"model: {error}") from None
+    """The configured model, freshly initialised; its input size follows the data's clips."""
+    model = encoder = _of_catalogue(config)
+    if config.data.has_captions:
+        try:
+            model = Captioner(encoder, **asdict(config.caption))
+        except ValueError as error:
+            raise ConfigError(f"caption: {error}") from None
     sizes = config.model.multi_resolution
     largest = {"model.multi_resolution": (max(sizes["t"]), max(sizes["k"]), max(sizes["k"])) if sizes else None,
                "eval.compressed_size": config.eval.compressed_size}  # fmt: skip
     for key, size in largest.items():
         if size:
-            _check_compressed_size(key, size, model, config.model.name)
+            _check_compressed_size(key, size, encoder, config.model.name)
     return model
+
+
+def _of_catalogue(config: RunConfig) -> torch.nn.Module:
+    """The configured classifier, or the encoder of a captioner with the classifier of one class that it will lose."""
+    try:
+        return create_model(config.model.name, config.data.num_classes or 1, **model_overrides(config))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model: {error}") from None
+
+
+def model_overrides(config: RunConfig) -> dict[str, Any]:
+    """Arguments of the model's class, the input size among them."""
+    data = config.data
+    return {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides}
+
+
+def start_from(model: torch.nn.Module, config: RunConfig) -> ImportReport:
+    """Give a model the weights of ``init_from``: a captioner's encoder only, as its decoder starts at random."""
+    encoder = _of_catalogue(config) if isinstance(model, Captioner) else model
+    report = import_weights(encoder, config.init_from, config.init_inflation, config.init_pixels)
+    if isinstance(model, Captioner):
+        model.set_encoder(encoder)
+        report.notes.append("the encoder's classifiers are left out and the rest of it is frozen")
+    return report
 
 
 def _check_compressed_size(key: str, size: Size, model: torch.nn.Module, name: str) -> None:
@@ -73,7 +100,7 @@ def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "name": config.model.name,
         "num_classes": data.num_classes,
-        "overrides": {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides},
+        "overrides": model_overrides(config),
         "class_names": list(class_names),
         "preprocessing": preprocessing(data),
     }
@@ -103,7 +130,10 @@ def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:
 def initialize(
     model: torch.nn.Module, config: RunConfig, batching: Batching, world: World
 ) -> tuple[Any, FiniteSteps]:
-    """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping."""
+    """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping.
+
+    The engine gets an attribute ``frozen_weights``: float32 tensors by name, as they were handed over.
+    """
     import deepspeed
 
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -132,9 +162,12 @@ def initialize(
     if config.engine.compile:
         for block in model.blocks:
             block.compile()
+    # DeepSpeed rounds all weights to its precision and keeps float32 copies of those that learn only.
+    frozen = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if not p.requires_grad}
     optimizer = build_optimizer(model, config.optim, config.engine.offload_optimizer)
     if config.optim.ema_decay:
         AveragedSteps(optimizer)  # inside the next, so that steps left out move no average
     steps = FiniteSteps(optimizer, world.any, config.optim.skip_non_finite)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    engine.frozen_weights = frozen
     return engine, steps

@@ -28,7 +28,7 @@ from lookupvivit.config import ConfigError
 from lookupvivit.engine import averaging, portable
 from lookupvivit.engine.distributed import World
 from lookupvivit.settings import changes
-from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, read_description, read_tensors, save_model
+from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, read_description, read_tensors, save_model
 
 AVERAGES = "ema.safetensors"
 BEST = "best"
@@ -86,14 +86,17 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def save_best(engine: Any, run: Path, step: int, description: dict[str, Any], top1: float, world: World) -> None:
-    """Keep the model as it is evaluated, if no validation before had a better ``top1``; collective.
+def save_best(
+    engine: Any, run: Path, step: int, description: dict[str, Any], metric: str, score: float, world: World
+) -> None:
+    """Keep the model as it is evaluated, if no validation before had a better ``score``; collective.
 
     Args:
-        top1: per cent; counts on the main rank.
+        metric: what the score is called.
+        score: 0 or more; counts on the main rank.
     """
     best = run / BEST
-    if not world.from_main(int(world.is_main and top1 > best_top1(run))):
+    if not world.from_main(int(world.is_main and score > best_score(run, metric))):
         return
     state = full_state(engine, averaging.STATE if has_averages(description) else None)
     if not world.is_main:
@@ -101,16 +104,16 @@ def save_best(engine: Any, run: Path, step: int, description: dict[str, Any], to
     beside = run / f".{BEST}"
     with writing(beside):
         shutil.rmtree(beside, ignore_errors=True)
-        save_model(beside, state, {**description, "step": step, "validation_top1": top1})
+        save_model(beside, state, {**description, "step": step, f"validation_{metric}": score})
         shutil.rmtree(best, ignore_errors=True)
         os.replace(beside, best)
 
 
-def best_top1(run: Path) -> float:
+def best_score(run: Path, metric: str) -> float:
     """Of the model in ``run/best``; -1 if there is none."""
     if not (run / BEST / WEIGHTS).is_file():
         return -1.0
-    return float(read_description(run / BEST).get("validation_top1", -1.0))
+    return float(read_description(run / BEST).get(f"validation_{metric}", -1.0))
 
 
 def has_averages(description: dict[str, Any]) -> bool:
@@ -167,6 +170,8 @@ def publish(checkpoint: Path, run: Path) -> None:
     """Make ``checkpoint``'s model, or its average, the run's own."""
     averages, beside = checkpoint / AVERAGES, run / ".model"
     sources = {DESCRIPTION: checkpoint / DESCRIPTION, WEIGHTS: averages if averages.exists() else checkpoint / WEIGHTS}
+    if (checkpoint / TOKENIZER).exists():  # a captioner's
+        sources = {TOKENIZER: checkpoint / TOKENIZER, **sources}
     with writing(beside):
         beside.mkdir(exist_ok=True)
         for name, source in sources.items():
@@ -216,13 +221,14 @@ def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: Wo
 def full_state(engine: Any, kind: str | None = None) -> dict[str, Tensor]:
     """The model's state dict in float32 on the CPU, gathered and unsharded; collective, every rank calls it.
 
-    ZeRO keeps float32 master weights; those are what is saved, not their bf16 or fp16 shadow.
+    ZeRO keeps float32 master weights; those are what is saved, not their bf16 or fp16 shadow. Of frozen weights there
+    are no masters, and what the engine was given is saved.
 
     Args:
         kind: `lookupvivit.engine.averaging.STATE` for the weights' averages.
     """
-    state = {}
-    for name, parameter in engine.module.named_parameters():
+    state = dict(engine.frozen_weights)
+    for name, parameter in portable.trained(engine):
         state[name] = portable.whole(engine, parameter, kind).float().cpu().clone()
     state.update((name, buffer.detach().cpu().clone()) for name, buffer in engine.module.named_buffers())
     return state

@@ -20,6 +20,7 @@ from data_pipelines.loader import TrainingOrder, eval_loader
 from data_pipelines.manifest import VideoManifest, on_disk, skip
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms import TrainTransform
+from data_pipelines.views import Sampling
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.engine.distributed import World
 
@@ -60,17 +61,22 @@ def _require_same_everywhere(found: VideoManifest, split: str, world: World) -> 
 
 def present_videos(config: RunConfig, split: str, tell: bool = True) -> VideoManifest:
     """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk and not in ``data.skip_list``."""
-    listed = listed_videos(config, split)
-    wanted = listed if config.data.skip_list is None else skip(listed, Path(config.data.skip_list))
-    present = on_disk(wanted)
+    found, note = present(config, listed_videos(config, split))
     if tell:
-        skipped, absent = len(listed) - len(wanted), present.left_out
-        note = f", {skipped} left out by {config.data.skip_list}" if skipped else ""
-        note += f", {absent} of the {len(listed)} listed files are MISSING and left out" if absent else ""
-        note += f", {present.ignored} files or folders that are no videos ignored" if present.ignored else ""
-        print(f"{split}: {len(present)} videos from {present.source}{note}")
-        print(f"{split}: classes: {describe_classes(present.class_names)}")
-    return present
+        print(f"{split}: {len(found)} videos from {found.source}{note}")
+        print(f"{split}: classes: {describe_classes(found.class_names)}")
+    return found
+
+
+def present(config: RunConfig, listed: VideoManifest) -> tuple[VideoManifest, str]:
+    """What of a list is on disk and not in ``data.skip_list``, and what is to be told of the rest."""
+    wanted = listed if config.data.skip_list is None else skip(listed, Path(config.data.skip_list))
+    found = on_disk(wanted)
+    skipped, absent = len(listed) - len(wanted), found.left_out
+    note = f", {skipped} left out by {config.data.skip_list}" if skipped else ""
+    note += f", {absent} of the {len(listed)} listed files are MISSING and left out" if absent else ""
+    note += f", {found.ignored} files or folders that are no videos ignored" if found.ignored else ""
+    return found, note
 
 
 def require_same_classes(train_set: VideoManifest, val_set: VideoManifest) -> None:
@@ -81,6 +87,9 @@ def require_same_classes(train_set: VideoManifest, val_set: VideoManifest) -> No
 
 def listed_videos(config: RunConfig, split: str) -> VideoManifest:
     """All labelled videos of ``split``, whether their files exist or not."""
+    if config.data.has_captions:
+        raise ConfigError(f"data.dataset: found {config.data.dataset!r}, which has captions and no classes: "
+                          "tools/train_net.py learns from it, and tools/caption.py tests what was learned")  # fmt: skip
     data, root = config.data, Path(config.data.root)
     match data.dataset:
         case "kinetics":
@@ -136,6 +145,20 @@ def camera_motion_recipe(config: RunConfig) -> Recipe:
 
 def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
     """Randomly placed, augmented clips."""
+    data = config.data
+    return ClipDataset(
+        manifest, sampling(data), train_transform(config, manifest), config.seed, data.repeats, data.backend,
+        data.decode_seconds,
+    )  # fmt: skip
+
+
+def sampling(data: DataConfig) -> Sampling:
+    """Which frames make up a clip."""
+    return Preprocess.from_dict(preprocessing(data)).sampling
+
+
+def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransform:
+    """How clips are cropped and augmented; ConfigError for flips of classes that ``manifest`` does not have."""
     data, augment = config.data, config.augment
     ids = {name: label for label, name in enumerate(manifest.class_names)}
     unknown = [n for pair in augment.flip_labels.items() for n in pair if n not in ids]
@@ -143,7 +166,7 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         raise ConfigError(f"augment.flip_labels: {unknown[0]!r} is no class of {manifest.source}; set "
                           "augment.flip_labels={} where a mirrored video keeps its class")  # fmt: skip
     swaps = {ids[a]: ids[b] for a, b in augment.flip_labels.items()}
-    transform = TrainTransform(
+    return TrainTransform(
         crop=data.crop,
         short_side=data.short_side,
         scale_jitter=augment.scale_jitter,
@@ -156,10 +179,6 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         random_resized_crop=augment.random_resized_crop,
         random_erasing=augment.random_erasing,
         random_erasing_mode=augment.random_erasing_mode,
-    )
-    preprocess = Preprocess.from_dict(preprocessing(data))
-    return ClipDataset(
-        manifest, preprocess.sampling, transform, config.seed, data.repeats, data.backend, data.decode_seconds
     )
 
 

@@ -36,7 +36,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for place, names in enumerate(layers):
         scale = layer_decay ** (len(layers) - 1 - place)
-        for name in names:
+        for name in (name for name in names if parameters[name].requires_grad):
             decays = parameters[name].dim() >= 2 and name not in spared
             groups.setdefault((scale, weight_decay if decays else 0.0), []).append(parameters[name])
     return [

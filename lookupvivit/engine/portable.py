@@ -26,7 +26,7 @@ def save_moments(engine: Any, optimizer: str, file: Path, is_main: bool) -> None
     """Write every moment of "sgd" or "adamw"; collective."""
     _ensure_states(engine, optimizer, MOMENTS[optimizer])
     found = {}
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in trained(engine):
         for kind in MOMENTS[optimizer]:
             moment = whole(engine, parameter, kind)
             if is_main:
@@ -34,6 +34,11 @@ def save_moments(engine: Any, optimizer: str, file: Path, is_main: bool) -> None
     if is_main:
         steps = [float(state["step"]) for state in engine.basic_optimizer.state.values() if "step" in state]
         save_file(found, file, {STEPS: str(steps[0] if steps else 0.0)})
+
+
+def trained(engine: Any) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that learn, by name; frozen ones have neither masters nor moments."""
+    return [(name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
 
 
 @torch.no_grad()
@@ -65,7 +70,7 @@ def load_state(
     _ensure_states(engine, optimizer, kinds)
     with safe_open(file, "pt") as moments:
         steps = float(moments.metadata()[STEPS])
-        for name, parameter in engine.module.named_parameters():
+        for name, parameter in trained(engine):
             if engine.zero_optimization():
                 safe_set_full_fp32_param(parameter, weights[name].to(engine.device))
             for kind in MOMENTS[optimizer]:

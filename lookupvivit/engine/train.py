@@ -13,24 +13,20 @@ import torch
 from torch import Tensor
 
 from data_pipelines.loader import TrainingOrder, train_loader
-from data_pipelines.mix import mix, smooth_one_hot
 from data_pipelines.transforms import normalize
 from lookupvivit.config import RunConfig
 from lookupvivit.engine import averaging, checkpoints, distributed
 from lookupvivit.engine.broken import BrokenVideos
-from lookupvivit.engine.build import build_model, describe, dtype_on, initialize, shapes_only, training_facts
-from lookupvivit.engine.data import Batching, Plan, read_manifest, require_same_classes, train_dataset, view_loader
+from lookupvivit.engine.build import build_model, dtype_on, initialize, shapes_only, start_from, training_facts
+from lookupvivit.engine.data import Batching, Plan
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.interrupt import StoppedBySignal, StopRequest
 from lookupvivit.engine.log import RunLog, Stopwatch
-from lookupvivit.engine.optimization import FiniteSteps, NonFiniteGradients, learning_rate, soft_cross_entropy
+from lookupvivit.engine.optimization import FiniteSteps, NonFiniteGradients, learning_rate
+from lookupvivit.engine.tasks import Task, task_of
 from lookupvivit.engine.utilisation import Utilisation, peak_memory
-from lookupvivit.engine.watch import AttentionWatch
-from lookupvivit.evaluation.multi_view import predict_views
-from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.settings import changes, read_yaml, to_dict, to_yaml
 from lookupvivit.weights.files import load_weights
-from lookupvivit.weights.importing import import_weights
 
 MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
 
@@ -44,14 +40,13 @@ def train(config: RunConfig) -> None:
     distributed.require_shared(run, world)
     checkpoint = checkpoints.newest_sound(run, world)
     model = starting_model(config, world, resumes=checkpoint is not None)  # before the data is read, which takes longer
-    train_set, val_set = (read_manifest(config, split, world) for split in ("train", "val"))
-    require_same_classes(train_set, val_set)
+    task = task_of(config, world)
     repeats = config.data.repeats
-    order = TrainingOrder(len(train_set), config.optim.batch_size // repeats, config.seed)
+    order = TrainingOrder(task.samples, config.optim.batch_size // repeats, config.seed)
     batching, plan = Batching.of(config, world), Plan.of(config, order)
 
-    dataset = train_dataset(config, train_set)
-    description = describe(config, val_set.class_names) | {"training": training_facts(config, len(train_set))}
+    dataset = task.training_set()
+    description = task.description() | {"training": training_facts(config, task.samples)}
     if checkpoint:
         checkpoints.require_same(checkpoint, run, description)
         load_weights(model, checkpoint)
@@ -67,19 +62,20 @@ def train(config: RunConfig) -> None:
         dataset, order, step, plan.total, world.rank, world.size,
         batching.micro_batch // repeats, batching.accumulation, config.data.workers,
     )  # fmt: skip
-    broken = BrokenVideos(run / "broken_videos.txt", len(train_set), config.data.max_broken, world)
-    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken, steps)
-    watch = AttentionWatch(config, val_set)
+    broken = BrokenVideos(run / "broken_videos.txt", task.samples, config.data.max_broken, world)
+    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken, steps, task)
 
     def look(step: int) -> None:
         showing = plan.due(step, config.log.attention_every_epochs)
         validating = plan.due(step, config.log.validate_every_epochs)
         model = evaluated_model(engine, config) if showing or validating else engine
         if showing:
-            watch.show(model, step, loop.log, run, world)
+            task.show(model, step, loop.log, run)
         if validating:
-            scores = loop.validate(model, step, val_set)
-            checkpoints.save_best(engine, run, step, description, scores.get("top1", 0.0), world)
+            scores = task.validate(model, step, loop.log)
+            if task.metric in scores:
+                loop.shown["val"] = f"{task.metric} {scores[task.metric]:.1f}"
+            checkpoints.save_best(engine, run, step, description, task.metric, scores.get(task.metric, 0.0), world)
             loop.log.scalars(step, "val", **scores)  # last: what was not told is done again after a kill
 
     if step and world.any(not loop.log.validated):
@@ -106,9 +102,11 @@ def starting_model(config: RunConfig, world: World, resumes: bool) -> torch.nn.M
     torch.manual_seed(config.seed)  # the same weights on every rank
     model = build_model(config)
     if config.init_from and not resumes:
-        report = import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
+        report = start_from(model, config)
         if world.is_main:
             print(f"init_from {config.init_from}: {report}")
+    elif config.data.has_captions and not resumes and world.is_main:
+        print("NOTE: no init_from is given, so the encoder is frozen at random weights")
     return model
 
 
@@ -168,9 +166,9 @@ class Loop:
 
     def __init__(
         self, config: RunConfig, engine: Any, plan: Plan, batching: Batching, world: World, log: RunLog,
-        broken: BrokenVideos, steps: FiniteSteps,
+        broken: BrokenVideos, steps: FiniteSteps, task: Task,
     ) -> None:  # fmt: skip
-        self.config, self.engine, self.plan, self.batching = config, engine, plan, batching
+        self.config, self.engine, self.plan, self.batching, self.task = config, engine, plan, batching, task
         self.world, self.log, self.watch, self.broken, self.steps = world, log, Stopwatch(), broken, steps
         self.losses: list[Tensor] = []
         self.shown: dict[str, str] = {}  # beside the progress bar
@@ -178,7 +176,7 @@ class Loop:
 
     def step(self, step: int, micro_batches: Iterator[dict[str, Any]]) -> None:
         """One optimizer step: ``accumulation`` micro-batches forward and backward, then the update."""
-        config, engine = self.config, self.engine
+        config, engine, device = self.config, self.engine, self.world.device
         # Keyed on the step, so that a resumed run draws what the uninterrupted one would have drawn.
         rng = np.random.default_rng((config.seed, step, self.world.rank))
         torch.manual_seed(int(rng.integers(2**63)))  # drop path
@@ -194,16 +192,15 @@ class Loop:
             for _ in range(self.batching.accumulation):
                 batch = self.watch.waiting(micro_batches)
                 self.broken.note(batch["broken"])
-                video, targets = self.prepare(batch, rng)
-                output = engine(video, **call)
-                per_head = torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
+                video = normalize(batch["video"].to(device, non_blocking=True), next(engine.parameters()).dtype)
+                per_head = self.task.loss(engine, video, batch, call, rng)
                 samples.append((batch["video_name"], per_head.detach()))
                 engine.backward(per_head.sum())
                 self.update(step, samples)  # at the last micro-batch only
                 self.losses.append(per_head.detach())
                 self.watch.clips += len(video) * self.world.size
             reporting = (step + 1) % config.log.every == 0 or step + 1 == self.plan.total
-            if reporting and self.world.device.type == "cuda":
+            if reporting and device.type == "cuda":
                 torch.cuda.synchronize()  # else the clock would stop before the work is done
         if reporting:
             self.report(step + 1, rate)
@@ -238,14 +235,6 @@ class Loop:
             "engine.precision=fp32 or optim.skip_non_finite=true"
         )
 
-    def prepare(self, batch: dict[str, Any], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A uint8 micro-batch to the device: video (B, 3, T, H, W) in [-1, 1] and soft targets (B, K)."""
-        device, augment = self.world.device, self.config.augment
-        video = normalize(batch["video"].to(device, non_blocking=True), next(self.engine.parameters()).dtype)
-        labels = batch["label"].to(device, non_blocking=True)
-        targets = smooth_one_hot(labels, self.config.data.num_classes, augment.label_smoothing)
-        return mix(video, targets, augment.mixup, augment.cutmix, rng)
-
     def report(self, step: int, rate: float) -> None:
         """Log means over all ranks and the steps since the last report; stop where the loss is no longer a number."""
         per_head = self.world.mean(torch.stack(self.losses).mean(dim=0)).tolist()
@@ -272,25 +261,3 @@ class Loop:
             values["broken_videos"] = len(self.broken.seen)
         self.log.scalars(step, "train", **values)
         self.shown |= {"loss": f"{loss:.3f}", "clips/s": f"{clips:.1f}", "data wait": f"{waiting:.0%}"}
-
-    def validate(self, model: torch.nn.Module, step: int, manifest: Any) -> dict[str, float]:
-        """Top-1 and top-5 with one central view per video, in per cent; empty but on the main rank."""
-        world = self.world
-        scored = predict_views(
-            lambda views: model(views, **self.config.eval.call).logits,
-            view_loader(self.config, manifest, 1, 1, world),
-            len(manifest), manifest.class_names, self.config.eval.batch_size,
-            world.device, next(model.parameters()).dtype, description="validation", within=True,
-        )  # fmt: skip
-        if scored is None:
-            return {}
-        predictions, broken = scored
-        try:
-            accuracy = predictions.summary()["views"]["1x1"]
-        except PredictionsError as error:
-            raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
-        self.shown["val"] = f"{accuracy['top1']:.1f}%"
-        left_out = f", without {len(broken)} broken videos" if broken else ""
-        self.log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view"
-                     f"{left_out})")  # fmt: skip
-        return {"top1": accuracy["top1"], "top5": accuracy["top5"]}

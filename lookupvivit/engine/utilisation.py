@@ -10,6 +10,7 @@ from torch import nn
 
 from lookupvivit.config import RunConfig
 from lookupvivit.engine.distributed import World
+from lookupvivit.models.captioner import Captioner
 from lookupvivit.profiling.flops import count_from_shapes
 from lookupvivit.profiling.memory import DTYPES
 from lookupvivit.profiling.peak import peak
@@ -18,8 +19,8 @@ from lookupvivit.profiling.peak import peak
 class Utilisation:
     """Model FLOPs utilisation (Chowdhery et al., PaLM, appendix B) of one rank since the last report.
 
-    A clip costs three times its forward pass, at the compressed size of its step; what activation checkpointing
-    computes again does not count. Each size is counted once.
+    A clip costs three times its forward pass, at the compressed size of its step, but a frozen encoder one time; what
+    activation checkpointing computes again does not count. Each size is counted once.
 
     Args:
         model: the trained model on the meta device.
@@ -29,15 +30,18 @@ class Utilisation:
         self.model = model
         self.shape = (1, 3, config.data.frames, config.data.crop, config.data.crop)
         self.peak, _ = peak(world.device, DTYPES[config.engine.precision])
-        self.flops: dict[Any, int] = {}  # of a clip's forward pass, by compressed size
+        self.flops: dict[Any, int] = {}  # of training on a clip, by compressed size
         self.done = 0
 
     def note(self, call: dict[str, Any], clips: int) -> None:
         """``clips`` of this rank are trained on with the call's keyword arguments."""
         size = call.get("compressed_size")
         if size not in self.flops:
-            self.flops[size] = 2 * count_from_shapes(self.model, self.shape, **call)
-        self.done += 3 * self.flops[size] * clips
+            macs = 3 * count_from_shapes(self.model, self.shape, **call)
+            if isinstance(self.model, Captioner):
+                macs -= 2 * count_from_shapes(self.model.memory, self.shape, **call)
+            self.flops[size] = 2 * macs
+        self.done += self.flops[size] * clips
 
     def report(self, seconds: float) -> float:
         """Share of the peak over these seconds of training, and start anew."""

@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lookupvivit.models.captioner import create_captioner
 from lookupvivit.models.catalogue import create_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+TOKENIZER = "tokenizer.json"  # beside a captioner's
 
 
 class WeightsError(ValueError):
@@ -39,12 +41,18 @@ def save_model(folder: Path, state: dict[str, Tensor], description: dict[str, An
     Args:
         state: the model's full state dict, on any device.
         description: ``name``, ``num_classes`` and ``overrides`` for `create_model`, and anything a user of the
-            weights must know (class names, preprocessing).
+            weights must know (class names, preprocessing). Of a captioner: ``name`` and ``overrides`` of its encoder,
+            ``captioner`` for `create_captioner`, and ``tokenizer``, which becomes a file of its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{DESCRIPTION}.tmp"
-    beside.write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, folder / DESCRIPTION)
+    told = {key: value for key, value in description.items() if key != "tokenizer"}
+    texts = {DESCRIPTION: json.dumps(told, indent=2, ensure_ascii=False) + "\n"}
+    if "tokenizer" in description:
+        texts[TOKENIZER] = description["tokenizer"]
+    for name, text in texts.items():
+        beside = folder / f".{name}.tmp"
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, folder / name)
     beside = folder / f".{WEIGHTS}.tmp"
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
     os.replace(beside, folder / WEIGHTS)
@@ -67,7 +75,7 @@ def load_model(path: str | Path) -> nn.Module:
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """The contents of ``model.json`` beside the weights."""
+    """The contents of ``model.json`` beside the weights, and of a captioner its ``tokenizer``."""
     file = weights_file(path).with_name(DESCRIPTION)
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
@@ -75,9 +83,13 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{file}: not found; it tells how to rebuild the model beside {WEIGHTS}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{file}: not valid JSON ({error})") from None
-    for key, kind in {"name": str, "num_classes": int, "overrides": dict}.items():
+    captioner = isinstance(description, dict) and "captioner" in description
+    what = ("captioner", dict) if captioner else ("num_classes", int)
+    for key, kind in (("name", str), ("overrides", dict), what):
         if not isinstance(description, dict) or not isinstance(description.get(key), kind):
             raise WeightsError(f"{file}: has no {key} ({kind.__name__}); it must tell how to rebuild the model")
+    if captioner:
+        return {**description, "tokenizer": _read_tokenizer(file.with_name(TOKENIZER))}
     classes, names = description["num_classes"], description.get("class_names", [])
     right = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
     if "class_names" in description and not right:
@@ -85,9 +97,18 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return description
 
 
+def _read_tokenizer(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error}); a captioner writes its captions with it") from None
+
+
 def described_model(description: dict[str, Any]) -> nn.Module:
     """The model of a ``model.json``, freshly initialised."""
     try:
+        if "captioner" in description:
+            return create_captioner(description["name"], overrides=description["overrides"], **description["captioner"])
         return create_model(description["name"], description["num_classes"], **description["overrides"])
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{DESCRIPTION}: {error}") from None

@@ -1,0 +1,74 @@
+"""Captions from a trained captioner: of a batch of clips, or of every image of a set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from data_pipelines.progress import progress
+from data_pipelines.transforms import normalize
+from lookupvivit.evaluation.caption_tokenizer import CaptionTokenizer
+from lookupvivit.models.caption_search import beam_search, greedy_search
+from lookupvivit.models.captioner import Captioner
+
+
+class CaptionWriter:
+    """A captioner and its words.
+
+    Args:
+        model: on the device that it computes on, in eval mode.
+        tokenizer: which it was trained with.
+        beams: of `beam_search`; 1 is greedy.
+        length_penalty: of the scores of `lookupvivit.models.caption_search`.
+        call: further arguments of `Captioner.memory`.
+    """
+
+    def __init__(
+        self,
+        model: Captioner,
+        tokenizer: CaptionTokenizer,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        call: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.beams, self.length_penalty = model, tokenizer, beams, length_penalty
+        self.call = call or {}
+
+    @torch.no_grad()
+    def __call__(self, videos: Tensor) -> list[str]:
+        """A caption each of clips, uint8 (B, 3, T, H, W)."""
+        like = next(self.model.parameters())
+        memory = self.model.memory(normalize(videos.to(like.device, non_blocking=True), like.dtype), **self.call)
+        decoder, options = self.model.decoder, {"entries": len(self.tokenizer), "length_penalty": self.length_penalty}
+        if self.beams == 1:
+            tokens, _ = greedy_search(decoder, memory, **options)
+        else:
+            tokens, _ = beam_search(decoder, memory, self.beams, **options)
+        return [self.tokenizer.decode(row) for row in tokens.tolist()]
+
+
+def write_all(
+    writer: CaptionWriter, loader: DataLoader, total: int, description: str, **bar: Any
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Captions of all that a loader brings, and what kept the others from being read, both by ``video_index``.
+
+    Args:
+        loader: samples of `data_pipelines.datasets.MultiViewDataset`, one view each.
+        total: images of all ranks together.
+        bar: further options of the progress bar.
+    """
+    written: dict[int, str] = {}
+    broken: dict[int, str] = {}
+    with progress(total=total, unit="image", desc=description, **bar) as shown:
+        for batch in loader:
+            captions = writer(batch["video"][:, 0])
+            for index, caption, reason in zip(batch["video_index"].tolist(), captions, batch["broken"], strict=True):
+                if reason:
+                    broken[index] = reason
+                else:
+                    written[index] = caption
+            shown.update(len(captions))
+    return written, broken

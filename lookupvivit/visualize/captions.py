@@ -1,0 +1,59 @@
+"""Pictures and what was written of them on one sheet."""
+
+from __future__ import annotations
+
+import textwrap
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from lookupvivit.visualize.pictures import _figure, _rendered, _resized, _tile_size
+
+COLUMNS = 6
+GAP, MARGIN, LINE = 16, 12, 15  # pixels
+LETTER = 6.4  # pixels of a letter, at the size of the captions
+
+
+def caption_sheet(pictures: np.ndarray, captions: Sequence[str], title: str = "") -> np.ndarray:
+    """Rows of pictures with text below each, uint8 (height, width, 3).
+
+    Args:
+        pictures: uint8 (N, H, W, 3).
+        captions: N texts, of one line or more; long lines are broken.
+        title: text above.
+    """
+    if len(pictures) != len(captions) or not len(pictures):
+        raise ValueError(f"found {len(pictures)} pictures and {len(captions)} captions, must be as many and at least 1")
+    tile_h, tile_w = _tile_size(*pictures.shape[1:3])
+    columns = min(COLUMNS, len(pictures))
+    letters = max(8, int(tile_w / LETTER))
+    texts = [
+        [part for line in caption.splitlines() for part in textwrap.wrap(line, letters) or [""]] for caption in captions
+    ]
+    rows = [range(start, min(start + columns, len(texts))) for start in range(0, len(texts), columns)]
+    heights = [tile_h + 6 + LINE * max(len(texts[place]) for place in row) + GAP for row in rows]
+    top = MARGIN + (28 if title else 0)
+    width, height = 2 * MARGIN + columns * (tile_w + GAP) - GAP, top + sum(heights)
+    figure = _figure(width, height)
+    if title:
+        shown = textwrap.shorten(title, max(8, int(width / 9)), placeholder=" …")
+        figure.text(MARGIN / width, 1 - MARGIN / height, _plain(shown), va="top", fontsize=12)
+    corners = []
+    for number, row in enumerate(rows):
+        y = top + sum(heights[:number])
+        for column, place in enumerate(row):
+            x = MARGIN + column * (tile_w + GAP)
+            corners.append((x, y))
+            text = _plain("\n".join(texts[place]))
+            figure.text(x / width, 1 - (y + tile_h + 6) / height, text, va="top", fontsize=8, linespacing=1.25)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # captions may be in any script; boxes stand for the letters
+        sheet = _rendered(figure)
+    for (x, y), picture in zip(corners, pictures, strict=True):
+        sheet[y : y + tile_h, x : x + tile_w] = _resized(picture, tile_h, tile_w)
+    return sheet
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # no formulas
