@@ -6,10 +6,10 @@
 import argparse
 from pathlib import Path
 
-import lookupvivit
 from lookupvivit.engine.command_line import give_up
 from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.weights.export import export_onnx
+from lookupvivit.weights.files import load_classifier
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--compressed-size", type=int, nargs=3, metavar=("T", "H", "W"), help="default: the model's")
     arguments = parser.parse_args()
     try:
-        model = lookupvivit.load_model(arguments.run)
+        model = load_classifier(arguments.run)
         frames, height, width = model.input_size
         tubelet = model.tubelet if isinstance(model, Perceiver) else model.embedding.tubelet
         image = tubelet[0] == 1 and frames == 1

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import lookupvivit
 from data_pipelines.errors import DataError
 from data_pipelines.files import write_json
 from data_pipelines.folders import read_class_folders
@@ -23,6 +22,7 @@ from data_pipelines.manifest import VideoManifest
 from lookupvivit.engine.command_line import give_up
 from lookupvivit.evaluation.few_shot import SEEDS, SHOTS, few_shot
 from lookupvivit.evaluation.images import image_outputs
+from lookupvivit.weights.files import load_classifier
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
         test = read_class_folders(arguments.test, train.class_names)
         _check_enough(train, max(arguments.shots))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = lookupvivit.load_model(arguments.model).to(device)
+        model = load_classifier(arguments.model).to(device)
         features = [
             image_outputs(model, manifest, arguments.batch_size, device, arguments.workers, name).features
             for name, manifest in (("train", train), ("test", test))

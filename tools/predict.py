@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import lookupvivit
 from data_pipelines.errors import DataError
 from data_pipelines.files import write_json
 from data_pipelines.finding import find_videos
@@ -26,7 +25,7 @@ from lookupvivit.engine.command_line import one_line_errors
 from lookupvivit.evaluation.predict import Prediction, Predictor
 from lookupvivit.visualize.pictures import save_png
 from lookupvivit.visualize.timeline import clock, prediction_sheet
-from lookupvivit.weights.files import WeightsError
+from lookupvivit.weights.files import WeightsError, load_classifier
 
 SCENES = 12  # lines of a timeline on the screen
 
@@ -52,7 +51,7 @@ def main() -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Look at every video and tell; how many could not be read."""
-    model = lookupvivit.load_model(arguments.model)
+    model = load_classifier(arguments.model)
     clips, crops = arguments.views
     try:
         predictor = Predictor(model, clips, crops, arguments.window, arguments.compressed_size, arguments.batch,

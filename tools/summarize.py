@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from lookupvivit.profiling.flops import count
-from lookupvivit.weights.files import WeightsError, load_model, read_description
+from lookupvivit.weights.files import WeightsError, load_classifier, read_description
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run directory, such as runs/camera_motion")
     run = parser.parse_args().run
     try:
-        model, description = load_model(run), read_description(run)
+        model, description = load_classifier(run), read_description(run)
     except WeightsError as error:
         sys.exit(f"error: {error}")
     size = description["overrides"]["input_size"]

@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 
-import lookupvivit
 from data_pipelines.files import write_json
 from lookupvivit.engine.command_line import give_up
 from lookupvivit.evaluation.robustness_suite import PUBLISHED_SIZES, Suite
 from lookupvivit.visualize.deviation import deviation_picture
 from lookupvivit.visualize.pictures import save_png
-from lookupvivit.weights.files import weights_file
+from lookupvivit.weights.files import load_classifier, weights_file
 
 SETS = {"imagenet_c": "ImageNet-C", "imagenet_o": "ImageNet-O", "imagenet_r": "ImageNet-R", "imagenet_a": "ImageNet-A"}
 FIGURES = {"imagenet_c": "accuracy", "imagenet_o": "aupr", "imagenet_r": "accuracy", "imagenet_a": "accuracy"}
@@ -34,7 +33,7 @@ def main() -> None:
     try:
         output = arguments.output or weights_file(arguments.model).parent / "predictions" / "robustness"
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = lookupvivit.load_model(arguments.model).to(device)
+        model = load_classifier(arguments.model).to(device)
         suite = Suite(model, arguments.model, output, arguments.batch_size, device, arguments.workers)
         report = measure(suite, arguments)
     except ValueError as error:  # of the data, the weights, or outputs that are not finite

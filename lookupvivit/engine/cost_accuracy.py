@@ -34,7 +34,7 @@ from lookupvivit.profiling.flops import UncountedOperatorError, count
 from lookupvivit.profiling.speed import machine, seconds_of
 from lookupvivit.visualize.cost import points_picture
 from lookupvivit.visualize.pictures import save_png
-from lookupvivit.weights.files import load_model, read_description, weights_file
+from lookupvivit.weights.files import load_classifier, read_description, weights_file
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _checkpoint(
     """Load one; ConfigError where it was trained on other classes or clips than those of the configuration."""
     trained_as(path, {"class_names": list(manifest.class_names), "preprocessing": preprocessing(config.data)})
     description = read_description(path)
-    model = load_model(path).to(device, dtype)
+    model = load_classifier(path).to(device, dtype)
     architecture = json.dumps([description["name"], description["overrides"]], sort_keys=True)
     return Checkpoint(path, description["name"], model, digest(weights_file(path)), architecture)
 

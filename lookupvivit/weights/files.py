@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lookupvivit.models.captioner import create_captioner
+from lookupvivit.models.captioner import Captioner, create_captioner
 from lookupvivit.models.catalogue import create_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -72,6 +72,14 @@ def load_model(path: str | Path) -> nn.Module:
     load_weights(model, path, heads_may_differ=False)
     model.description = description
     return model.eval()
+
+
+def load_classifier(path: str | Path) -> nn.Module:
+    """As `load_model`, where classes are asked for; WeightsError of a captioner."""
+    model = load_model(path)
+    if isinstance(model, Captioner):
+        raise WeightsError(f"{path}: a captioner, which has no classes; tools/caption.py writes its captions")
+    return model
 
 
 def read_description(path: str | Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.described import Described
 from lookupvivit.models.output import ModelOutput
-from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_model, read_description, save_model
+from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_classifier, read_description, save_model
 
 CARD = """---
 # See the Hub's documentation for what else belongs here: data set, metrics, licence.
@@ -73,8 +73,9 @@ class HubModel(
     @classmethod
     def load(cls, path: str | Path) -> HubModel:
         """A trained model from a run or checkpoint directory, in eval mode."""
+        model = load_classifier(path)
         found = cls(read_description(path))
-        found.model = load_model(path)
+        found.model = model
         return found.eval()
 
     @property
