@@ -12,9 +12,10 @@ from data_pipelines.progress import progress
 from lookupvivit.profiling.equations import block_macs_lookupvit, block_macs_vit
 from lookupvivit.profiling.paper import ROWS, Measured, Row, measure
 
-CONVENTIONS = """GFLOPs per view. Tables 1 and 5 count multiply and add apart (2 per multiply-add) and leave out the
-last lookup update, which the compressed head does not read; Table 4 counts 1 per multiply-add and keeps it, having both
-heads. MACs: matrix products, convolutions and attention alone, counted with fvcore, in the table's unit. full: with
+CONVENTIONS = """GFLOPs per view. Tables 1, 3 and 5 count multiply and add apart (2 per multiply-add) and leave out the
+last lookup update, which neither the compressed head nor a caption decoder reads; Table 4 counts 1 per multiply-add and
+keeps it, having both heads. Table 3 is an encoder with a decoder of 12 layers and 32 tokens, inferred from its figures.
+MACs: matrix products, convolutions and attention alone, counted with fvcore, in the table's unit. full: with
 norms, GELU, softmax and sums, as XLA counts them. Eq. 5/6: the paper's formulas times the depth, without embedding and
 heads.
 """
