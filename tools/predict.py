@@ -21,7 +21,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.files import write_json
 from data_pipelines.finding import find_videos
 from data_pipelines.progress import progress
-from lookupvivit.engine.command_line import one_line_errors
+from lookupvivit.engine.command_line import device, one_line_errors, token_size, whole_number
 from lookupvivit.evaluation.predict import Prediction, Predictor
 from lookupvivit.visualize.pictures import save_png
 from lookupvivit.visualize.timeline import clock, prediction_sheet
@@ -34,15 +34,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, a folder (with all below), a pattern")
     parser.add_argument("--model", required=True, type=Path, help="a run directory or its model.safetensors")
-    parser.add_argument("--top", type=_count, default=5, metavar="K", help="classes to tell (5)")
+    parser.add_argument("--top", type=whole_number, default=5, metavar="K", help="classes to tell (5)")
     parser.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="of the whole video (4x3)")
     parser.add_argument("--window", type=_seconds, metavar="SECONDS", help="from one clip of the timeline to the next "
                         "(default: of videos longer than two clips, one clip after the other)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for a picture of every video")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for everything that is told")
-    parser.add_argument("--compressed-size", type=_size, metavar="T,H,W", help="compressed tokens (the model's own)")
-    parser.add_argument("--device", type=_device, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=_count, default=8, metavar="N", help="clips in one forward pass (8)")
+    parser.add_argument("--compressed-size", type=token_size, metavar="T,H,W",
+                        help="compressed tokens (the model's own)")  # fmt: skip
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=whole_number, default=8, metavar="N", help="clips in one forward pass (8)")
     arguments = parser.parse_args()
     with one_line_errors("what was told already stands"):
         failed = predict(arguments)
@@ -120,12 +121,6 @@ def _length(prediction: Prediction) -> str:
     return f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else clock(prediction.seconds)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number of at least 1")
-    return int(text)
-
-
 def _views(text: str) -> tuple[int, int]:
     clips, _, crops = text.partition("x")
     if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
@@ -141,20 +136,6 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"found {text!r}, must be a positive number of seconds")
     return seconds
-
-
-def _size(text: str) -> tuple[int, ...]:
-    sizes = text.split(",")
-    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be three positive numbers t,h,w such as 4,5,5")
-    return tuple(int(size) for size in sizes)
-
-
-def _device(text: str) -> torch.device:
-    try:
-        return torch.zeros(1, device=text).device
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f"found {text!r}: {str(error).splitlines()[0]}") from None
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+import torch
 from tqdm import tqdm
 
 from data_pipelines.errors import DataError
@@ -78,3 +79,26 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
     except KeyboardInterrupt:
         tqdm.write(f"interrupted; {after_interrupt}", file=sys.stderr)
         os._exit(130)
+
+
+def whole_number(text: str) -> int:
+    """An argument of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number of at least 1")
+    return int(text)
+
+
+def token_size(text: str) -> tuple[int, ...]:
+    """An argument t,h,w."""
+    sizes = text.split(",")
+    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"found {text!r}, must be three positive numbers t,h,w such as 4,5,5")
+    return tuple(int(size) for size in sizes)
+
+
+def device(text: str) -> torch.device:
+    """An argument that names a device which is there."""
+    try:
+        return torch.zeros(1, device=text).device
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}: {str(error).splitlines()[0]}") from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from data_pipelines.transforms import normalize
 from lookupvivit.evaluation.caption_tokenizer import CaptionTokenizer
 from lookupvivit.models.caption_search import beam_search, greedy_search
 from lookupvivit.models.captioner import Captioner
+from lookupvivit.weights.files import WeightsError, load_model
+
+if TYPE_CHECKING:
+    from data_pipelines.preprocess import Preprocess
 
 
 class CaptionWriter:
@@ -24,7 +29,12 @@ class CaptionWriter:
         beams: of `beam_search`; 1 is greedy.
         length_penalty: of the scores of `lookupvivit.models.caption_search`.
         call: further arguments of `Captioner.memory`.
+
+    Attributes:
+        preprocess: how pictures are made ready; of one that was loaded.
     """
+
+    preprocess: Preprocess
 
     def __init__(
         self,
@@ -36,6 +46,27 @@ class CaptionWriter:
     ) -> None:
         self.model, self.tokenizer, self.beams, self.length_penalty = model, tokenizer, beams, length_penalty
         self.call = call or {}
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu", *options: Any) -> CaptionWriter:
+        """A trained captioner from a run directory or its model.safetensors; ``options`` as the class's.
+
+        Raises:
+            WeightsError: it is none, or its tokenizer or preprocessing are missing or damaged.
+        """
+        model = load_model(path)
+        if not isinstance(model, Captioner):
+            raise WeightsError(f"{path}: a {type(model).__name__}, which has classes and writes no captions")
+        try:
+            tokenizer, preprocess = CaptionTokenizer.from_json(model.description["tokenizer"]), model.preprocess
+        except (ValueError, AttributeError) as error:
+            raise WeightsError(f"{path}: {error}") from None
+        if len(tokenizer) > model.decoder.vocabulary:
+            raise WeightsError(f"{path}: a tokenizer of {len(tokenizer)} entries, the model has "
+                               f"{model.decoder.vocabulary}")  # fmt: skip
+        writer = cls(model.to(device), tokenizer, *options)
+        writer.preprocess = preprocess
+        return writer
 
     @torch.no_grad()
     def __call__(self, videos: Tensor) -> list[str]:
