@@ -138,8 +138,9 @@ def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -
         tokens: (B, L) int64, `PAD` after a caption's end.
     """
     each = F.cross_entropy(
-        logits.float().transpose(1, 2), tokens, ignore_index=PAD, reduction="none", label_smoothing=label_smoothing
-    )  # (B, L), 0 where ignored
+        logits.float().flatten(0, 1), tokens.flatten(), ignore_index=PAD, reduction="none",
+        label_smoothing=label_smoothing,
+    ).view_as(tokens)  # 0 where ignored  # fmt: skip
     return (each.sum(dim=1) / (tokens != PAD).sum(dim=1)).mean()
 
 

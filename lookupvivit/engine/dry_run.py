@@ -16,6 +16,7 @@ from lookupvivit.engine.build import shapes_only
 from lookupvivit.engine.data import Batching, Plan, camera_motion_recipe, present_videos, require_same_classes
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.optimization import parameter_groups
+from lookupvivit.engine.utilisation import training_macs
 from lookupvivit.profiling.flops import count_from_shapes
 from lookupvivit.profiling.memory import Memory, Setup, estimate
 from lookupvivit.settings import to_yaml
@@ -58,6 +59,11 @@ def training_videos(config: RunConfig) -> int:
             print(f"train: {recipe.train_videos} videos, {missing['train']} of them yet to be rendered into "
                   f"{config.data.root}; val: {recipe.validation_videos}, {missing['validation']} of them")  # fmt: skip
             return recipe.train_videos
+    if config.data.has_captions:
+        from lookupvivit.engine.captioning import present_captions
+
+        train_set, _ = (present_captions(config, split) for split in ("train", "val"))
+        return len(train_set)
     train_set, val_set = (present_videos(config, split) for split in ("train", "val"))
     require_same_classes(train_set, val_set)
     return len(train_set)
@@ -81,7 +87,8 @@ def tell_model(model: nn.Module, config: RunConfig) -> None:
     print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained")
     print(f"forward pass: {2 * mean / GIGA:.2f} GFLOPs per clip ({mean / GIGA:.2f} G multiply-adds)"
           f"{span if len(macs) > 1 else ''}")  # fmt: skip
-    step = 3 * 2 * mean * config.optim.batch_size  # the backward pass costs two forward passes
+    trained = [training_macs(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
+    step = 2 * sum(trained) / len(trained) * config.optim.batch_size
     again = ", a third more with activation checkpointing" if config.engine.activation_checkpointing else ""
     print(f"training: {step / 1e12:.4g} TFLOPs per step, of all ranks together{again}")
 
@@ -94,6 +101,7 @@ def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str)
     setup = Setup(
         engine.precision, optim.name, engine.zero_stage, batching.world, batching.accumulation,
         engine.activation_checkpointing, optim.ema_decay > 0, optim.weight_decay > 0, sizes, device,
+        sum(p.numel() for p in model.parameters() if not p.requires_grad),
     )  # fmt: skip
     largest = max(compressed_sizes(config), key=lambda call: math.prod(call.get("compressed_size", ())))
     return estimate(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)

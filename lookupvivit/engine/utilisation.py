@@ -16,6 +16,18 @@ from lookupvivit.profiling.memory import DTYPES
 from lookupvivit.profiling.peak import peak
 
 
+def training_macs(model: nn.Module, input_shape: tuple[int, ...], **call: Any) -> int:
+    """Multiply-adds of forward and backward pass: three times the forward pass, but a frozen encoder's one time.
+
+    Args:
+        model, input_shape, call: as for `count_from_shapes`.
+    """
+    macs = 3 * count_from_shapes(model, input_shape, **call)
+    if isinstance(model, Captioner):
+        macs -= 2 * count_from_shapes(model.memory, input_shape, **call)
+    return macs
+
+
 class Utilisation:
     """Model FLOPs utilisation (Chowdhery et al., PaLM, appendix B) of one rank since the last report.
 
@@ -37,10 +49,7 @@ class Utilisation:
         """``clips`` of this rank are trained on with the call's keyword arguments."""
         size = call.get("compressed_size")
         if size not in self.flops:
-            macs = 3 * count_from_shapes(self.model, self.shape, **call)
-            if isinstance(self.model, Captioner):
-                macs -= 2 * count_from_shapes(self.model.memory, self.shape, **call)
-            self.flops[size] = 2 * macs
+            self.flops[size] = 2 * training_macs(self.model, self.shape, **call)
         self.done += self.flops[size] * clips
 
     def report(self, seconds: float) -> float:

@@ -47,6 +47,7 @@ class Setup:
         decays: weights decay, for which SGD copies gradients.
         groups: parameters in each group of the optimizer.
         device: "cpu" or "cuda"; on a CPU, memory that is allocated but never written takes none.
+        frozen: parameters that are not trained, of which a float32 copy is kept in the CPU's memory.
     """
 
     precision: str
@@ -59,6 +60,7 @@ class Setup:
     decays: bool
     groups: Sequence[int]
     device: str
+    frozen: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ def _kept_dtype(setup: Setup) -> torch.dtype:
 def _resident(setup: Setup, total: int) -> dict[str, int]:
     stage, weight = setup.zero_stage, DTYPES[setup.precision].itemsize
     share = -(-total // setup.world) if stage else total  # of the optimizer's state
-    found = {"weights": weight * total, "moments": 4 * MOMENTS[setup.optimizer] * share}
+    found = {"weights": weight * (total + setup.frozen), "moments": 4 * MOMENTS[setup.optimizer] * share}
+    if setup.frozen and setup.device == "cpu":
+        found["copy of frozen weights"] = 4 * setup.frozen
     if stage:
         found["master weights"] = 4 * share  # ZeRO copies float32 weights, too
     if stage == 3:
@@ -213,7 +217,10 @@ def trace(
             for _ in range(min(2, micro_batches)):
                 before = live.bytes
                 output = model(video, **call)
-                loss = torch.stack([output[name].float().sum() for name in model.supervised]).sum()
+                # what a cross-entropy keeps, which is much of a captioner's vocabulary
+                scores = [output[name].float().log_softmax(dim=-1) for name in model.supervised]
+                loss = torch.stack([score.sum() for score in scores]).sum()
+                del scores
                 saved = live.bytes - before
                 loss.backward()
                 del output, loss
