@@ -172,6 +172,8 @@ class OptimConfig:
     momentum: float = 0.9  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adamw
     weight_decay: float = 0.0  # not on biases, norms and positions
+    # sigmoid: a binary cross-entropy per class, summed; model.overrides.head_bias says how unlikely each is at first
+    loss: Literal["softmax", "sigmoid"] = "softmax"
     layer_decay: float = 1.0  # learning rate of a block over that of the next one; 1 is the same for all
     clip_grad: float = 1.0  # global norm; 0 is off
     ema_decay: float = 0.0  # moving average of the weights, which is then what is evaluated and published; 0 is off
@@ -293,5 +295,7 @@ class RunConfig:
         for key in ("mixup", "cutmix"):
             right = not self.data.has_captions or getattr(self.augment, key) == 0
             check(right, f"augment.{key}", getattr(self.augment, key), "0 where captions are learned, which do not mix")
+        right = not self.data.has_captions or self.optim.loss == "softmax"
+        check(right, "optim.loss", self.optim.loss, "softmax where captions are learned: each word is one of many")
         right = self.optim.name == "adamw" or not self.engine.offload_optimizer
         check(right, "engine.offload_optimizer", True, "false unless optim.name is adamw")

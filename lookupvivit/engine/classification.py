@@ -16,14 +16,14 @@ from lookupvivit.engine.build import describe
 from lookupvivit.engine.data import read_manifest, require_same_classes, train_dataset, view_loader
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import RunLog
-from lookupvivit.engine.optimization import soft_cross_entropy
+from lookupvivit.engine.optimization import LOSSES
 from lookupvivit.engine.watch import AttentionWatch
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
 
 
 class Classification:
-    """A `lookupvivit.engine.tasks.Task`: soft cross-entropy of every head, judged by top-1."""
+    """A `lookupvivit.engine.tasks.Task`: the cross-entropy of every head, judged by top-1."""
 
     metric = "top1"
 
@@ -50,8 +50,8 @@ class Classification:
         labels = batch["label"].to(video.device, non_blocking=True)
         targets = smooth_one_hot(labels, self.config.data.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
-        output = engine(video, **call)
-        return torch.stack([soft_cross_entropy(output[name], targets) for name in engine.module.supervised])
+        output, loss = engine(video, **call), LOSSES[self.config.optim.loss]
+        return torch.stack([loss(output[name], targets) for name in engine.module.supervised])
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
         """See `Task`: top-1 and top-5 with one central view per video, in per cent."""

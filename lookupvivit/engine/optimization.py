@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lookupvivit.config import OptimConfig
@@ -97,3 +98,17 @@ class FiniteSteps:
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of -sum_k targets_k log softmax(logits)_k, in float32; both (B, K)."""
     return -(targets * logits.float().log_softmax(dim=-1)).sum(dim=-1).mean()
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of the classes' binary cross-entropies, summed, in float32; both (B, K).
+
+    Every class is a yes or no of its own (big_vision, utils.py, sigmoid_xent), so that ``targets`` in [0, 1] may be
+    mixed, smoothed or several at once; they need not add up to 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(dim=-1).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "softmax": soft_cross_entropy, "sigmoid": sigmoid_cross_entropy,
+}  # fmt: skip

@@ -1,6 +1,7 @@
 """Schedule, groups, loss, batch arithmetic and the log, each against something written by hand."""
 
 import json
+import math
 from collections import Counter
 
 import pytest
@@ -9,12 +10,13 @@ import torch.nn.functional as F
 
 import lookupvivit
 from data_pipelines.loader import TrainingOrder
+from data_pipelines.mix import smooth_one_hot
 from lookupvivit.config import ConfigError, OptimConfig
 from lookupvivit.engine.build import build_model
 from lookupvivit.engine.data import Batching, Plan
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.log import _keep_until
-from lookupvivit.engine.optimization import build_optimizer, learning_rate, soft_cross_entropy
+from lookupvivit.engine.optimization import build_optimizer, learning_rate, sigmoid_cross_entropy, soft_cross_entropy
 from lookupvivit.engine.train import compressed_size_of_step
 from lookupvivit.settings import load_config
 
@@ -48,6 +50,28 @@ def test_soft_cross_entropy_is_torchs():
     targets = F.one_hot(labels, 4) * 0.7 + 0.3 / 4
     torch.testing.assert_close(soft_cross_entropy(logits, targets), wanted)
     assert soft_cross_entropy(logits.bfloat16(), targets).dtype == torch.float32
+
+
+def test_sigmoid_cross_entropy_is_torchs_and_that_of_a_hand():
+    logits, labels = 5 * torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    hard, several = F.one_hot(labels, 4).float(), torch.randint(2, (6, 4))
+    mixed = 0.3 * hard + 0.7 * hard.flip(0)
+    for targets in (hard, mixed, several, smooth_one_hot(labels, 4, 0.2)):
+        wanted = 4 * F.binary_cross_entropy_with_logits(logits, targets.float())  # which also means over the classes
+        torch.testing.assert_close(sigmoid_cross_entropy(logits, targets), wanted)
+    # p = 1/2, 1/4 and 4/5; the first two are there: log 2 + log 4 + log 5
+    byhand = sigmoid_cross_entropy(torch.tensor([[0, -math.log(3), math.log(4)]]), torch.tensor([[1, 1, 0]]))
+    assert float(byhand) == pytest.approx(math.log(40))
+    assert sigmoid_cross_entropy(logits.bfloat16(), hard).dtype == torch.float32
+
+
+def test_a_head_bias_makes_every_class_as_unlikely_as_it_is_in_both_heads():
+    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 1000, head_bias=-6.9)
+    output, targets = model(torch.randn(2, 3, 8, 64, 64)), F.one_hot(torch.tensor([3, 7]), 1000)
+    for name in ("compressed_logits", "lookup_logits"):  # without the bias it would start at 1000 log 2 = 693
+        assert sigmoid_cross_entropy(output[name], targets).item() == pytest.approx(
+            math.log1p(math.exp(6.9)) + 999 * math.log1p(math.exp(-6.9)), rel=1e-4
+        )
 
 
 def config(*overrides):
