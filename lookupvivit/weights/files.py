@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class LoadReport:
 
     loaded: list[str] = field(default_factory=list)
     initialised: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         fresh = f", initialised afresh: {', '.join(self.initialised)}" if self.initialised else ""
@@ -130,11 +132,17 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
 
 
-def load_weights(model: nn.Module, path: str | Path, heads_may_differ: bool = True) -> LoadReport:
+def load_weights(
+    model: nn.Module,
+    path: str | Path,
+    heads_may_differ: bool = True,
+    fit_positions: Callable[[Tensor, tuple[int, int, int]], Tensor] | None = None,
+) -> LoadReport:
     """Copy weights into ``model``, name by name and shape by shape.
 
     With ``heads_may_differ`` a classifier of another number of classes stays freshly initialised and is reported
-    (a Kinetics-400 run starting a Something-Something one); any other difference is a WeightsError.
+    (a Kinetics-400 run starting a Something-Something one), and ``fit_positions`` makes positions (1, t, h, w, D) of
+    another grid those of the model's; any other difference is a WeightsError.
     """
     file = weights_file(path)
     state = read_tensors(file)
@@ -143,6 +151,10 @@ def load_weights(model: nn.Module, path: str | Path, heads_may_differ: bool = Tr
         if names:
             raise WeightsError(f"{file}: {kind} tensor {min(names)} ({len(names)} such); is it another model's file?")
     for name, tensor in own.items():
+        theirs, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
+        if fit_positions and name == "positions" and theirs != grid:
+            state[name] = fit_positions(state[name], grid)
+            report.resized[name] = f"{theirs} to {grid}"
         if state[name].shape == tensor.shape:
             tensor.copy_(state[name])
             report.loaded.append(name)

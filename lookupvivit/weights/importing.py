@@ -107,14 +107,16 @@ def import_weights(
 
 
 def _from_own_run(model: nn.Module, own: nn.Module, path: str | Path) -> ImportReport:
-    """The same model, perhaps of other classes, name by name."""
+    """The same model, perhaps of other classes or pictures of another size, name by name."""
     imported = ImportReport(f"{type(own).__name__}, trained here")
     if isinstance(model, ViT | LookupViT) and isinstance(own, ViT | LookupViT):
         source = Source(imported.kind, {}, _conventions(own))
         _check_sizes(model, source, path)
         _compare(model, source.conventions, imported)
-    report = load_weights(model, path)
-    imported.loaded, imported.initialised = report.loaded, report.initialised
+    report = load_weights(model, path, fit_positions=fit_positions)
+    imported.loaded, imported.initialised, imported.resized = report.loaded, report.initialised, report.resized
+    for head in sorted({name.rpartition(".")[0] for name in report.initialised}):
+        imported.ignored[head] = f"{own.num_classes} classes, the model has {model.num_classes}"
     return imported
 
 

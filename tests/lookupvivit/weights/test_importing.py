@@ -217,6 +217,26 @@ def test_runs_of_this_library_are_compared_too(tmp_path):
         import_weights(same, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["lookupvit_ti16_3x3", "vit_ti16", "tokenlearner_ti16_at6"])
+def test_a_run_goes_on_with_larger_pictures_and_other_classes(tmp_path, name):
+    """The larger model starts as the smaller one resizes its positions by itself; only the classifiers are new."""
+    small = {"width": 24, "depth": 7, "num_heads": 3, "tubelet": (1, 8, 8)}
+    source = own_run(tmp_path, name, **small, input_size=(1, 32, 32))
+    image = torch.randn(2, 3, 56, 48)
+    larger = lookupvivit.create_model(name, 5, **small, input_size=(1, 56, 48)).eval()
+    report = import_weights(larger, tmp_path)
+    assert report.resized == {"positions": "(1, 4, 4) to (1, 7, 6)"} and not report.initialised
+    assert "resized positions ((1, 4, 4) to (1, 7, 6))" in str(report)
+    torch.testing.assert_close(larger(image).logits, source(image).logits, rtol=0, atol=1e-5)
+
+    other = lookupvivit.create_model(name, 3, **small, input_size=(1, 56, 48), head_bias=0.25).eval()
+    report = import_weights(other, tmp_path)
+    heads = {name.removesuffix("logits") + "head" for name in other.supervised} if "lookup" in name else {"head"}
+    assert set(report.ignored) == heads and set(report.ignored.values()) == {"5 classes, the model has 3"}
+    assert set(report.initialised) == {f"{head}.{kind}" for head in heads for kind in ("weight", "bias")}
+    assert (other(image).logits == 0.25).all()  # reset to zeros and the bias
+
+
 def test_what_upcycling_cannot_keep_is_told(tmp_path):
     """A LookupViT norms its tokens before their average, and a file of torch does not tell its heads."""
     sizes = {"input_size": (1, 32, 32), "tubelet": (1, 8, 8), "compressed_size": (1, 4, 4), "gelu": "none"}
