@@ -25,10 +25,10 @@ from torch import Tensor
 from data_pipelines.backends import DEFAULT_FPS
 from data_pipelines.decode import SECONDS, VideoReader, open_video
 from data_pipelines.errors import DataError
-from data_pipelines.transforms import crop_views, normalize
+from data_pipelines.transforms import RESIZES, crop_views, normalize
 from data_pipelines.views import Sampling, resized_size, spatial_crops
 
-KEYS = ("frames", "stride", "short_side", "crop", "range", "target_fps", "sampling")
+KEYS = ("frames", "stride", "short_side", "crop", "range", "target_fps", "sampling", "resize")
 AT_A_TIME = 32  # whole frames in memory: 0.2 GB of 1920 x 1080
 BYTES_PER_SECOND = 1e6  # a fifth of what one core decodes of ordinary video: long films need longer than SECONDS
 
@@ -100,11 +100,13 @@ class Preprocess:
         sampling: which frames make up a clip.
         short_side: shorter side of the frames before the crop, pixels.
         crop: side of the square crop, pixels.
+        resize: how to get to that side, "bilinear" or by "area".
     """
 
     sampling: Sampling
     short_side: int
     crop: int
+    resize: str = "bilinear"
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> Preprocess:
@@ -132,7 +134,10 @@ class Preprocess:
             rate = Fraction(rate).limit_denominator(10_000)
         if kind not in ("clip", "segments"):
             raise DataError(f"preprocessing.sampling: found {kind!r}, must be clip or segments")
-        return cls(Sampling(frames, stride, rate, kind == "segments"), short_side, crop)
+        resize = told.get("resize", "bilinear")
+        if resize not in RESIZES:
+            raise DataError(f"preprocessing.resize: found {resize!r}, must be {' or '.join(RESIZES)}")
+        return cls(Sampling(frames, stride, rate, kind == "segments"), short_side, crop, resize)
 
     def __call__(self, video: Video, start: float | None = None) -> Tensor:
         """One clip as a model takes it, float32 (3, T, crop, crop) in [-1, 1], T = 1 for an image model. See `clip`."""
@@ -230,7 +235,7 @@ class Preprocess:
             if len(some):
                 video = torch.from_numpy(reader.read(some)).permute(0, 3, 1, 2)  # (T, H, W, 3) -> (T, 3, H, W)
                 corners = spatial_crops(*resized_size(*video.shape[-2:], self.short_side), self.crop, num_crops)
-                views = crop_views(video, self.short_side, self.crop, num_crops)  # (V, 3, T, crop, crop)
+                views = crop_views(video, self.short_side, self.crop, num_crops, self.resize)  # (V, 3, T, crop, crop)
                 for index, crops in zip(some.tolist(), views.unbind(2), strict=True):
                     yield index, corners, crops
 

@@ -4,7 +4,8 @@ Training follows dmvr and scenic, in this order: resize the shorter side, scale 
 horizontal flip, colour (or RandAugment in its place), greyscale; one draw holds for all frames. A random
 resized crop may replace the first three, and random erasing come last, as other recipes have them. Testing
 resizes the shorter side and cuts the crops. Resizing is bilinear without antialiasing, because
-`tf.image.resize`, with which the published models were trained and tested, has none.
+`tf.image.resize`, with which the published models were trained and tested, has none; image models are tested on
+pictures resized by area (big_vision, ops_image.py, get_resize_small).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ HUE = 0.2  # largest shift, of the colour circle
 CROP_ASPECT = (3 / 4, 4 / 3)  # width over height
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RESIZES = ("bilinear", "area")
 TINY = 1e-30  # in place of a 0 that would divide 0
 
 
@@ -133,9 +135,13 @@ class TrainTransform:
         return clip[..., top : top + self.crop, left : left + self.crop]
 
 
-def crop_views(clip: Tensor, short_side: int, crop: int, num_crops: int) -> Tensor:
-    """Test views of a clip, uint8 (T, 3, H, W) -> (num_crops, 3, T, crop, crop), as `spatial_crops` says."""
-    clip = resize(clip, *resized_size(*clip.shape[-2:], short_side))
+def crop_views(clip: Tensor, short_side: int, crop: int, num_crops: int, how: str = "bilinear") -> Tensor:
+    """Test views of a clip, uint8 (T, 3, H, W) -> (num_crops, 3, T, crop, crop), as `spatial_crops` says.
+
+    ``how`` is one of `RESIZES`.
+    """
+    size = resized_size(*clip.shape[-2:], short_side)
+    clip = resize_area(clip, *size) if how == "area" else resize(clip, *size)
     corners = spatial_crops(*clip.shape[-2:], crop, num_crops)
     views = torch.stack(
         [clip[..., top : top + crop, left : left + crop] for top, left in corners]
@@ -146,6 +152,22 @@ def crop_views(clip: Tensor, short_side: int, crop: int, num_crops: int) -> Tens
 def resize(clip: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, no antialiasing: uint8 (T, 3, H, W) -> (T, 3, height, width); untouched at that size."""
     return F.resize(clip, [height, width], antialias=False)
+
+
+def resize_area(clip: Tensor, height: int, width: int) -> Tensor:
+    """Every pixel the mean of the area it covers: uint8 (T, 3, H, W) -> (T, 3, height, width).
+
+    TensorFlow's ``area``: pixels that an edge cuts count by the part inside, unlike those of torch's area mode.
+    """
+    rows, columns = (_covered(old, new) for old, new in zip(clip.shape[-2:], (height, width), strict=True))
+    return (rows @ clip.float() @ columns.T).round_().clamp_(0, 255).byte()
+
+
+def _covered(old: int, new: int) -> Tensor:
+    """Which share of each of ``new`` equal parts of a line lies on each of its ``old`` pixels, (new, old)."""
+    edges, pixels = torch.arange(new + 1, dtype=torch.float64) * (old / new), torch.arange(old)
+    right, left = torch.minimum(edges[1:, None], pixels + 1), torch.maximum(edges[:-1, None], pixels)
+    return ((right - left).clamp_(min=0) * (new / old)).float()
 
 
 def normalize(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -71,6 +71,7 @@ class DataConfig:
     repeats: int = 1  # training clips from one decode of a video; optim.batch_size counts clips
     short_side: int = 256  # pixels after resizing
     crop: int = 224  # pixels, square
+    test_resize: Literal["bilinear", "area"] = "bilinear"  # to short_side; training's resizing is bilinear
     workers: int = 4  # loading processes per rank
     backend: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     decode_seconds: float = 60  # time limit of opening a file and of each read; 0: none, and no process to enforce it

@@ -190,6 +190,8 @@ def preprocessing(data: DataConfig) -> dict[str, Any]:
         told["target_fps"] = data.target_fps
     if data.sampling != "clip":
         told["sampling"] = data.sampling
+    if data.test_resize != "bilinear":
+        told["resize"] = data.test_resize
     return told
 
 

@@ -76,6 +76,9 @@ def test_pictures(tmp_path):
     assert expected.shape == (3, 1, 32, 32)
     for same in (pixels, Image.fromarray(pixels), tmp_path):
         assert torch.equal(preprocess(same), expected)
+    by_area = Preprocess.from_dict({**TOLD, "frames": 1, "stride": 1, "resize": "area", "short_side": 25, "crop": 25})
+    mean = pixels[:, 10:60].reshape(25, 2, 25, 2, 3).mean((1, 3)).transpose(2, 0, 1)  # 50 to 25, central crop
+    assert np.abs(by_area.clip(pixels)[:, 0].numpy() - mean).max() <= 0.5
     still = Preprocess.from_dict(TOLD).clip(pixels)  # a video model sees a video that stands still
     assert torch.equal(still, still[:, :1].expand(-1, 4, -1, -1))
     grey = Image.fromarray(pixels).convert("L")
@@ -140,6 +143,7 @@ def test_a_long_video_is_never_held(tmp_path):
         ({"range": [0, 1]}, r"preprocessing.range: found \[0, 1\], must be \[-1, 1\]"),
         ({"target_fps": "30"}, "preprocessing.target_fps: found '30', must be a positive number"),
         ({"sampling": "dense"}, "preprocessing.sampling: found 'dense', must be clip or segments"),
+        ({"resize": "cubic"}, "preprocessing.resize: found 'cubic', must be bilinear or area"),
     ],
 )
 def test_what_cannot_be_is_named(change, words):

@@ -16,6 +16,7 @@ from data_pipelines.transforms import (
     crop_views,
     normalize,
     random_color,
+    resize_area,
     shift_hue,
 )
 
@@ -31,6 +32,18 @@ def clip_of(frames=4, height=40, width=60, seed=0):
 FULL = TrainTransform(
     crop=32, short_side=40, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.8, grayscale=0.1
 )
+
+
+@pytest.mark.parametrize(("old", "new"), [((60, 90), (40, 60)), ((40, 60), (20, 20)), ((24, 30), (36, 45))])
+def test_resizing_by_area_counts_the_parts_of_cut_pixels(old, new):
+    """Each pixel drawn as many small ones, so that no edge cuts any, and these averaged."""
+    clip = clip_of(2, *old)
+    fine = clip.double().repeat_interleave(new[0], -2).repeat_interleave(new[1], -1)
+    expected = torch.nn.functional.avg_pool2d(fine, old)
+    found = resize_area(clip, *new)
+    assert found.dtype == torch.uint8 and (found - expected).abs().max() <= 0.5 + 1e-4
+    still = torch.full((1, 3, *old), 200, dtype=torch.uint8)
+    assert (resize_area(still, *new) == 200).all() and torch.equal(resize_area(clip, *old), clip)
 
 
 @pytest.mark.parametrize(
