@@ -7,6 +7,7 @@ frame. Where a file has several video streams, all read the one that FFmpeg call
 from __future__ import annotations
 
 import importlib
+import io
 import math
 import os
 import re
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from data_pipelines.errors import DataError, VideoDecodeError
+from data_pipelines.members import member_of
 
 if TYPE_CHECKING:
     import av
@@ -147,7 +149,7 @@ class PyAVReader:
 
 
 class PictureReader:
-    """A picture as a video of one frame, or a folder of pictures, ordered by the numbers in their names."""
+    """A picture (or one in a tar) as a video of one frame, or a folder of pictures, ordered by their names' numbers."""
 
     def __init__(self, path: str) -> None:
         self._files = [path]
@@ -172,8 +174,9 @@ class PictureReader:
     def _picture(self, file: str) -> np.ndarray:
         from PIL import Image, ImageOps, UnidentifiedImageError
 
+        member = member_of(file)
         try:
-            with Image.open(file) as image:
+            with Image.open(file if member is None else io.BytesIO(member.read())) as image:
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise VideoDecodeError(f"pictures: {os.path.basename(file)}: {first_line(error)}") from error

@@ -5,7 +5,7 @@ key frame before the one asked for, which saves decoding but is only exact where
 closed and time-stamped; elsewhere (open groups of pictures, AVI, ASF, MPEG-TS, ...) decord 0.6 returns
 other frames without a word. "auto" therefore uses decord where its jumps are exact and PyAV, decoding from
 the start, for all other files and for those decord fails on. A picture is a video of one frame, a folder of
-pictures one of many.
+pictures one of many; a picture may lie in a tar (`data_pipelines.members`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from data_pipelines.backends import PICTURES, READERS, Reader, jumps_are_exact
 from data_pipelines.decoding_process import RemoteReader, remote_jumps_are_exact
 from data_pipelines.errors import DataError, MissingDataError, VideoDecodeError
+from data_pipelines.members import file_of, size_and_time
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
 SECONDS = 60.0  # no healthy file needs as long; a damaged one must not stop a run
@@ -107,7 +108,7 @@ def open_video(
     """Open a video for the length of a ``with`` block, where it is used: a reader must not cross a fork.
 
     Args:
-        path: a video file, a picture, or a folder of pictures.
+        path: a video file, a picture, one in a tar, or a folder of pictures.
         backend: "decord", "pyav", "torchcodec", or "auto" (see the module's docstring). One decoding thread each.
         seconds: how long opening, and each read, may take; 0 decodes in this process and waits for ever.
 
@@ -133,7 +134,7 @@ def read_frames(
 def _check_file(path: str) -> None:
     if os.path.isdir(path):
         return
-    if not os.path.isfile(path):
+    if not os.path.isfile(file_of(path)):
         raise MissingDataError(f"{path}: no such video file")
-    if os.path.getsize(path) == 0:
+    if size_and_time(path)[0] == 0:
         raise VideoDecodeError(f"{path}: cannot be decoded; the file is empty (0 bytes)")

@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 
 from data_pipelines.errors import DataError, MissingDataError
+from data_pipelines.members import file_of
 
 # As Python itself reads file names: bytes that are not UTF-8 come back as they were.
 ENCODING = ("utf-8", "surrogateescape")
@@ -112,7 +113,7 @@ class VideoManifest:
         folders: dict[str, set[str]] = {}
         absent = []
         for index, path in enumerate(self.paths):
-            folder, name = os.path.split(path)
+            folder, name = os.path.split(file_of(path))
             if folder not in folders:
                 folders[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
             if name not in folders[folder]:

@@ -20,6 +20,7 @@ from data_pipelines.backends import PICTURES, PictureReader, frame_rate, jumps_a
 from data_pipelines.decoding_process import decoding_process
 from data_pipelines.errors import DataError, VideoDecodeError
 from data_pipelines.manifest import VideoManifest
+from data_pipelines.members import file_of, size_and_time
 from data_pipelines.progress import progress
 
 
@@ -221,10 +222,10 @@ def scan(
 
 
 def _look(path: str, label: int, seconds: float, copies: Copies | None) -> Row:
-    if not os.path.exists(path):
+    if not os.path.exists(file_of(path)):
         return Row(path, label, "missing", reason="no such file")
-    facts = os.stat(path)
-    row: dict[str, Any] = {"path": path, "label": label, "bytes": facts.st_size, "modified": facts.st_mtime_ns}
+    size, modified = size_and_time(path)
+    row: dict[str, Any] = {"path": path, "label": label, "bytes": size, "modified": modified}
     try:
         found = decoding_process().run(seconds, f"{__name__}:inspect", path=path)
         if copies and found["codec"] != "pictures":
@@ -241,10 +242,9 @@ def _look(path: str, label: int, seconds: float, copies: Copies | None) -> Row:
 
 def _same_file(row: Row) -> bool:
     try:
-        facts = os.stat(row.path)
+        return size_and_time(row.path) == (row.bytes, row.modified)
     except OSError:
         return row.status == "missing"
-    return (facts.st_size, facts.st_mtime_ns) == (row.bytes, row.modified)
 
 
 def _copied(row: Row, copies: Copies | None) -> bool:

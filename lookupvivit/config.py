@@ -44,8 +44,8 @@ class ModelConfig:
 CAPTION_SETS = ("coco_captions", "captions")
 _KEYS_OF_SOME_DATASETS = {
     "train_list": "kinetics or captions", "val_list": "kinetics or captions", "separator": "kinetics",
-    "camera_motion": "camera_motion",
-    "fold": "ucf101 or hmdb51",
+    "camera_motion": "camera_motion", "fold": "ucf101 or hmdb51",
+    "train_shards": "shards", "val_shards": "shards", "class_list": "shards",
 }  # fmt: skip
 
 
@@ -54,13 +54,17 @@ class DataConfig:
     """Where the videos are and what a clip is."""
 
     dataset: Literal[
-        "kinetics", "something_something", "ucf101", "hmdb51", "folders", "camera_motion", "coco_captions", "captions"
-    ]
+        "kinetics", "something_something", "ucf101", "hmdb51", "folders", "shards", "camera_motion",
+        "coco_captions", "captions",
+    ]  # fmt: skip
     root: str
     num_classes: int | None = None  # of all sets but those with captions
     train_list: str = "train.csv"  # kinetics: `path label` lists; captions: images and captions; relative to root
     val_list: str = "val.csv"
     separator: str | None = None  # kinetics: between path and label; null finds it
+    train_shards: str = "*train*.tar"  # shards: in root; wildcards, or braces such as train-{000000..001281}.tar
+    val_shards: str = "*val*.tar"
+    class_list: str | None = None  # shards: a .txt, a .json or imagenet; null: classes.txt or .json in root, or numbers
     camera_motion: dict[str, int] = field(default_factory=dict)  # fields of data_pipelines.camera_motion.Recipe
     skip_list: str | None = None  # videos to leave out, as tools/prepare_dataset.py writes it
     fold: int = 1  # ucf101, hmdb51: which of the three official splits

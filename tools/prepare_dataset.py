@@ -1,6 +1,7 @@
-"""Look through a whole data set once: what can be read, what it is like; on request, copies that train faster.
+"""Look through a whole data set once: what can be read, what it is like; on request, copies or shards to train on.
 
 python tools/prepare_dataset.py --cfg configs/k400_9x9x8.yaml data.root=/data/k400 --output /data/prepared [--copies]
+python tools/prepare_dataset.py --cfg configs/imagenet_5x5.yaml --output /data/imagenet_shards --shards
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from data_pipelines.manifest import VideoManifest
 from data_pipelines.preparation import Copies, Row, scan
+from data_pipelines.shard_writing import write_shards
+from data_pipelines.shards import read_shards
 from lookupvivit.config import RunConfig
 from lookupvivit.engine.command_line import one_line_errors
 from lookupvivit.engine.data import listed_videos
@@ -26,10 +29,13 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=["train", "val"])
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="videos at a time (one per core)")
     parser.add_argument("--seconds", type=float, default=600, help="time limit per video (600)")
-    parser.add_argument("--copies", action="store_true", help="write copies that decode quickly into OUTPUT/videos")
+    writing = parser.add_mutually_exclusive_group()
+    writing.add_argument("--copies", action="store_true", help="write copies that decode quickly into OUTPUT/videos")
+    writing.add_argument("--shards", action="store_true", help="pack the pictures that can be read into tars in OUTPUT")
     parser.add_argument("--short-side", type=int, default=256, help="of the copies, pixels (256)")
     parser.add_argument("--keyframe-every", type=int, default=16, help="of the copies, frames (16)")
     parser.add_argument("--crf", type=int, default=20, help="of the copies, x264's rate factor (20)")
+    parser.add_argument("--shard-size", type=float, default=500, help="of the shards, MB (500)")
     arguments = parser.parse_intermixed_args()
     with one_line_errors("a scan goes on where it stopped by the same command"):
         prepare(load_config(arguments.cfg, arguments.overrides), arguments)
@@ -50,11 +56,18 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
         print(f"\n{split}: {summary(rows, bool(copies))}\n  {file} has all of them")
         if copies:
             write_list(output / f"{split}.csv", manifest, rows, output)
+        if arguments.shards:
+            good = [index for index, row in enumerate(rows) if row.status == "ok"]
+            shards = write_shards(manifest.only(good), output, split, arguments.shard_size * 1e6)
+            read_shards(output, f"{split}-*.tar", manifest.class_names)  # now, as the next reader would have to
+            print(f"{split}: {len(good)} pictures in {len(shards)} shards")
     lines = "".join(f"{row.path}\t{row.reason}\n" for row in skipped)
     (output / "skip.txt").write_text(lines, encoding="utf-8")
     if copies:
         print(f"\nTrain on the copies:  data.dataset=kinetics data.root={output} data.train_list=train.csv "
               "data.val_list=val.csv")  # fmt: skip
+    elif arguments.shards:
+        print(f"\nTrain on the shards:  data.dataset=shards data.root={output}")
     elif skipped:
         print(f"\nLeave the {len(skipped)} unreadable videos out:  data.skip_list={output / 'skip.txt'}")
     else:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 
 def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
-    """As `present_videos`, once the data set is there: camera_motion is rendered where it is not."""
+    """As `present_videos`, once the data set is there: camera_motion is rendered where it is not.
+
+    New shards are looked through by the main rank; the others find what it has kept.
+    """
     require_backend(config.data.backend)
     if config.data.dataset == "camera_motion":
         from data_pipelines.camera_motion import prepare
@@ -37,7 +40,12 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
         if world.is_main:
             prepare(Path(config.data.root), camera_motion_recipe(config))
         world.barrier()
+    takes_turns = config.data.dataset == "shards"  # the main rank writes the index that the others read
+    if takes_turns and not world.is_main:
+        world.barrier()
     found = present_videos(config, split, world.is_main)
+    if takes_turns and world.is_main:
+        world.barrier()
     _require_same_everywhere(found, split, world)
     return found
 
@@ -104,16 +112,24 @@ def listed_videos(config: RunConfig, split: str) -> VideoManifest:
             from data_pipelines.folders import read_folders
 
             manifest = read_folders(root, split)
+        case "shards":
+            from data_pipelines.shards import read_shards, shard_classes
+
+            pattern = data.train_shards if split == "train" else data.val_shards
+            _check_class_count(data, classes := shard_classes(root, data.class_list, data.num_classes), str(root))
+            manifest = read_shards(root, pattern, classes)
         case _:
             from data_pipelines.something_something import read_something_something
 
             manifest = read_something_something(root, "train" if split == "train" else "validation")
-    if len(manifest.class_names) != data.num_classes:
-        raise ConfigError(
-            f"data.num_classes: found {data.num_classes}, must be {len(manifest.class_names)}, the number of classes "
-            f"that belong to {manifest.source}"
-        )
+    _check_class_count(data, manifest.class_names, manifest.source)
     return manifest
+
+
+def _check_class_count(data: DataConfig, names: tuple[str, ...], source: str) -> None:
+    if len(names) != data.num_classes:
+        raise ConfigError(f"data.num_classes: found {data.num_classes}, must be {len(names)}, the number of classes "
+                          f"that belong to {source}")  # fmt: skip
 
 
 def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
