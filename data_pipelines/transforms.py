@@ -159,15 +159,20 @@ def resize_area(clip: Tensor, height: int, width: int) -> Tensor:
 
     TensorFlow's ``area``: pixels that an edge cuts count by the part inside, unlike those of torch's area mode.
     """
-    rows, columns = (_covered(old, new) for old, new in zip(clip.shape[-2:], (height, width), strict=True))
-    return (rows @ clip.float() @ columns.T).round_().clamp_(0, 255).byte()
+    video = _mean_of_rows(clip.contiguous().float(), height)
+    return _mean_of_rows(video.mT.contiguous(), width).mT.round_().clamp_(0, 255).byte().contiguous()
 
 
-def _covered(old: int, new: int) -> Tensor:
-    """Which share of each of ``new`` equal parts of a line lies on each of its ``old`` pixels, (new, old)."""
-    edges, pixels = torch.arange(new + 1, dtype=torch.float64) * (old / new), torch.arange(old)
-    right, left = torch.minimum(edges[1:, None], pixels + 1), torch.maximum(edges[:-1, None], pixels)
-    return ((right - left).clamp_(min=0) * (new / old)).float()
+def _mean_of_rows(video: Tensor, height: int) -> Tensor:
+    """The rows of (..., H, W) averaged to ``height``, row by row of the few that each of them covers."""
+    old = video.shape[-2]
+    edges = torch.arange(height + 1, dtype=torch.float64) * (old / height)
+    top, bottom, first = edges[:-1], edges[1:], edges[:-1].floor()
+    mean = video.new_zeros(*video.shape[:-2], height, video.shape[-1])
+    for row in (first + step for step in range(math.ceil(old / height) + 1)):
+        share = (torch.minimum(bottom, row + 1) - torch.maximum(top, row)).clamp_(min=0) * (height / old)
+        mean.addcmul_(video.index_select(-2, row.long().clamp_(max=old - 1)), share.float()[:, None])
+    return mean
 
 
 def normalize(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
