@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import glob
 import json
+import multiprocessing
 import os
 import re
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,7 +42,8 @@ from data_pipelines.progress import progress
 INDEX_FOLDER, INDEX_VERSION = ".index", 1
 LABELS = ("cls", "json", "txt")  # the first that a sample has counts; a .txt may be a caption beside it
 LARGEST_LABEL = 2**20  # bytes
-AT_A_TIME = 16  # shards looked through together: reading their headers is waiting for a disk
+AT_ONCE = 8  # new shards that are not worth other processes
+AT_A_TIME = 16  # at most
 SEPARATOR = "\0"  # no name in a tar has it
 END = bytes(tarfile.BLOCKSIZE)  # a whole tar ends with zeros
 
@@ -60,10 +63,7 @@ def read_shards(root: str | os.PathLike[str], pattern: str, names: Sequence[str]
         MissingDataError: no such shard.
     """
     shards = find_shards(root, pattern)
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
-        jobs = pool.map(index_of, shards)
-        new = sum(not index_file(shard).is_file() for shard in shards)
-        found = list(progress(jobs, desc="looking through shards", total=len(shards), unit="shard") if new else jobs)
+    found = _indices(shards)
     for shard, index in zip(shards, found, strict=True):
         if len(index.labels) and index.labels.max() >= len(names):
             worst = int(index.labels.argmax())
@@ -158,18 +158,43 @@ def index_file(shard: str) -> Path:
     return Path(folder, INDEX_FOLDER, f"{name}.npz")
 
 
-def index_of(shard: str) -> ShardIndex:
-    """The index of a shard: what was kept beside it, if it has not changed since; else a new one, kept if possible."""
-    file, facts = index_file(shard), os.stat(shard)
-    stamp = np.array([INDEX_VERSION, facts.st_size, facts.st_mtime_ns], np.int64)
+def _indices(shards: list[str]) -> list[ShardIndex]:
+    """The index of every shard: what was kept beside it, else a new one."""
+    found = {shard: kept_index(shard) for shard in shards}
+    new = [shard for shard, index in found.items() if index is None]
+    with ExitStack() as stack:
+        jobs = map(new_index, new)
+        if len(new) > AT_ONCE:  # a quarter of an hour of one core for ImageNet-21k
+            spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
+            cores = min(len(os.sched_getaffinity(0)), AT_A_TIME)
+            jobs = stack.enter_context(ProcessPoolExecutor(cores, spawn)).map(new_index, new)
+        for shard, index in zip(new, progress(jobs, desc="looking through shards", total=len(new), unit="shard",
+                                              disable=not new), strict=True):  # fmt: skip
+            found[shard] = index
+    return [found[shard] for shard in shards]
+
+
+def _stamp(shard: str) -> np.ndarray:
+    """What changes when the shard does."""
+    facts = os.stat(shard)
+    return np.array([INDEX_VERSION, facts.st_size, facts.st_mtime_ns], np.int64)
+
+
+def kept_index(shard: str) -> ShardIndex | None:
+    """The index beside a shard, if there is one and the shard has not changed since."""
     try:
-        with np.load(file, allow_pickle=False) as kept:
-            if np.array_equal(kept["stamp"], stamp):
+        with np.load(index_file(shard), allow_pickle=False) as kept:
+            if np.array_equal(kept["stamp"], _stamp(shard)):
                 names = kept["names"].tobytes().decode(*ENCODING)
                 return ShardIndex(kept["offsets"], kept["sizes"], kept["labels"], names, int(kept["ignored"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # none yet, or damaged
-    found = look_through(shard)
+    return None
+
+
+def new_index(shard: str) -> ShardIndex:
+    """Look through a shard, and keep what was found beside it where that folder can be written to."""
+    file, stamp, found = index_file(shard), _stamp(shard), look_through(shard)
     names = np.frombuffer(found.names.encode(*ENCODING), np.uint8)
     beside = file.with_name(f".{file.stem}.{os.getpid()}.npz")
     try:
@@ -178,7 +203,7 @@ def index_of(shard: str) -> ShardIndex:
                  ignored=found.ignored)  # fmt: skip
         os.replace(beside, file)
     except OSError:
-        pass  # a folder that cannot be written to: the next run looks again
+        pass  # the next run looks again
     return found
 
 

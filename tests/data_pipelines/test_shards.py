@@ -212,6 +212,20 @@ def test_what_is_wrong_with_a_shard_is_one_line(tmp_path, make, words):
     assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.slow
+def test_many_new_shards_are_looked_through_by_many_processes(tmp_path):
+    for number in range(shards.AT_ONCE + 2):
+        tar(tmp_path / f"train-{number:03d}.tar", [("1.png", picture(number)), ("1.cls", str(number % 3).encode())])
+    manifest = read_shards(tmp_path, "train-*.tar", CLASSES)
+    assert manifest.labels.tolist() == [number % 3 for number in range(len(manifest))]
+    assert [int(read_frames(path, [0]).max()) for path in manifest.paths] == list(range(len(manifest)))
+    for shard in tmp_path.glob("train-*.tar"):
+        tar(shard, [("1.png", b"")])
+    with pytest.raises(DataError, match=r"train-000\.tar: 1\.png has no label") as caught:
+        read_shards(tmp_path, "train-*.tar", CLASSES)
+    assert "\n" not in str(caught.value)
+
+
 def test_all_shards_of_braces_must_exist(tmp_path):
     for number in (0, 1, 3):
         tar(tmp_path / f"train-{number:03d}.tar", [("1.png", picture(1)), ("1.cls", b"1")])
