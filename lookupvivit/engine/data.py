@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import socket
 from collections.abc import Container
 from dataclasses import dataclass, fields
@@ -55,8 +54,10 @@ def _require_same_everywhere(found: VideoManifest, split: str, world: World) -> 
 
     Ranks share out the videos by number: with other lists they would train on some twice and on others never.
     """
-    listed = json.dumps([list(map(str, found.paths)), found.labels.tolist()]).encode()
-    own = int.from_bytes(hashlib.blake2b(listed, digest_size=6).digest(), "big")
+    listed = hashlib.blake2b(found.labels.tobytes(), digest_size=6)
+    for path in found.paths:  # one by one: there may be millions
+        listed.update(f"{path}\n".encode(errors="surrogateescape"))
+    own = int.from_bytes(listed.digest(), "big")
     count, main = world.from_main(len(found)), world.from_main(own)
     if not world.any(own != main):
         return
