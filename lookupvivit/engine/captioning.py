@@ -37,6 +37,9 @@ class Captioning:
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
         self.train_set, self.val_set = (present_captions(config, split, world.is_main) for split in ("train", "val"))
+        if len(self.val_set) < 2:
+            raise ConfigError(f"data: {self.val_set.images.source} has a single image to validate on, must have 2 or "
+                              "more: CIDEr weighs words by how few images have them")  # fmt: skip
         self.samples = len(self.train_set)
         self.tokenizer = fit_tokenizer(config, self.train_set, world.is_main)
         self.clips = multi_view_dataset(config, self.val_set.images, 1, 1)
