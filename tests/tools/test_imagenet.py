@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from image_models import pictures
@@ -24,9 +25,11 @@ SMALL = (
 
 @pytest.fixture
 def tool(shell):
-    def run(name, config, *overrides, expect=0):
-        start = [sys.executable, str(ROOT / "tools" / name), "--cfg", str(ROOT / "configs" / f"{config}.yaml")]
-        return shell([*start, *SMALL, *map(str, overrides)], expect=expect)
+    def run(name, config, *overrides, expect=0, ranks=1):
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+        start = [sys.executable, *launcher, str(ROOT / "tools" / name)]
+        config = ["--cfg", str(ROOT / "configs" / f"{config}.yaml")]
+        return shell([*start, *config, *SMALL, *map(str, overrides)], expect=expect)
 
     return run
 
@@ -74,6 +77,21 @@ def test_pre_training_from_shards_then_fine_tuning_on_folders_at_a_larger_size(s
     model = lookupvivit.load_model(after)
     assert model.input_size == (1, 48, 48) and model.class_names == FEW and model.preprocess.resize == "area"
     assert len(logged(after, "train")) == 3 and logged(after, "val")
+
+
+@pytest.mark.slow
+def test_shards_train_and_test_alike_on_any_number_of_ranks(sets, tool):
+    """No mixup, whose partners are those of a rank; one rank accumulates what two compute side by side."""
+    given = (f"data.root={sets / 'shards'}", "data.num_classes=4", "augment.mixup=0")
+    for ranks in (2, 1):  # the two are the first to look through the shards
+        own = (*given, f"output_dir={sets / str(ranks)}")
+        tool("train_net.py", "imagenet21k_5x5", *own, ranks=ranks)
+        tool("test_net.py", "imagenet21k_5x5", *own, f"checkpoint={sets / '2'}", ranks=ranks)
+    losses = [[record["loss"] for record in logged(sets / ranks, "train")] for ranks in "21"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    two, one = (np.load(sets / ranks / "predictions" / "1x1.npz") for ranks in "21")
+    assert two["video_names"].tolist() == one["video_names"].tolist() and len(two["video_names"]) == 12
+    assert np.array_equal(two["head_logits"], one["head_logits"])
 
 
 @pytest.mark.slow

@@ -50,6 +50,27 @@ def test_classes_of_other_numbers_come_from_the_training_list(tmp_path, capsys):
     assert read_manifest(kinetics(tmp_path, "data.num_classes=2"), "val", ALONE).labels.tolist() == [1]
 
 
+def test_shards_have_as_many_classes_as_their_list(tmp_path, capsys):
+    webdataset = pytest.importorskip("webdataset")
+    for split in ("train", "validation"):
+        with webdataset.TarWriter(str(tmp_path / f"some-{split}-0000.tar"), encoder=False) as shard:
+            shard.write({"__key__": "a", "jpg": b"", "cls": b"1"})
+
+    def manifest(*overrides, split="val"):
+        config = load_config("configs/imagenet21k_5x5.yaml", [f"data.root={tmp_path}", *overrides])
+        return read_manifest(config, split, ALONE)
+
+    assert len(manifest().class_names) == 21843  # numbers: nobody has named them
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert manifest("data.num_classes=2").class_names == ("cat", "dog")
+    assert manifest("data.val_shards=some-{train,validation}-0000.tar", "data.num_classes=2").labels.tolist() == [1, 1]
+    assert "val: 2 videos from" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"data\.num_classes: found 21843, must be 2, the number of classes"):
+        manifest()
+    with pytest.raises(ConfigError, match=r"data\.val_shards: .* left out unless data.dataset is shards"):
+        load_config("configs/imagenet_5x5.yaml", ["data.val_shards=x.tar"])
+
+
 def test_every_other_data_set_has_its_reader(tmp_path, capsys):
     for file in ("train/a/1.mp4", "train/b/2.mp4", "train/b/notes.txt", "Archery/v_1.avi", "wave/w.avi"):
         touch(tmp_path / file)
