@@ -200,6 +200,7 @@ class Captioner(Described):
     """
 
     supervised = ("logits",)
+    num_classes = None  # it has none
 
     def __init__(self, encoder: nn.Module, vocabulary: int, **decoder: Any) -> None:
         super().__init__()
