@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from lookupvivit.visualize.pictures import _figure, _rendered, _resized, _tile_size
+from lookupvivit.visualize.pictures import _figure, _rendered, _resized, _text, _tile_size
 
 COLUMNS = 6
+TILE_MIN = 144  # pixels: shorter side of a picture
 GAP, MARGIN, LINE = 16, 12, 15  # pixels
 LETTER = 6.4  # pixels of a letter, at the size of the captions
 
@@ -25,7 +25,7 @@ def caption_sheet(pictures: np.ndarray, captions: Sequence[str], title: str = ""
     """
     if len(pictures) != len(captions) or not len(pictures):
         raise ValueError(f"found {len(pictures)} pictures and {len(captions)} captions, must be as many and at least 1")
-    tile_h, tile_w = _tile_size(*pictures.shape[1:3])
+    tile_h, tile_w = _tile_size(*pictures.shape[1:3], TILE_MIN)
     columns = min(COLUMNS, len(pictures))
     letters = max(8, int(tile_w / LETTER))
     texts = [
@@ -38,22 +38,15 @@ def caption_sheet(pictures: np.ndarray, captions: Sequence[str], title: str = ""
     figure = _figure(width, height)
     if title:
         shown = textwrap.shorten(title, max(8, int(width / 9)), placeholder=" …")
-        figure.text(MARGIN / width, 1 - MARGIN / height, _plain(shown), va="top", fontsize=12)
+        _text(figure, MARGIN, MARGIN, shown, fontsize=12)
     corners = []
     for number, row in enumerate(rows):
         y = top + sum(heights[:number])
         for column, place in enumerate(row):
             x = MARGIN + column * (tile_w + GAP)
             corners.append((x, y))
-            text = _plain("\n".join(texts[place]))
-            figure.text(x / width, 1 - (y + tile_h + 6) / height, text, va="top", fontsize=8, linespacing=1.25)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # captions may be in any script; boxes stand for the letters
-        sheet = _rendered(figure)
+            _text(figure, x, y + tile_h + 6, "\n".join(texts[place]), fontsize=8, linespacing=1.25)
+    sheet = _rendered(figure)
     for (x, y), picture in zip(corners, pictures, strict=True):
         sheet[y : y + tile_h, x : x + tile_w] = _resized(picture, tile_h, tile_w)
     return sheet
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # no formulas

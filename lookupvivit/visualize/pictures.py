@@ -19,6 +19,7 @@ from PIL import Image
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DPI = 100
 INK = "#202124"
+TILE_MAX = 384  # pixels: longer side of a shown frame
 
 
 def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -95,3 +96,13 @@ def _rendered(figure: Figure) -> np.ndarray:
         warnings.filterwarnings("ignore", "Glyph")  # a file's name may be in any script; boxes stand for the letters
         figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _tile_size(height: int, width: int, shortest: int) -> tuple[int, int]:
+    """The size a frame is shown at: the shorter side enlarged to ``shortest``, the longer one within TILE_MAX."""
+    factor = min(max(1.0, shortest / min(height, width)), TILE_MAX / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

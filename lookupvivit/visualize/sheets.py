@@ -13,16 +13,15 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from PIL import Image
 
 from lookupvivit.visualize.attention import AttentionMaps, shown_range
-from lookupvivit.visualize.pictures import _axes, _figure, _rendered, _text
+from lookupvivit.visualize.pictures import _axes, _figure, _rendered, _resized, _text, _tile_size
 
 # Perceptually even from black over red to pale yellow: what is not attended to goes dark, as outside a
 # spotlight, and no step is lost on the colour-blind.
 COLOUR_MAP = "inferno"
 MARK = (0, 255, 255)  # of a token's own cell: a hue that the colour map does not have
-TILE_MIN, STILL_MIN, TILE_MAX = 176, 256, 384  # pixels: shorter side of a frame on a sheet, in a still; longer side
+TILE_MIN, STILL_MIN = 176, 256  # pixels: shorter side of a frame on a sheet, in a still
 GAP, MARGIN, LABEL_WIDTH, BAR_WIDTH = 4, 14, 170, 70
 LINE, TITLE_LINE = 15, 21  # pixels from one line to the next
 
@@ -220,16 +219,6 @@ def _shown_frames(count: int, most: int, cells: Sequence[slice]) -> list[int]:
             middle = (cell.start + cell.stop) // 2
             shown[min(range(len(shown)), key=lambda i: abs(shown[i] - middle))] = middle
     return sorted(set(shown))
-
-
-def _tile_size(height: int, width: int, shortest: int) -> tuple[int, int]:
-    """The size a frame is shown at: the shorter side enlarged to ``shortest``, the longer one within TILE_MAX."""
-    factor = min(max(1.0, shortest / min(height, width)), TILE_MAX / max(height, width))
-    return max(1, round(height * factor)), max(1, round(width * factor))
-
-
-def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _wrapped(text: str, width: int, letter: int) -> str:

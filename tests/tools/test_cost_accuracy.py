@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lookupvivit.engine.build import build_model, describe
 from lookupvivit.engine.data import read_manifest
 from lookupvivit.engine.distributed import World
-from lookupvivit.engine.train import build_model, describe
 from lookupvivit.evaluation.cascade import confidence
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.settings import load_config, to_yaml

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lookupvivit.engine import utilisation
+from lookupvivit.engine.build import shapes_only
 from lookupvivit.engine.distributed import World
-from lookupvivit.engine.train import shapes_only
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.profiling.flops import count
 from lookupvivit.settings import load_config

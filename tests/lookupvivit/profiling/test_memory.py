@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lookupvivit.engine.build import shapes_only
 from lookupvivit.engine.data import Batching
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.dry_run import memory
-from lookupvivit.engine.train import shapes_only
 from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.profiling.memory import trace

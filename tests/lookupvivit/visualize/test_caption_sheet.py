@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lookupvivit.visualize.captions import COLUMNS, GAP, MARGIN, caption_sheet
-from lookupvivit.visualize.pictures import TILE_MIN
+from lookupvivit.visualize.captions import COLUMNS, GAP, MARGIN, TILE_MIN, caption_sheet
 
 
 def test_every_picture_stands_on_the_sheet_above_its_words():
