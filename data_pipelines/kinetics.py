@@ -124,7 +124,7 @@ def _has_header(list_file: Path) -> bool:
     if not list_file.is_file():
         raise MissingDataError(
             f"{list_file}: no such file; looked for a list of videos there, one 'path label' a line, or the official "
-            "CSV; see README section 'Preparing Kinetics-400'"
+            "CSV; see docs/DATA.md, section 'Preparing Kinetics-400'"
         )
     _, first = next(numbered_lines(list_file), (0, ""))
     return "youtube_id" in _cells(first)

@@ -32,7 +32,7 @@ ANNOTATION_FOLDERS = ("", "labels", "annotations")
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "frames")
 VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both, and both over pictures
 PREFIX = "something-something-v2-"
-SEE = "see README section 'Preparing Something-Something V2'"
+SEE = "see docs/DATA.md, section 'Preparing Something-Something V2'"
 
 
 def read_something_something(root: str | os.PathLike[str], split: str) -> VideoManifest:

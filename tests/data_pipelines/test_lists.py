@@ -130,7 +130,7 @@ def test_something_something_pictures_where_there_is_no_video(tmp_path):
 
 
 def test_something_something_errors(tmp_path):
-    section = r"README section 'Preparing Something-Something V2'"
+    section = r"docs/DATA.md, section 'Preparing Something-Something V2'"
     with pytest.raises(MissingDataError, match=rf"labels\.json.*{section}"):
         read_something_something(tmp_path, "train")
     write_something_something(tmp_path, {"train": [("42", "x", "Eating [something]", ["x"])]}, NAMES)

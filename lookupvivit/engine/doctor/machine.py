@@ -19,7 +19,7 @@ from lookupvivit.engine.doctor.report import Finding, fail, ok, warn
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 11)
 # what DeepSpeed's op includes besides the standard library; Python.h comes in a package of its own
 SOURCE = "#include <Python.h>\n#include <omp.h>\n#include <atomic>\nint main() { return omp_get_max_threads() < 0; }\n"
-WORKER_GB = 0.5  # of a loading process, see README.md
+WORKER_GB = 0.5  # of a loading process, see docs/DATA.md
 LEAST_GB, COMFORTABLE_GB = 2, 8
 
 
