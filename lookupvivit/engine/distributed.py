@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import socket
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,17 +72,16 @@ def start(threads: int | None = None) -> World:
         torch.set_num_threads(threads)
     use_gpu = torch.cuda.is_available()
     if not use_gpu:
-        require_compiler()
-
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its INFO lines would break the progress bar
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it had to find that out
+    for name in ("DeepSpeed", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # their INFO and warnings would break the progress bar
     import deepspeed  # imported here: it looks for mpi4py unless the rendezvous variables are set
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel(logging.ERROR)
-    # Where it equals the number of ranks, DeepSpeed's CPU communication maps 69 MB of shared memory per rank, for
-    # collectives of its inference alone. A killed run leaves them behind for ever; and if the variable comes from
-    # elsewhere while the ranks are on two machines, they wait for each other's memory for ever.
-    os.environ.pop("LOCAL_SIZE", None)
+    # Collectives over shared memory, which its inference alone uses on CPUs. Compiling them takes a minute and a C++
+    # compiler; they map 69 MB per rank that a killed run leaves behind for ever.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
         if local_rank >= torch.cuda.device_count():
@@ -125,22 +122,6 @@ def require_shared(folder: Path, world: World) -> None:
         who = f"rank {world.rank} on {socket.gethostname()} does not see" if not seen else "not every rank sees"
         raise ConfigError(f"output_dir: {who} what rank 0 writes into {folder.absolute()}; it must be on a file system "
                           "that all machines share, under the same path")  # fmt: skip
-
-
-def find_compiler() -> str | None:
-    """The C++ compiler that DeepSpeed would take, None if there is none."""
-    # ninja comes with the environment, whose programs are on the PATH only where it was activated
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-
-
-def require_compiler() -> None:
-    """DeepSpeed builds a small C++ op for CPU communication the first time; say so where it cannot."""
-    if find_compiler() is None:
-        raise ConfigError(
-            "no C++ compiler found (looked for c++ and g++): without a GPU, DeepSpeed compiles a small communication "
-            "op once; install one, for example the package g++ or build-essential"
-        )
 
 
 def stop() -> None:

@@ -44,7 +44,7 @@ def checks(scratch: Path, output: Path, data: Path | None) -> list[Check]:
         ("torch", machine.torch_version),
         ("CUDA", lambda: gpu.cuda(found_gpus(), gpu.driver())),
         ("Triton", lambda: gpu.triton(gpus() > 0)),
-        ("C++ compiler", lambda: machine.compiler(gpus() > 0)),
+        ("C++ compiler", machine.compiler),
         ("DeepSpeed", communication.deepspeed),
         ("ranks", lambda: communication.ranks(gpus())),
         ("CPU cores", cores),

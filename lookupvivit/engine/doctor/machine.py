@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,11 +14,10 @@ from pathlib import Path
 import torch
 
 from lookupvivit.config import DataConfig
-from lookupvivit.engine import distributed
 from lookupvivit.engine.doctor.report import Finding, fail, ok, warn
 
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 11)
-# what DeepSpeed's op includes besides the standard library; Python.h comes in a package of its own
+# what compiled blocks include besides the standard library; Python.h comes in a package of its own
 SOURCE = "#include <Python.h>\n#include <omp.h>\n#include <atomic>\nint main() { return omp_get_max_threads() < 0; }\n"
 WORKER_GB = 0.5  # of a loading process, see docs/DATA.md
 LEAST_GB, COMFORTABLE_GB = 2, 8
@@ -40,15 +40,12 @@ def torch_version(version: str = torch.__version__) -> Finding:
     return ok(found, version=str(version), cuda=torch.version.cuda)
 
 
-def compiler(has_gpu: bool) -> Finding:
+def compiler() -> Finding:
     """Whether a C++ program with OpenMP and Python's headers compiles."""
-    lacking = warn if has_gpu else fail  # a GPU needs it for engine.offload_optimizer and torch.compile alone
-    command = distributed.find_compiler()
+    need = "torch.compile needs one (engine.compile=true), and nothing else"
+    command = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if command is None:
-        return lacking(
-            "none (looked for $CXX, c++ and g++)",
-            "DeepSpeed compiles a small op with it to train on a CPU; install g++ or build-essential",
-        )
+        return warn("none (looked for $CXX, c++ and g++)", f"{need}; install g++ or build-essential")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "try.cpp")
         source.write_text(SOURCE)
@@ -58,8 +55,8 @@ def compiler(has_gpu: bool) -> Finding:
         )  # fmt: skip
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-        return lacking(f"{command} cannot compile ({said})", "install g++ or build-essential, and for Python.h "
-                       "python3-dev (Debian, Ubuntu) or python3-devel")  # fmt: skip
+        return warn(f"{command} cannot compile ({said})", f"{need}; install g++ or build-essential, and for Python.h "
+                    "python3-dev (Debian, Ubuntu) or python3-devel")  # fmt: skip
     version = subprocess.run([command, "-dumpfullversion"], capture_output=True, text=True, timeout=60).stdout.strip()
     return ok(f"{command} {version}".strip(), command=command)
 
