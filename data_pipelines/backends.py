@@ -242,6 +242,8 @@ def open_stream(path: str) -> Iterator[tuple[av.container.InputContainer, av.Vid
     try:
         # Old AVIs have tags in no valid encoding; they are of no interest here.
         with av.open(path, metadata_errors="ignore") as container:
+            if container.format.name == "tty":
+                raise VideoDecodeError("pyav: a text file, which FFmpeg would show as a terminal does")
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoDecodeError("pyav: the file has no video stream")
