@@ -36,7 +36,7 @@ class TrainingOrder:
         if not 0 < self.global_batch <= self.num_samples:
             raise DataError(
                 f"optim.batch_size: found {self.global_batch} clips per step, but there are {self.num_samples} videos; "
-                f"a batch takes each video at most once, so 1 to {self.num_samples} would fit"
+                f"a batch takes each video at most once, so at most {self.num_samples} would fit"
             )
 
     @property
@@ -145,4 +145,5 @@ def _all_clips(videos: list[list[dict[str, Any]]]) -> dict[str, Any]:
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)  # one core per worker
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # to a whole group of processes it means: save, which workers do not
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # to a whole group of processes they mean: save
+        signal.signal(number, signal.SIG_IGN)

@@ -249,8 +249,8 @@ class Batching:
         accumulation, rest = divmod(batch, micro * world.size)
         if rest or not accumulation:
             raise ConfigError(
-                f"optim.batch_size: {batch} clips cannot be shared by {world.size} ranks in micro-batches of {micro}; "
-                "it must be a multiple of optim.micro_batch_size x ranks"
+                f"optim.batch_size: {batch} clips cannot be shared by {world.size} rank{'s'[: world.size > 1]} in "
+                f"micro-batches of {micro}; it must be a multiple of optim.micro_batch_size x ranks"
             )
         repeats = config.data.repeats
         if micro % repeats:

@@ -56,7 +56,7 @@ def train(config: RunConfig) -> None:
         write_config(config, run, finished=step >= plan.total)
         print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.engine.precision}, "
               f"ZeRO {config.engine.zero_stage}, on {world.device.type}")  # fmt: skip
-        print(progress_note(step, plan, run))
+        print(progress_note(step, plan, run, config.init_from))
 
     loader = train_loader(
         dataset, order, step, plan.total, world.rank, world.size,
@@ -142,11 +142,11 @@ def write_config(config: RunConfig, run: Path, finished: bool) -> None:
     os.replace(run / ".config.yaml.tmp", file)
 
 
-def progress_note(step: int, plan: Plan, run: Path) -> str:
+def progress_note(step: int, plan: Plan, run: Path, init_from: str | None) -> str:
     """Where a run stands when it starts."""
     if step >= plan.total:
         return f"{run} is already finished ({step} steps); give another output_dir to train anew"
-    note = f"resuming from step {step} of {plan.total}" if step else f"starting from scratch in {run}"
+    note = f"resuming from step {step} of {plan.total}" if step else f"starting from {init_from or 'scratch'} in {run}"
     if plan.warmup > plan.total:
         note += f"; note: the warmup of {plan.warmup} steps is longer than the run, optim.lr is never reached"
     return note

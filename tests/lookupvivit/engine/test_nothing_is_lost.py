@@ -1,6 +1,7 @@
 """Runs that are stopped, damaged or diverge: nothing is lost, and one line says what happened."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -29,11 +30,11 @@ def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, command, shell, numbe
     straight, asked = tmp_path / "straight", tmp_path / "asked"
     shell(command("train_net.py", straight, *OFTEN))
     process = subprocess.Popen(command("train_net.py", asked, "data.workers=1"), stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
     while not (asked / "log.jsonl").exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.02)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # launchers and schedulers signal whole groups, loading processes too
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75, output[-3000:]
     assert f"stopped by {number.name}: saved step " in output and "Traceback" not in output
