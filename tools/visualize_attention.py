@@ -23,7 +23,7 @@ import lookupvivit
 from data_pipelines.errors import DataError
 from data_pipelines.finding import find_videos
 from data_pipelines.transforms import normalize
-from lookupvivit.engine.command_line import one_line_errors
+from lookupvivit.engine.command_line import device, one_line_errors, whole_number
 from lookupvivit.visualize.attention import AttentionMaps, attention_maps, check_choice
 from lookupvivit.visualize.films import save_gif, save_mp4
 from lookupvivit.visualize.pictures import save_png
@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=_sizes, metavar="3,5,7", help="compressed sizes, k for k x k or TxHxW (the "
                         "model's own)")  # fmt: skip
     parser.add_argument("--start", type=float, metavar="SECONDS", help="where the clip begins (the clip in the middle)")
-    parser.add_argument("--columns", type=_count, default=8, metavar="N", help="most frames on a sheet (8)")
+    parser.add_argument("--columns", type=whole_number, default=8, metavar="N", help="most frames on a sheet (8)")
     parser.add_argument("--fps", type=_rate, metavar="N", help=f"frames a second of films (lasting {FILM_SECONDS} s)")
     parser.add_argument("--gif", action="store_true", help="films as GIF, too")
     parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="write the pictures there, too")
-    parser.add_argument("--device", type=_device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     with one_line_errors("what was told already stands"):
         failed = visualize(arguments)
@@ -77,7 +77,8 @@ def visualize(arguments: argparse.Namespace) -> int:
             frames, seconds = preprocess.timed_clip(path, arguments.start)
         except (DataError, OSError) as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            of = "" if str(path) in str(error) else f"{path}: "  # a moment that it does not have, for example
+            print(f"error: {of}{error}", file=sys.stderr, flush=True)
             continue
         video = normalize(frames)
         looks = [attention_maps(model, video, blocks, arguments.heads, arguments.tokens, size) for size in sizes]
@@ -169,12 +170,6 @@ def _sizes(text: str) -> list[tuple[int, ...]]:
     return [tuple(map(int, size)) for size in sizes]
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number of at least 1")
-    return int(text)
-
-
 def _rate(text: str) -> float:
     try:
         rate = float(text)
@@ -183,13 +178,6 @@ def _rate(text: str) -> float:
     if not 0.1 <= rate <= 240:
         raise argparse.ArgumentTypeError(f"found {text!r}, must be frames a second from 0.1 to 240")
     return rate
-
-
-def _device(text: str) -> torch.device:
-    try:
-        return torch.zeros(1, device=text).device
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f"found {text!r}: {str(error).splitlines()[0]}") from None
 
 
 if __name__ == "__main__":

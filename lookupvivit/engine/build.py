@@ -12,7 +12,7 @@ from lookupvivit.engine.averaging import AveragedSteps
 from lookupvivit.engine.data import Batching, preprocessing
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.optimization import FiniteSteps, build_optimizer
-from lookupvivit.layers.compress import Resample
+from lookupvivit.layers.compress import Resample, require_within
 from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.captioner import Captioner
 from lookupvivit.models.catalogue import create_model
@@ -86,12 +86,10 @@ def _check_compressed_size(key: str, size: Size, model: torch.nn.Module, name: s
     if not (isinstance(model, LookupViT) and isinstance(model.compress, Resample)):
         raise ConfigError(f"{key}: found {list(size)} (t, h, w), must be left out for {name} as configured, whose "
                           "compressed size is fixed or which has none")  # fmt: skip
-    grid = model.embedding.grid(model.input_size)
-    if any(asked > there for asked, there in zip(size, grid, strict=True)):
-        raise ConfigError(
-            f"{key}: found {list(size)} (t, h, w), must be at most {list(grid)} (t, h, w), the grid of lookup tokens: "
-            "compressed tokens are resampled from these, and more of them would hold nothing new"
-        )
+    try:
+        require_within(size, model.embedding.grid(model.input_size), key)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from lookupvivit.engine.distributed import World
 from lookupvivit.evaluation.cost import Point, Record, cascade_line, save_csv, scores, table
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
-from lookupvivit.layers.compress import Resample
+from lookupvivit.layers.compress import Resample, require_within
 from lookupvivit.models.common import Size
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.budget import named, usual_sizes
@@ -221,7 +221,9 @@ def _cost(checkpoint: Checkpoint, size: Size | None, input_size: Size) -> tuple[
     call = {"compressed_size": size} if checkpoint.resizable else {}
     try:
         if hasattr(checkpoint.model, "embedding"):
-            checkpoint.model.embedding.grid(input_size)  # inside a trace it would speak of tensors
+            grid = checkpoint.model.embedding.grid(input_size)  # inside a trace it would speak of tensors
+            if size and size != checkpoint.own_size:
+                require_within(size, grid)
         cost = count(checkpoint.model, (1, 3, *input_size), **call)
     except UncountedOperatorError:
         raise

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data_pipelines.decode import VideoReader
 from data_pipelines.preprocess import ArrayReader, Preprocess, open_any
 from data_pipelines.transforms import normalize
+from lookupvivit.layers.compress import require_within
 from lookupvivit.models.common import Size, as_size
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.weights.files import WeightsError
@@ -124,6 +125,10 @@ class Predictor:
             if not isinstance(model, LookupViT):
                 raise WeightsError(f"compressed_size: found {compressed_size}, but a {type(model).__name__} has none")
             self.arguments["compressed_size"] = as_size(compressed_size)
+            try:
+                require_within(as_size(compressed_size), model.embedding.grid(model.input_size))
+            except ValueError as error:
+                raise WeightsError(str(error)) from None
             size = self.preprocess.sampling.frames, self.preprocess.crop, self.preprocess.crop
             self._logits(torch.zeros(1, 3, *size, dtype=torch.uint8))
 

@@ -12,6 +12,15 @@ from lookupvivit.layers.resample import resample
 Size = tuple[int, int, int]  # (t, h, w)
 
 
+def require_within(size: Size, grid: Size, what: str = "compressed_size") -> None:
+    """ValueError where there would be more compressed than lookup tokens along any side; ``what`` names the size."""
+    if any(asked > there for asked, there in zip(size, grid, strict=True)):
+        raise ValueError(
+            f"{what}: found {list(size)} (t, h, w), must be at most {list(grid)} (t, h, w), the grid of lookup tokens: "
+            "compressed tokens are resampled from these, and more of them would hold nothing new"
+        )
+
+
 class Resample(nn.Module):
     """Eq. 1 and 2: parameter-free, to any size. T is linear: T(tokens) + T(positions) = T(tokens + positions)."""
 
