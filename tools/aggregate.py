@@ -33,6 +33,8 @@ def main() -> None:
         predictions = Predictions.load(options.file)
         one = any(value is not None for value in (options.clips, options.crops, options.head))
         found = detail(predictions, options) if one else overview(predictions, options.average)
+    except FileNotFoundError:
+        sys.exit(f"error: {options.file}: no such file; expected the predictions of a test: RUN/predictions/4x3.npz")
     except (PredictionsError, OSError) as error:
         sys.exit(f"error: {error}")
     if options.json:

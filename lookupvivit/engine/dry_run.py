@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from data_pipelines.errors import MissingDataError
 from data_pipelines.loader import TrainingOrder
 from lookupvivit.config import RunConfig
 from lookupvivit.engine.build import shapes_only
@@ -28,16 +29,19 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
     """Print configuration, data, batches, steps, costs and memory of a run on ``ranks`` (default: GPUs here, or 1).
 
     Raises:
-        ConfigError, DataError: as the run itself would.
+        ConfigError, DataError: as the run itself would; for missing data at the end, when what needs none was told.
     """
     gpus = torch.cuda.device_count()
     world = World(0, ranks or max(1, gpus), torch.device("cuda" if gpus else "cpu"))
     print(to_yaml(config))
-    videos = training_videos(config)
-    order = TrainingOrder(videos, config.optim.batch_size // config.data.repeats, config.seed)
-    batching, plan = Batching.of(config, world), Plan.of(config, order)
-    print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup; "
-          f"{config.engine.precision}, ZeRO {config.engine.zero_stage}")  # fmt: skip
+    batching, steps, missing = Batching.of(config, world), "no data to count steps of", None
+    try:
+        order = TrainingOrder(training_videos(config), config.optim.batch_size // config.data.repeats, config.seed)
+        plan = Plan.of(config, order)
+        steps = f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
+    except MissingDataError as error:
+        missing = error
+    print(f"{batching}; {steps}; {config.engine.precision}, ZeRO {config.engine.zero_stage}")
     model = shapes_only(config)
     tell_model(model, config)
     for device in ("cuda",) if gpus else ("cpu", "cuda"):
@@ -46,6 +50,8 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
     if config.engine.offload_optimizer:
         print("engine.offload_optimizer: master weights, moments and moving average are counted above, but lie in the "
               "CPU's memory")  # fmt: skip
+    if missing:
+        raise missing
 
 
 def training_videos(config: RunConfig) -> int:

@@ -17,11 +17,11 @@ CONFIG = "configs/camera_motion.yaml"
 def dry(command, shell, tmp_path):
     """The output of a dry run that must not write anything, with DeepSpeed out of reach."""
 
-    def run_dry(*arguments: str) -> str:
+    def run_dry(*arguments: str, expect: int = 0) -> str:
         python, tool, *rest = command("train_net.py", tmp_path / "run", *arguments)
         code = "import runpy, sys; sys.modules['deepspeed'] = None; sys.argv.pop(0); "
         code += "runpy.run_path(sys.argv[0], run_name='__main__')"
-        output = shell([python, "-c", code, tool, *rest, "--dry-run"])
+        output = shell([python, "-c", code, tool, *rest, "--dry-run"], expect)
         assert not list(tmp_path.iterdir())
         return output
 
@@ -50,6 +50,13 @@ def test_everything_is_told(dry, small_set, tmp_path):
 def test_a_set_that_is_not_there_is_not_rendered(dry, tmp_path):
     output = dry(f"data.root={tmp_path / 'nowhere'}")
     assert "train: 40 videos, 40 of them yet to be rendered" in output and "val: 13, 13 of them" in output
+
+
+def test_without_data_all_that_needs_none_is_told(dry, tmp_path):
+    output = dry("data.dataset=kinetics", "data.camera_motion={}", f"data.root={tmp_path / 'nowhere'}", expect=2)
+    assert "batch 8 = 8 clips x 1 accumulation steps x 1 rank; no data to count steps of" in output
+    assert "M parameters" in output and "TFLOPs per step" in output and "Traceback" not in output
+    assert "nowhere/train.csv: no such file" in output.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
