@@ -108,6 +108,9 @@ def _label(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
             best = min(range(len(PLACES)), key=lambda i: (_covered(boxes[i], dots, taken, frame), i))
             note.set_position(PLACES[best])
             taken.append(boxes[best])
+            if best > 1:  # further away or aside: a line says whose it is
+                line = {"arrowstyle": "-", "linewidth": 0.7, "color": colours[curve.name], "shrinkA": 7, "shrinkB": 3}
+                axes.annotate("", (x, y), PLACES[best], textcoords="offset points", arrowprops=line)
 
 
 def _box(note: Annotation, place: tuple[float, float], renderer: object) -> np.ndarray:
