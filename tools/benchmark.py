@@ -1,0 +1,89 @@
+"""Measure speed and memory of models side by side: latency, throughput, utilisation, peak memory, and by operator.
+
+    python tools/benchmark.py vivit_b16x2 lookupvivit_b16x2_9x9x8 lookupvivit_b16x2_9x9x8@16x8x8 --train
+    python tools/benchmark.py lookupvivit_b16x2_9x9x8 --train --kernels reference,auto
+    python tools/benchmark.py vit_b16 lookupvit_b16_5x5 timm:vit_base_patch16_224 vit_pytorch:LookViT --batch 8
+    python tools/benchmark.py vivit_b16x2 lookupvivit_b16x2_9x9x8 --operators
+
+The models take turns in every round, so that ratios hold where a machine has other things to do. A size after @ is
+t x h x w compressed tokens. Peers of other libraries, where these are installed, take their sizes from the first model
+of the catalogue, by preference a LookupViT: timm:NAME, transformers:vivit, vit_pytorch:LookViT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from data_pipelines.progress import progress
+from lookupvivit import kernels
+from lookupvivit.engine.command_line import device, give_up, whole_number
+from lookupvivit.profiling.benchmark import Benchmark, benchmark, calls_of
+from lookupvivit.profiling.benchmark_table import legend, operator_table, tables
+from lookupvivit.profiling.footprint import FootprintError
+from lookupvivit.profiling.memory import DTYPES
+from lookupvivit.profiling.subjects import Setting, cases
+
+
+def main() -> None:
+    arguments = understand()
+    setting = Setting(arguments.batch, arguments.dtype, arguments.compile, str(arguments.device), arguments.threads)
+    try:
+        found = measure(arguments, setting)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    except (ValueError, FootprintError, OSError) as error:
+        give_up(error)
+    print(f"{legend(found)}\n\n{tables(found, arguments.markdown)}")
+    for row in found.rows if arguments.operators else ():
+        print(f"\n{row.model}{f', kernels {row.kernels}' if row.kernels else ''}: a forward pass by operator\n")
+        print(operator_table(row, arguments.markdown))
+
+
+def understand() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="of the catalogue, with @TxHxW if so wished; peers")
+    parser.add_argument("--train", action="store_true", help="measure training steps, too")
+    parser.add_argument("--operators", action="store_true", help="a table by operator of each model's forward pass")
+    parser.add_argument("--batch", type=whole_number, default=1, help="clips or pictures per call (1)")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of weights and input (fp32)")
+    parser.add_argument("--compile", action="store_true", help="models through torch.compile")
+    parser.add_argument("--kernels", metavar="NAME,...", type=engines, default=[kernels.chosen()],
+                        help=f"of the exchange, each on a line of its own: {', '.join(kernels.NAMES)}")  # fmt: skip
+    parser.add_argument("--device", type=device, default=device("cpu"), help="cpu, cuda, cuda:1, ... (cpu)")
+    parser.add_argument("--threads", type=whole_number, help="of the CPU (torch's choice)")
+    parser.add_argument("--rounds", type=whole_number, default=15, help="of the measurement (15)")
+    parser.add_argument("--no-memory", action="store_true", help="leave memory out, which takes a process per model")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured, every round's times")
+    parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    arguments = parser.parse_args()
+    if arguments.compile and arguments.operators:
+        parser.error("--operators: looks at modules, which --compile melts together; give one of them")
+    return arguments
+
+
+def measure(arguments: argparse.Namespace, setting: Setting) -> Benchmark:
+    """Under a progress bar."""
+    lines = cases(arguments.models, arguments.kernels)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    options = {"train": arguments.train, "memory": not arguments.no_memory, "operators": arguments.operators}
+    total = calls_of(len(lines), arguments.rounds, **options)
+    with progress(total=total, unit="call", desc=f"{len(lines)} models", leave=False) as bar:
+        return benchmark(lines, setting, arguments.rounds, **options, after=bar.update)
+
+
+def engines(text: str) -> list[str]:
+    """An argument of kernels' names."""
+    names = list(dict.fromkeys(text.split(",")))
+    if wrong := [name for name in names if name not in kernels.NAMES]:
+        raise argparse.ArgumentTypeError(f"found {wrong[0]!r}, must be of {', '.join(kernels.NAMES)}")
+    return names
+
+
+if __name__ == "__main__":
+    main()
