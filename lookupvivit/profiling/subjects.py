@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -48,9 +48,12 @@ class Setting:
         return DTYPES[self.dtype]
 
     def apply(self) -> None:
-        """Have this process compute with these threads."""
+        """Have this process compute so."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        if self.compile:  # models of one class share their code, and beyond the limit it runs uncompiled
+            torch._dynamo.config.recompile_limit = 256
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Subject:
         self.tokens = _tokens(model)
         shape = (3, *model.input_size)
         with kernels.use("reference"):  # tensors without data, which no other takes
-            self.macs = count_from_shapes(copy.deepcopy(model).to("meta"), (1, *shape))
+            self.macs = count_from_shapes(copy.deepcopy(model).to("meta", torch.float32), (1, *shape))
         generator = torch.Generator().manual_seed(0)
         clips = torch.rand(setting.batch, *shape, generator=generator) * 2 - 1
         self.video = clips.to(device=device, dtype=dtype)
@@ -103,7 +106,7 @@ class Subject:
         # As for ViViT's fine-tuning; no rate, so that the weights stay sound however often a step is timed.
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
         if setting.compile:
-            model.compile()
+            model.compile(dynamic=False)  # else the sizes of other models would make one graph for all of them
 
     def forward(self) -> Tensor:
         """Logits (B, K)."""
@@ -123,10 +126,8 @@ class Subject:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    @contextmanager
-    def _kernels(self) -> Iterator[None]:
-        with kernels.use(self.case.kernels or kernels.chosen()):
-            yield
+    def _kernels(self) -> AbstractContextManager[None]:
+        return kernels.use(self.case.kernels or kernels.chosen())
 
 
 def cases(names: list[str], engines: list[str]) -> list[Case]:
@@ -140,11 +141,11 @@ def cases(names: list[str], engines: list[str]) -> list[Case]:
     Raises:
         ValueError: a size that is none, or of a model without compressed tokens.
     """
-    parsed = [(name, *_parse(name)) for name in names]
-    own = [Case(name, size) for _, name, size in parsed if not is_peer(name)]
+    parsed = [_parse(name) for name in names]
+    own = [Case(name, size) for name, size in parsed if not is_peer(name)]
     like = next((case for case in own if case.name.startswith("lookup")), own[0] if own else None)
     found = []
-    for _, name, size in parsed:
+    for name, size in parsed:
         if is_peer(name):
             found.append(Case(name, like=like))
         elif name.startswith("lookup"):
@@ -162,7 +163,8 @@ def _parse(text: str) -> tuple[str, Size | None]:
         raise ValueError(f"{text}: only a LookupViT has compressed tokens, give {name} without a size")
     numbers = size.split("x")
     if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
-        raise ValueError(f"{text}: found {size!r}, must be t x h x w compressed tokens, such as {name}@4x5x5")
+        raise ValueError(f"{text}: found {size!r}, must be t x h x w compressed tokens, such as "
+                         f"{name}@{4 if 'vivit' in name else 1}x5x5")  # fmt: skip
     t, h, w = map(int, numbers)
     return name, (t, h, w)
 

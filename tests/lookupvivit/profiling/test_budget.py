@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling import budget
-from lookupvivit.profiling.speed import seconds_of
 
 SIZES = [(t, k, k) for t in (1, 2, 4) for k in (1, 2, 3, 4)]
 SMALL = {"input_size": (8, 32, 32), "tubelet": (2, 8, 8), "width": 32, "depth": 2, "num_heads": 2}
@@ -87,25 +86,6 @@ def test_usual_sizes_are_divisions_of_the_grid():
     assert [k for _, k, _ in budget.usual_sizes(image)] == [4, 5, 6, 7, 9, 10]
     fixed = LookupViT(3, compressed_size=(4, 2, 2), compressed_init="random", **SMALL)
     assert budget.usual_sizes(fixed) == [(4, 2, 2)] == [fixed.for_budget(gflops=1).compressed_size]
-
-
-def test_times_are_medians_of_calls_that_take_turns(monkeypatch):
-    clock, order = [0.0], []
-    monkeypatch.setattr("lookupvivit.profiling.speed.time.perf_counter", lambda: clock[0])
-
-    def call(name, durations):
-        left = iter(durations)
-
-        def run():
-            order.append(name)
-            assert not torch.is_grad_enabled()
-            clock[0] += next(left)
-
-        return run
-
-    found = seconds_of([call("a", (9, 1, 50, 3)), call("b", (9, 2, 4, 4))], torch.device("cpu"), range(3), warmup=1)
-    assert found == [3, 4] and order[:2] == ["a", "b"]
-    assert all(sorted(pair) == ["a", "b"] for pair in zip(order[::2], order[1::2], strict=True))
 
 
 def test_a_model_looks_for_its_costs_only_when_asked():
