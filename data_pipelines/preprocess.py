@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -170,6 +170,10 @@ class Preprocess:
                     raise DataError(f"start: found {start} s, must lie in the video, from 0 to below {length:g} s")
                 indices = self.sampling.clip_from(math.floor(_exact(start) * fps), count, fps)
             return self.views_of(reader, indices[None], 1)[0][0], indices / float(fps)
+
+    def at(self, side: int) -> Preprocess:
+        """The same with crops of ``side`` pixels, out of frames that are larger or smaller in proportion."""
+        return replace(self, crop=side, short_side=round(self.short_side * side / self.crop))
 
     def views(self, video: Video, num_clips: int = 1, num_crops: int = 1) -> Tensor:
         """Evenly spaced clips and crops, clip by clip: uint8 (num_clips * num_crops, 3, T, crop, crop), one decode.

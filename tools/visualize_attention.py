@@ -2,7 +2,7 @@
 
     python tools/visualize_attention.py holiday.mp4 --model runs/camera_motion --blocks 0,3
     python tools/visualize_attention.py holiday.mp4 --model runs/camera_motion --tokens 0,1,2 3,1,2 --heads 0,2
-    python tools/visualize_attention.py photo.jpg --model runs/imagenet_multires --blocks 1 --sizes 3,5,7,10
+    python tools/visualize_attention.py photo.jpg --model runs/imagenet_multires --sizes 3,5,7,10 --image-sizes 224,384
 
 Exit status 1: a file could not be read (the others were); 2: a mistake in the command.
 """
@@ -10,6 +10,7 @@ Exit status 1: a file could not be read (the others were); 2: a mistake in the c
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -44,6 +45,8 @@ def main() -> None:
                         "(the mean over all)")  # fmt: skip
     parser.add_argument("--sizes", type=_sizes, metavar="3,5,7", help="compressed sizes, k for k x k or TxHxW (the "
                         "model's own)")  # fmt: skip
+    parser.add_argument("--image-sizes", type=_numbers, metavar="224,384", help="sides of the model's input, pixels "
+                        "(its own); several for pictures only")  # fmt: skip
     parser.add_argument("--start", type=float, metavar="SECONDS", help="where the clip begins (the clip in the middle)")
     parser.add_argument("--columns", type=whole_number, default=8, metavar="N", help="most frames on a sheet (8)")
     parser.add_argument("--fps", type=_rate, metavar="N", help=f"frames a second of films (lasting {FILM_SECONDS} s)")
@@ -65,6 +68,12 @@ def visualize(arguments: argparse.Namespace) -> int:
         blocks = range(len(model.blocks)) if arguments.blocks == "all" else arguments.blocks
         for size in sizes:
             check_choice(model, blocks, arguments.heads, arguments.tokens, size)
+        sides = arguments.image_sizes or [preprocess.crop]
+        for side in sides:
+            model.embedding.grid((preprocess.sampling.frames, side, side))
+        if len(sides) > 1 and preprocess.sampling.frames > 1:
+            raise ValueError(f"--image-sizes: found {len(sides)}, must be one for a model of videos, whose sheets "
+                             "have a column for every frame")  # fmt: skip
     except (AttributeError, ValueError) as error:
         raise WeightsError(f"{arguments.model}: {error}") from None
     found = find_videos(arguments.videos, single_pictures=preprocess.sampling.frames == 1)
@@ -74,15 +83,17 @@ def visualize(arguments: argparse.Namespace) -> int:
     failed = 0
     for (name, path), target in zip(found.paths.items(), targets(list(found.paths)), strict=True):
         try:
-            frames, seconds = preprocess.timed_clip(path, arguments.start)
+            clips = [preprocess.at(side).timed_clip(path, arguments.start) for side in sides]
         except (DataError, OSError) as error:
             failed += 1
             of = "" if str(path) in str(error) else f"{path}: "  # a moment that it does not have, for example
             print(f"error: {of}{error}", file=sys.stderr, flush=True)
             continue
-        video = normalize(frames)
-        looks = [attention_maps(model, video, blocks, arguments.heads, arguments.tokens, size) for size in sizes]
-        print(draw(looks, model, name, arguments.output / target, seconds, arguments, board), flush=True)
+        looks = [
+            attention_maps(model, normalize(frames), blocks, arguments.heads, arguments.tokens, size)
+            for (frames, _), size in itertools.product(clips, sizes)
+        ]
+        print(draw(looks, model, name, arguments.output / target, clips[0][1], arguments, board), flush=True)
     if board:
         board.close()
     if failed:
@@ -103,8 +114,10 @@ def draw(
 ) -> str:  # fmt: skip
     """Write sheet and films of one clip; what was seen and where it lies, in a line."""
     guesses = [_guess(look, model) for look in looks]
+    sides = [f"{look.frames.shape[1]} px, " if len(arguments.image_sizes or ()) > 1 else "" for look in looks]
     sizes = None if len(looks) == 1 else [
-        f"{size_text(look.compressed_size)}\n{guess}" for look, guess in zip(looks, guesses, strict=True)
+        f"{side}{size_text(look.compressed_size)}\n{guess}"
+        for side, look, guess in zip(sides, looks, guesses, strict=True)
     ]  # fmt: skip
     title = f"{name}\npredicted: {guesses[0]}" if len(looks) == 1 else name
     times = [f"{moment:.2f} s" for moment in seconds]

@@ -93,6 +93,9 @@ def test_an_image_model_makes_one_sheet_of_all_sizes(tmp_path, visualize):
     assert "left (33" in told or "droite (33" in told or "still (33" in told
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a_attention.png"]
     assert Image.open(tmp_path / "out" / "a_attention.png").width > 4 * 256
+    both = ("--sizes", "3,5", "--image-sizes", "32,48")
+    visualize(tmp_path / "a.png", "--output", tmp_path / "both", *both, model=model)
+    assert Image.open(tmp_path / "both" / "a_attention.png").width > 5 * 256  # the picture, two sizes of two sizes
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,8 @@ def test_an_image_model_makes_one_sheet_of_all_sizes(tmp_path, visualize):
         (["--tokens", "0,2,0", "--sizes", "3,2"], "tokens: found 0,2,0, must be t,h,w from 0,0,0 to 3,1,1"),
         (["--blocks", "first"], "found 'first', must be numbers"),
         (["--sizes", "3x3"], "found '3x3', must be sizes"),
+        (["--image-sizes", "64,96"], "--image-sizes: found 2, must be one for a model of videos"),
+        (["--image-sizes", "60"], "cannot be cut into tubelets"),
         (["--fps", "0"], "found '0', must be frames a second"),
         (["nowhere.mp4"], "nowhere.mp4: no such file"),
     ],
