@@ -72,6 +72,7 @@ def test_videos_pictures_and_a_broken_file(tmp_path, small_set, visualize):
     assert events(tmp_path / "tb") == shown
 
 
+@pytest.mark.slow
 def test_sizes_tokens_heads_and_start(tmp_path, small_set, visualize):
     video = tmp_path / "1.mp4"  # in the output folder: it must survive
     shutil.copy(small_set / "videos" / "1.mp4", video)
@@ -84,6 +85,7 @@ def test_sizes_tokens_heads_and_start(tmp_path, small_set, visualize):
     assert Image.open(tmp_path / "1_attention.png").height > 5 * 176
 
 
+@pytest.mark.slow
 def test_an_image_model_makes_one_sheet_of_all_sizes(tmp_path, visualize):
     still = {**PREPROCESSING, "frames": 1, "short_side": 32, "crop": 32}
     sizes = {"input_size": [1, 32, 32], "tubelet": [1, 8, 8]}

@@ -207,6 +207,7 @@ def test_deepspeed_that_cannot_be_imported_is_told(module):
     assert found.mark == "fail" and "torch is too old for me" in found.found
 
 
+@pytest.mark.slow
 def test_ranks_that_hang_end_or_sum_wrongly_are_told(module, monkeypatch):
     module("sitecustomize", "import os, time\nif 'RANK' in os.environ: time.sleep(600)")  # a rank never gets anywhere
     found = communication.ranks(gpus=0, limit=8.0)

@@ -72,6 +72,7 @@ def best_of_all(model, memory, penalty):
     return max(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_beam_wide_enough_finds_the_best_caption_of_all(seed, penalty):
@@ -82,6 +83,7 @@ def test_a_beam_wide_enough_finds_the_best_caption_of_all(seed, penalty):
     assert [token for token in tokens[0].tolist() if token != PAD] == list(text)
 
 
+@pytest.mark.slow
 def test_one_beam_is_greedy_and_more_are_never_worse():
     torch.manual_seed(1)
     for seed in range(8):
