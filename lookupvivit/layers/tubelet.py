@@ -73,4 +73,5 @@ class TubeletEmbedding(nn.Module):
         """Video (B, C, T, H, W), or image (B, C, H, W) where the tubelet has t = 1, -> (B, t, h, w, D)."""
         video = as_video(video, self.tubelet, self.projection.in_channels)
         self.grid(tuple(video.shape[2:]))
-        return torch.movedim(self.projection(video), 1, -1)
+        # Dense: sums keep the strides of their first term, so every norm of every block would copy the tokens first.
+        return torch.movedim(self.projection(video), 1, -1).contiguous()

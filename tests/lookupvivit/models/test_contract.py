@@ -33,6 +33,23 @@ def tiny(name: str, **overrides) -> tuple[nn.Module, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_norm_or_projection_copies_its_tokens(name):
+    """A sum keeps the strides of its first term: tokens laid out another way at the start stay so in every block."""
+    model, clip = tiny(name)
+    scattered = set()
+
+    def look(layer_name, tokens):
+        if not tokens[0, 0].is_contiguous():  # a batch may be one sample expanded
+            scattered.add(layer_name)
+
+    for key, layer in model.named_modules():
+        if isinstance(layer, nn.LayerNorm | nn.Linear):
+            layer.register_forward_pre_hook(lambda _, inputs, key=key: look(key, inputs[0]))
+    model(clip)
+    assert not scattered
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_contract(name):
     model, clip = tiny(name)
     output = model(clip)
