@@ -20,7 +20,8 @@ from lookupvivit.config import ConfigError, RunConfig, check
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply ``key=value`` overrides with dotted keys, such as ``optim.lr=0.05``.
 
-    A file may name another one beside it as its ``base`` and state only what differs from that.
+    A file may name another one beside it as its ``base`` and state only what differs from that. Mappings are laid over
+    each other key by key, on the command line as in files; ``{}`` empties one.
 
     Raises:
         ConfigError: in one line, where, which key, what was found and what would be right.
@@ -31,7 +32,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"command line: {override!r} is no override, must be key=value, such as optim.lr=0.05")
-        _assign(settings, key.split("."), _parse(text, f"command line: {key}"))
+        given = _parse(text, f"command line: {key}")
+        for part in reversed(key.split(".")):
+            given = {part: given}
+        settings = _laid_over(given, settings)
         overridden.append(key)
     try:
         return _build(RunConfig, settings, "")
@@ -137,14 +141,6 @@ def _parse(text: str, where: str) -> Any:
         raise ConfigError(f"{where}{line}: not valid YAML, {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that cannot be
         raise ConfigError(f"{where}: not valid YAML, {' '.join(str(error).split())}") from None
-
-
-def _assign(settings: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        if not isinstance(settings.get(key), dict):
-            settings[key] = {}
-        settings = settings[key]
-    settings[keys[-1]] = value
 
 
 def _build(schema: type, settings: Any, prefix: str) -> Any:

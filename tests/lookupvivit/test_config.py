@@ -50,6 +50,9 @@ def test_overrides_win_and_reach_into_mappings():
     config = load_config(DEMO, [*overrides, "model.overrides.compressed_size=[2, 3, 3]"])
     assert (config.optim.lr, config.optim.max_steps, config.seed) == (2e-4, None, 3)
     assert config.model.overrides == {"depth": 4, "compressed_size": [2, 3, 3]}
+    laid_over = load_config(DEMO, [*overrides, "model.overrides={width: 64, depth: 2}"])
+    assert laid_over.model.overrides == {"depth": 2, "width": 64}, "a mapping lies over the file's, as in a file"
+    assert load_config(DEMO, [*overrides, "model.overrides={}"]).model.overrides == {}
 
 
 @pytest.mark.parametrize(
