@@ -5,12 +5,14 @@
         --imagenet-o data/imagenet-o --imagenet-c data/imagenet-c
 
 What is not given or not there is told so, and never averaged over. Predictions of every picture are saved set by set: a
-second call goes on from them. ImageNet's validation pictures are needed for ImageNet-O and for the feature deviation.
+second call goes on from them, and one for other sets adds theirs to the tables and to robustness.json. ImageNet's
+validation pictures are needed for ImageNet-O and for the feature deviation.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from lookupvivit.visualize.pictures import save_png
 from lookupvivit.weights.files import load_classifier, weights_file
 
 SETS = {"imagenet_c": "ImageNet-C", "imagenet_o": "ImageNet-O", "imagenet_r": "ImageNet-R", "imagenet_a": "ImageNet-A"}
+REPORT = "robustness.json"
 FIGURES = {"imagenet_c": "accuracy", "imagenet_o": "aupr", "imagenet_r": "accuracy", "imagenet_a": "accuracy"}
 
 
@@ -35,15 +38,26 @@ def main() -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_classifier(arguments.model).to(device)
         suite = Suite(model, arguments.model, output, arguments.batch_size, device, arguments.workers)
-        report = measure(suite, arguments)
+        report = {**kept(output / REPORT, suite), **measure(suite, arguments)}
     except ValueError as error:  # of the data, the weights, or outputs that are not finite
         give_up(error)
     print(tables(str(arguments.model), report))
-    write_json(output / "robustness.json", report)
-    print(f"saved {output / 'robustness.json'} and, beside it, the predictions of every picture")
-    if "mce" in (corruptions := report.get("imagenet_c", {})) and "deviations" in corruptions:
+    write_json(output / REPORT, {"model": str(arguments.model), "weights": suite.fingerprint, **report})
+    print(f"saved {output / REPORT} and, beside it, the predictions of every picture")
+    corruptions = report.get("imagenet_c", {})
+    if arguments.imagenet_c is not None and "mce" in corruptions and "deviations" in corruptions:
         save_png(output / "feature_deviation.png", deviation_picture({str(arguments.model): suite.deviations()}))
         print(f"saved {output / 'feature_deviation.png'}")
+
+
+def kept(file: Path, suite: Suite) -> dict[str, Any]:
+    """Figures of the same weights from earlier calls, by set."""
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is none, or nothing that could be kept
+        return {}
+    same = isinstance(report, dict) and report.get("weights") == suite.fingerprint
+    return {name: report[name] for name in SETS if name in report} if same else {}
 
 
 def parse() -> argparse.Namespace:
@@ -117,6 +131,8 @@ def corruption_table(model: str, width: int, report: dict[str, Any]) -> list[str
     if absent:
         places = "; ".join(f"{name} {', '.join(map(str, levels))}" for name, levels in absent.items())
         lines.append(f"NOT FOUND: {places}. No mean is taken over what is left")
+    if others := report["other_folders"]:
+        lines.append(f"NOTE: folders of other names, not looked at: {', '.join(others)}")
     return lines
 
 

@@ -16,11 +16,12 @@ from data_pipelines.errors import DataError
 from data_pipelines.files import digest
 from data_pipelines.folders import read_class_folders
 from data_pipelines.manifest import VideoManifest
-from data_pipelines.robustness import corruption_folders
+from data_pipelines.robustness import corruption_folders, other_folders
 from lookupvivit.evaluation.images import image_outputs, picture_names
 from lookupvivit.evaluation.predictions import PredictionsError, load_arrays, save_arrays
 from lookupvivit.evaluation.robustness import (
     ALEXNET_ERRORS,
+    EXTRA_CORRUPTIONS,
     SEVERITIES,
     corruption_scores,
     feature_deviation,
@@ -66,6 +67,9 @@ class Suite:
         folder: where a file per set is saved and looked for.
         batch_size, workers: of `images.image_outputs`.
 
+    Attributes:
+        fingerprint: of the weights and their preprocessing.
+
     Raises:
         DataError: the weights do not tell their class names or preprocessing.
     """
@@ -79,7 +83,7 @@ class Suite:
             self._class_names, how = model.class_names, model.preprocess
         except AttributeError as error:
             raise DataError(str(error)) from None
-        self._fingerprint = f"{digest(weights_file(source))} {how}"
+        self.fingerprint = f"{digest(weights_file(source))} {how}"
 
     def subset(self, name: str, folder: str | Path) -> dict[str, Any]:
         """``accuracy`` and ``pictures`` of "imagenet_a" or "imagenet_r"."""
@@ -99,8 +103,8 @@ class Suite:
     def corruptions(self, folder: str | Path, imagenet: str | Path | None = None) -> dict[str, Any]:
         """Accuracy under every corruption, ``accuracies`` [5] by name with None for what is not there.
 
-        Where all is there, also ``by_severity``, ``accuracy``, ``errors`` and ``mce`` of `corruption_scores`. With
-        ``imagenet``, the validation pictures, also ``deviations``: where to find those of every picture.
+        ``other_folders`` are called otherwise. Where all is there, also ``by_severity``, ``accuracy``, ``errors`` and
+        ``mce`` of `corruption_scores`. With ``imagenet``, the validation pictures, also ``deviations``.
 
         Raises:
             DataError: a cell has other pictures than the first, or one that ``imagenet`` lacks.
@@ -131,7 +135,8 @@ class Suite:
         if all(None not in row for row in report["accuracies"].values()):
             scores = corruption_scores(report["accuracies"])
             report |= {**scores._asdict(), "by_severity": scores.by_severity.tolist()}
-        return {**report, "pictures": len(first.names)}
+        others = other_folders(folder, (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS))
+        return {**report, "pictures": len(first.names), "other_folders": others}
 
     def deviations(self) -> np.ndarray:
         """Saved feature deviations of every picture under all corruptions, (15, 5, N), for Fig. 4."""
@@ -163,7 +168,7 @@ class Suite:
             deviation.astype(np.float32),
         )  # fmt: skip
         arrays = {field.name: getattr(results, field.name) for field in fields(results)}
-        save_arrays(self.folder / f"{name}.npz", {**arrays, "model": np.array(self._fingerprint)})
+        save_arrays(self.folder / f"{name}.npz", {**arrays, "model": np.array(self.fingerprint)})
         return results
 
     def outputs(self, manifest: VideoManifest, name: str, cropped: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +182,7 @@ class Suite:
             arrays = load_arrays(self.folder / f"{name}.npz", [*keys, "model"])
         except (FileNotFoundError, PredictionsError):
             return None
-        if arrays.pop("model").item() != self._fingerprint:
+        if arrays.pop("model").item() != self.fingerprint:
             return None
         return ImageResults(**arrays)
 
@@ -195,7 +200,7 @@ class _Clean:
         lacking = [name for name in names if name not in self._rows]
         if lacking:
             raise DataError(
-                f"{self._manifest.source}: lacks {lacking[0]} ({len(lacking)} such), which {source} holds corrupted"
+                f"{self._manifest.source}: lacks {lacking[0]} ({len(lacking)} missing), which {source} holds corrupted"
             )
         if self._features is None:
             _, self._features = self._suite.outputs(self._manifest, "imagenet, clean")

@@ -51,8 +51,9 @@ def test_imagenet_c_whole_and_in_part(tmp_path, robustness, corrupted):
     assert np.asarray(Image.open(results / "feature_deviation.png")).ndim == 3
 
     partly = tmp_path / "partly"
+    (partly / "gausian_noise").mkdir(parents=True)
     for name in ("fog", "snow"):
-        (partly / name).mkdir(parents=True)
+        (partly / name).mkdir()
         for severity in range(1, 6 if name == "fog" else 4):
             (partly / name / str(severity)).symlink_to(corrupted / name / str(severity))
     told = robustness("--model", run, "--imagenet-c", partly, "--output", tmp_path / "other", "--workers", "0")
@@ -60,18 +61,20 @@ def test_imagenet_c_whole_and_in_part(tmp_path, robustness, corrupted):
     assert ["fog", *fog[:6], "not", "found"] in table
     assert [str(run), *["not", "found"] * 7] in table
     assert "snow 4, 5; " in told and "NOT FOUND: gaussian_noise 1, 2, 3, 4, 5; " in told
+    assert "NOTE: folders of other names, not looked at: gausian_noise" in told
     assert "mce" not in json.loads((tmp_path / "other" / "robustness.json").read_text())["imagenet_c"]
 
 
 def test_imagenet_a_r_and_o_in_one_table(tmp_path, robustness):
     run = small_model(tmp_path / "run", class_names("imagenet"))
-    given = []
+    given = {}
     for kind in "aro":
         subset = class_names(f"imagenet_{kind}")
-        given += [f"--imagenet-{kind}", pictures(tmp_path / f"imagenet-{kind}", subset, size=(20, 20))]
+        given[kind] = [f"--imagenet-{kind}", pictures(tmp_path / f"imagenet-{kind}", subset, size=(20, 20))]
         if kind == "o":
-            given += ["--imagenet", pictures(tmp_path / "val", subset, seed=1, size=(20, 20))]
-    told = robustness("--model", run, *given, "--workers", "0")
+            given[kind] += ["--imagenet", pictures(tmp_path / "val", subset, seed=1, size=(20, 20))]
+    robustness("--model", run, *given["a"], "--workers", "0")
+    told = robustness("--model", run, *given["r"], *given["o"], "--workers", "0")  # joins the one before
     report = json.loads((run / "predictions" / "robustness" / "robustness.json").read_text())
     shares = report["imagenet_o"]["aupr"], report["imagenet_r"]["accuracy"], report["imagenet_a"]["accuracy"]
     expected = [str(run), "not", "given", *(f"{100 * share:.1f}" for share in shares)]
@@ -124,4 +127,4 @@ def test_few_shot_of_any_labelled_pictures(tmp_path, shell, monkeypatch, capsys)
     assert capsys.readouterr().err.startswith(message)
     (tmp_path / "test" / "class 3").mkdir()
     assert stopped(monkeypatch, "few_shot.py", *sets, "--shots", "1") == 2
-    assert "found the unknown folder 'class 3'" in capsys.readouterr().err
+    assert "found the folder 'class 3' (1 unknown)" in capsys.readouterr().err
