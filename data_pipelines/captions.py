@@ -101,7 +101,8 @@ def read_karpathy(file: str | os.PathLike[str], split: str, root: str | os.PathL
     content = _json(file)
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise DataError(f"{file}: has no list 'images', must be Karpathy's {KARPATHY} or a file of its format")
+        raise DataError(f"{file}: has no list 'images', must be Karpathy's {KARPATHY} or a file of its format; "
+                        "a plain list has no split")  # fmt: skip
     folders: dict[str, Path] = {}
     found: dict[str, list[str]] = {}
     for number, entry in enumerate(entries):

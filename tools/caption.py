@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_pipelines.captions import KARPATHY, SPLITS, CaptionManifest, read_caption_list, read_karpathy
+from data_pipelines.captions import KARPATHY, LISTS, SPLITS, CaptionManifest, read_caption_list, read_karpathy
 from data_pipelines.datasets import MultiViewDataset
-from data_pipelines.errors import DataError
-from data_pipelines.files import write_json
+from data_pipelines.errors import DataError, MissingDataError
+from data_pipelines.files import listing, write_json
 from data_pipelines.finding import find_videos
 from data_pipelines.loader import eval_loader
 from data_pipelines.manifest import on_disk
@@ -37,6 +37,7 @@ from lookupvivit.visualize.captions import caption_sheet
 from lookupvivit.visualize.pictures import save_png
 from lookupvivit.weights.files import weights_file
 
+BEAMS = 4
 ON_A_SHEET = 24
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--score", type=Path, metavar="SET", help="folder of dataset_coco.json, or a list of captions")
     parser.add_argument("--split", choices=tuple(SPLITS), help="of a file of Karpathy's format (test)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the images of a list are (the list's folder)")
-    parser.add_argument("--beams", type=whole_number, default=4, metavar="N", help="beam search; 1: greedy (4)")
+    parser.add_argument("--beams", type=whole_number, default=BEAMS, metavar="N", help="beam search; 1: greedy (4)")
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="P", help="scores are log probabilities "
                         "over the number of tokens to the power of P (1)")  # fmt: skip
     parser.add_argument("--compressed-size", type=token_size, metavar="T,H,W",
@@ -67,8 +68,8 @@ def main() -> None:
     if arguments.json and arguments.score:
         parser.error("--json: with --score, the captions go into the folder of --output")
     with one_line_errors("nothing was written"):
-        call = {"compressed_size": arguments.compressed_size} if arguments.compressed_size else {}
-        writer = CaptionWriter.load(arguments.model, arguments.device, arguments.beams, arguments.length_penalty, call)
+        writer = CaptionWriter.load(arguments.model, arguments.device, arguments.beams, arguments.length_penalty,
+                                    arguments.compressed_size)  # fmt: skip
         failed = score(writer, arguments) if arguments.score else write(writer, arguments)
     sys.exit(1 if failed else 0)
 
@@ -131,27 +132,46 @@ def score(writer: CaptionWriter, arguments: argparse.Namespace) -> int:
     told = {**_how(arguments), "set": str(images.source), "split": name, "images": len(written),
             "missing_images": images.left_out, "broken_images": {paths[i]: reason for i, reason in broken.items()},
             "scores": scores}  # fmt: skip
-    write_json(folder / f"captions_{name}.json", {**told, "captions": entries})
+    file = f"captions_{name}{_apart(arguments)}"
+    write_json(folder / f"{file}.json", {**told, "captions": entries})
     shown = [order[place] for place in np.linspace(0, len(order) - 1, min(ON_A_SHEET, len(order))).astype(int)]
     clips = torch.stack([dataset[index]["video"][0] for index in shown])
     texts = [f"{written[index]}\n({manifest.of(index)[0]})" for index in shown]
     title = f"{name}: CIDEr {100 * scores['CIDEr']:.1f}; below each picture its caption (and a person's)"
-    save_png(folder / f"captions_{name}.png", _sheet(clips, texts, title))
+    save_png(folder / f"{file}.png", _sheet(clips, texts, title))
     figures = ", ".join(f"{key} {100 * value:.1f}" for key, value in scores.items())
     print(f"{len(written)} images, {_searched(arguments)}: {figures}   (times 100; CIDEr is CIDEr-D)")
-    print(f"saved {folder}/captions_{name}.json and .png")
+    print(f"saved {folder / file}.json and .png")
     return len(broken)
 
 
 def _read(arguments: argparse.Namespace) -> tuple[CaptionManifest, str]:
     """The set to score, and what to call its results."""
     given = arguments.score
-    file = karpathy_file(given) if given.is_dir() else given
+    if not given.exists():
+        raise MissingDataError(f"{given}: no such file or folder; must hold {KARPATHY} or be a list of captions")
+    if given.is_dir():
+        lists = [entry.name for entry in listing(given) if entry.name.endswith(LISTS)]
+        try:
+            file = karpathy_file(given)
+        except MissingDataError as error:
+            hint = f"; to score a set of your own, give its list: {', '.join(lists[:3])}" if lists else ""
+            raise MissingDataError(f"{error}{hint}") from None
+    else:
+        file = given
     root = arguments.root or (given if given.is_dir() else file.parent)
     if file.name == KARPATHY or arguments.split:
         split = arguments.split or "test"
         return read_karpathy(file, split, root), split
     return read_caption_list(file, root), file.stem
+
+
+def _apart(arguments: argparse.Namespace) -> str:
+    """What keeps the files of a score apart from those of another way to search or another size."""
+    size, beams, penalty = arguments.compressed_size, arguments.beams, arguments.length_penalty
+    told = ["_" + "x".join(map(str, size))] if size else []
+    told += [] if beams == BEAMS else [f"_{beams}_beams" if beams > 1 else "_greedy"]
+    return "".join([*told, *([] if penalty == 1 else [f"_penalty_{penalty:g}"])])
 
 
 def _how(arguments: argparse.Namespace) -> dict[str, Any]:

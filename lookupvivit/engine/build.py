@@ -12,12 +12,10 @@ from lookupvivit.engine.averaging import AveragedSteps
 from lookupvivit.engine.data import Batching, preprocessing
 from lookupvivit.engine.distributed import World
 from lookupvivit.engine.optimization import FiniteSteps, build_optimizer
-from lookupvivit.layers.compress import Resample, require_within
 from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.captioner import Captioner
 from lookupvivit.models.catalogue import create_model
-from lookupvivit.models.common import Size
-from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.profiling.memory import BUCKET
 from lookupvivit.settings import changes
 from lookupvivit.weights.files import read_description
@@ -53,7 +51,10 @@ def build_model(config: RunConfig) -> torch.nn.Module:
                "eval.compressed_size": config.eval.compressed_size}  # fmt: skip
     for key, size in largest.items():
         if size:
-            _check_compressed_size(key, size, encoder, config.model.name)
+            try:
+                check_compressed_size(encoder, size, key)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
     return model
 
 
@@ -79,17 +80,6 @@ def start_from(model: torch.nn.Module, config: RunConfig) -> ImportReport:
         model.set_encoder(encoder)
         report.notes.append("the encoder's classifiers are left out and the rest of it is frozen")
     return report
-
-
-def _check_compressed_size(key: str, size: Size, model: torch.nn.Module, name: str) -> None:
-    """ConfigError where a model cannot compute at a size, or would have more compressed than lookup tokens."""
-    if not (isinstance(model, LookupViT) and isinstance(model.compress, Resample)):
-        raise ConfigError(f"{key}: found {list(size)} (t, h, w), must be left out for {name} as configured, whose "
-                          "compressed size is fixed or which has none")  # fmt: skip
-    try:
-        require_within(size, model.embedding.grid(model.input_size), key)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def describe(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:

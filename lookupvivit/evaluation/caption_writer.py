@@ -14,6 +14,8 @@ from data_pipelines.transforms import normalize
 from lookupvivit.evaluation.caption_tokenizer import CaptionTokenizer
 from lookupvivit.models.caption_search import beam_search, greedy_search
 from lookupvivit.models.captioner import Captioner
+from lookupvivit.models.common import Size
+from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.weights.files import WeightsError, load_model
 
 if TYPE_CHECKING:
@@ -48,15 +50,31 @@ class CaptionWriter:
         self.call = call or {}
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu", *options: Any) -> CaptionWriter:
-        """A trained captioner from a run directory or its model.safetensors; ``options`` as the class's.
+    def load(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        compressed_size: Size | None = None,
+    ) -> CaptionWriter:
+        """A trained captioner from a run directory or its model.safetensors, with the class's options.
+
+        Args:
+            compressed_size: (t, h, w) compressed tokens, the encoder's own by default.
 
         Raises:
-            WeightsError: it is none, or its tokenizer or preprocessing are missing or damaged.
+            WeightsError: it is none, its tokenizer or preprocessing are missing or damaged, or its encoder cannot
+                compute with that compressed size.
         """
         model = load_model(path)
         if not isinstance(model, Captioner):
             raise WeightsError(f"{path}: a {type(model).__name__}, which has classes and writes no captions")
+        if compressed_size is not None:
+            try:
+                check_compressed_size(model.encoder, compressed_size, f"{path}: compressed_size")
+            except ValueError as error:
+                raise WeightsError(str(error)) from None
         try:
             tokenizer, preprocess = CaptionTokenizer.from_json(model.description["tokenizer"]), model.preprocess
         except (ValueError, AttributeError) as error:
@@ -64,7 +82,8 @@ class CaptionWriter:
         if len(tokenizer) > model.decoder.vocabulary:
             raise WeightsError(f"{path}: a tokenizer of {len(tokenizer)} entries, the model has "
                                f"{model.decoder.vocabulary}")  # fmt: skip
-        writer = cls(model.to(device), tokenizer, *options)
+        call = {"compressed_size": compressed_size} if compressed_size else {}
+        writer = cls(model.to(device), tokenizer, beams, length_penalty, call)
         writer.preprocess = preprocess
         return writer
 

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from data_pipelines.decode import VideoReader
 from data_pipelines.preprocess import ArrayReader, Preprocess, open_any
 from data_pipelines.transforms import normalize
-from lookupvivit.layers.compress import require_within
 from lookupvivit.models.common import Size, as_size
-from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.weights.files import WeightsError
 
 TIMELINE_CLIPS = 100  # of a long video, unless a distance is asked for; a picture shows no more
@@ -122,15 +121,11 @@ class Predictor:
         self.clips, self.crops, self.window, self.batch = clips, crops, window, batch
         self.arguments: dict[str, Any] = {}
         if compressed_size is not None:
-            if not isinstance(model, LookupViT):
-                raise WeightsError(f"compressed_size: found {compressed_size}, but a {type(model).__name__} has none")
             self.arguments["compressed_size"] = as_size(compressed_size)
             try:
-                require_within(as_size(compressed_size), model.embedding.grid(model.input_size))
+                check_compressed_size(model, as_size(compressed_size))
             except ValueError as error:
                 raise WeightsError(str(error)) from None
-            size = self.preprocess.sampling.frames, self.preprocess.crop, self.preprocess.crop
-            self._logits(torch.zeros(1, 3, *size, dtype=torch.uint8))
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
         """Look at one video, picture or folder of pictures.

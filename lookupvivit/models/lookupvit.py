@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from lookupvivit.layers.compress import COMPRESSED_INITS
+from lookupvivit.layers.compress import COMPRESSED_INITS, Resample, require_within
 from lookupvivit.layers.drop_path import DropPath
 from lookupvivit.layers.exchange import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
@@ -88,6 +88,14 @@ class LookupViTBlock(nn.Module):
             lookup = lookup + self.drop_path(self.infuse(self.infuse_norm(compressed), weights))
             lookup = lookup + self.drop_path(self.lookup_mlp(self.lookup_mlp_norm(lookup)))
         return compressed, lookup, attention
+
+
+def check_compressed_size(model: nn.Module, size: Size, what: str = "compressed_size") -> None:
+    """ValueError where a model cannot be asked for ``size`` (t, h, w) compressed tokens; ``what`` names the size."""
+    if not (isinstance(model, LookupViT) and isinstance(model.compress, Resample)):
+        raise ValueError(f"{what}: found {list(size)} (t, h, w), must be left out for this {type(model).__name__}, "
+                         "whose compressed size is fixed or which has none")  # fmt: skip
+    require_within(size, model.embedding.grid(model.input_size), what)
 
 
 class LookupViT(Described):

@@ -138,7 +138,16 @@ def test_a_captioner_learns_and_the_tool_writes_and_scores(tmp_path, train, capt
     mine = ("--model", run, "--score", coco / "mine.jsonl", "--output", output)
     assert caption(*mine)[0] == 0
     assert json.loads((output / "captions_mine.json").read_text())["scores"] == report["scores"]
-    assert caption(*mine, "--compressed-size", "1,3,3")[0] == 0
+    assert caption(*mine, "--compressed-size", "1,3,3", "--beams", "1")[0] == 0
+    assert len(json.loads((output / "captions_mine_1x3x3_greedy.json").read_text())["captions"]) == 7
+    for arguments, message in (
+        (("--score", coco / "mine.jsonl", "--compressed-size", "1,9,9"), "found [1, 9, 9] (t, h, w), must be at most"),
+        (("--score", coco / "no.json"), "no.json: no such file or folder; must hold dataset_coco.json or be a list"),
+        (("--score", tmp_path), "to score a set of your own, give its list: told.json"),
+        (("--score", file, "--split", "val"), "a plain list has no split"),
+    ):
+        status, _, error = caption("--model", run, *arguments)
+        assert status == 2 and message in error and error.count("\n") == 1
     for tool in ("predict.py", "summarize.py"):
         with pytest.raises(SystemExit) as leaving:
             sys.argv = [tool, *([str(coco), "--model"] if tool == "predict.py" else []), str(run)]

@@ -115,7 +115,7 @@ def test_what_a_model_cannot_do_is_told(model, tmp_path):
     plain = lookupvivit.create_model("vivit_pico8x2", 6, input_size=(4, 16, 16), width=16, depth=1, num_heads=2)
     plain.description = {"preprocessing": TOLD}
     assert Predictor(plain).class_names == tuple("012345")
-    with pytest.raises(WeightsError, match=r"compressed_size: found .* a ViT has none"):
+    with pytest.raises(WeightsError, match=r"compressed_size: found \[1, 1, 1\].* this ViT, whose"):
         Predictor(plain, compressed_size=(1, 1, 1))
     with torch.no_grad():
         plain.head.bias.fill_(float("nan"))
