@@ -37,9 +37,7 @@ def read_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
         raise DataError(f"split: found {split!r}, must be one of {', '.join(SPLIT_FOLDERS)}")
     folder, training = _split_folder(Path(root), split), _split_folder(Path(root), "train")
     if folder is None:
-        raise MissingDataError(
-            f"{root}: no folder {' or '.join(SPLIT_FOLDERS[split])} with a folder of videos or pictures per class"
-        )
+        raise MissingDataError(_no_split(Path(root), split))
     classes = _classes(folder)
     _check_same(folder, classes, training)
     found, ignored = _samples(folder, classes)
@@ -65,16 +63,17 @@ def read_class_folders(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder; it must hold a folder of pictures or videos per class")
+        found = "a file" if folder.exists() else "no such folder"
+        raise MissingDataError(f"{folder}: {found}; must be a folder that holds one of pictures or videos per class")
     there = _classes(folder)
     classes = there if classes is None else list(classes)
     if not classes:
         raise MissingDataError(f"{folder}: no folder of pictures or videos per class")
     missing, unknown = set(classes) - set(there), set() if among_others else set(there) - set(classes)
-    for what, names in (("no folder", missing), ("the unknown folder", unknown)):
+    for what, names, kind in (("no folder", missing, "missing"), ("the folder", unknown, "unknown")):
         if names:
             raise DataError(
-                f"{folder}: found {what} {min(names)!r} ({len(names)} such), and {len(there)} class folders in all; "
+                f"{folder}: found {what} {min(names)!r} ({len(names)} {kind}), and {len(there)} class folders in all; "
                 f"must hold the {len(classes)} from {min(classes)!r} to {max(classes)!r}"
             )
     found, ignored = _samples(folder, classes)
@@ -102,6 +101,14 @@ def _manifest(folder: Path, found: dict[str, list[str]], ignored: int) -> VideoM
     paths = PathList(os.path.join(folder, name, file) for name, files in found.items() for file in files)
     labels = np.repeat(np.arange(len(found), dtype=np.int64), [len(names) for names in found.values()])
     return VideoManifest(paths, labels, tuple(found), str(folder), ignored=ignored)
+
+
+def _no_split(root: Path, split: str) -> str:
+    wanted = f"{' or '.join(SPLIT_FOLDERS[split])} with a folder of videos or pictures per class"
+    if not root.is_dir():
+        return f"{root}: {'a file' if root.exists() else 'no such folder'}; must be a folder that holds {wanted}"
+    above = f"; is {root.parent} meant?" if _split_folder(root.parent, split) else ""
+    return f"{root}: no folder {wanted}{above}"
 
 
 def _split_folder(root: Path, split: str) -> Path | None:

@@ -19,7 +19,7 @@ from data_pipelines.errors import DataError
 from data_pipelines.files import write_json
 from data_pipelines.folders import read_class_folders
 from data_pipelines.manifest import VideoManifest
-from lookupvivit.engine.command_line import give_up
+from lookupvivit.engine.command_line import give_up, whole_number
 from lookupvivit.evaluation.few_shot import SEEDS, SHOTS, few_shot
 from lookupvivit.evaluation.images import image_outputs
 from lookupvivit.weights.files import load_classifier
@@ -30,13 +30,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="a run directory, or a model.safetensors")
     parser.add_argument("--train", type=Path, required=True, help="pictures to choose from, a folder per class")
     parser.add_argument("--test", type=Path, required=True, help="pictures of the same classes to test on")
-    parser.add_argument("--shots", type=int, nargs="+", default=SHOTS, help="pictures per class (1 5 25)")
+    parser.add_argument("--shots", type=whole_number, nargs="+", default=SHOTS, help="pictures per class (1 5 25)")
     parser.add_argument("--json", type=Path, help="write the accuracies of every seed to this file")
     parser.add_argument("--batch-size", type=int, default=64, help="pictures in one forward pass (64)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read pictures")
     arguments = parser.parse_args()
-    if min(arguments.shots) < 1:
-        parser.error(f"--shots: found {min(arguments.shots)}, must be at least 1")
     try:
         train = read_class_folders(arguments.train)
         test = read_class_folders(arguments.test, train.class_names)

@@ -72,7 +72,8 @@ def present_videos(config: RunConfig, split: str, tell: bool = True) -> VideoMan
     """The labelled videos of ``split`` ("train" or "val"), as far as they are on disk and not in ``data.skip_list``."""
     found, note = present(config, listed_videos(config, split))
     if tell:
-        print(f"{split}: {len(found)} videos from {found.source}{note}")
+        what = "pictures" if config.data.frames == 1 else "videos"
+        print(f"{split}: {len(found)} {what} from {found.source}{note}")
         print(f"{split}: classes: {describe_classes(found.class_names)}")
     return found
 
@@ -129,8 +130,8 @@ def listed_videos(config: RunConfig, split: str) -> VideoManifest:
 
 def _check_class_count(data: DataConfig, names: tuple[str, ...], source: str) -> None:
     if len(names) != data.num_classes:
-        raise ConfigError(f"data.num_classes: found {data.num_classes}, must be {len(names)}, the number of classes "
-                          f"that belong to {source}")  # fmt: skip
+        raise ConfigError(f"data.num_classes: found {data.num_classes}, must be {len(names)}: so many classes has "
+                          f"{source}")  # fmt: skip
 
 
 def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:

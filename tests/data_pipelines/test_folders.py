@@ -77,10 +77,14 @@ def test_what_is_not_there_is_named(tmp_path):
         read_folders(tmp_path, "train")
     with pytest.raises(MissingDataError, match="no folder val or validation or test"):
         read_folders(tmp_path, "val")
+    with pytest.raises(MissingDataError, match=r"absent: no such folder; must be a folder that holds train with"):
+        read_folders(tmp_path / "absent", "train")
     with pytest.raises(DataError, match="split: found 'dev', must be one of train, val"):
         read_folders(tmp_path, "dev")
     touch(tmp_path / "val" / "a" / "1.mp4")
     assert read_folders(tmp_path, "val").class_names == ("a",)  # a machine that only tests
+    with pytest.raises(MissingDataError, match=f"is {tmp_path} meant"):
+        read_folders(tmp_path / "val", "val")
     (tmp_path / "train" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match=r"a: found no video or picture"):
         read_folders(tmp_path, "train")
@@ -96,14 +100,16 @@ def test_class_folders_of_a_set_to_test_on_lack_nothing(tmp_path):
     assert [path.split("/")[-2] for path in ordered.paths] == ["n02", "n03", "n01"]
     assert ordered.labels.tolist() == [0, 1, 2]
     assert read_class_folders(tmp_path, ["n03"], among_others=True).labels.tolist() == [0]
-    with pytest.raises(DataError, match=r"no folder 'n04' \(1 such\), and 3 class folders in all; must hold the 4"):
+    with pytest.raises(DataError, match=r"no folder 'n04' \(1 missing\), and 3 class folders in all; must hold the 4"):
         read_class_folders(tmp_path, ["n01", "n02", "n03", "n04"])
-    with pytest.raises(DataError, match=r"the unknown folder 'n02' \(2 such\)"):
+    with pytest.raises(DataError, match=r"the folder 'n02' \(2 unknown\)"):
         read_class_folders(tmp_path, ["n01"])
     (tmp_path / "n04").mkdir()
     with pytest.raises(DataError, match="n04: found no video or picture"):
         read_class_folders(tmp_path)
     with pytest.raises(MissingDataError, match="no such folder"):
         read_class_folders(tmp_path / "absent")
+    with pytest.raises(MissingDataError, match="a file; must be a folder"):
+        read_class_folders(tmp_path / "README.txt")
     with pytest.raises(MissingDataError, match="no folder of pictures or videos per class"):
         read_class_folders(tmp_path / "n04")
