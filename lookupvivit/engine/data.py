@@ -130,8 +130,8 @@ def listed_videos(config: RunConfig, split: str) -> VideoManifest:
 
 def _check_class_count(data: DataConfig, names: tuple[str, ...], source: str) -> None:
     if len(names) != data.num_classes:
-        raise ConfigError(f"data.num_classes: found {data.num_classes}, must be {len(names)}: so many classes has "
-                          f"{source}")  # fmt: skip
+        raise ConfigError(f"data.num_classes: found {data.num_classes}, must be {len(names)}, as many classes as "
+                          f"{source} has")  # fmt: skip
 
 
 def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
