@@ -51,6 +51,7 @@ def run(
 
 def give_up(error: Exception | str) -> NoReturn:
     """End a tool of a single process over a user's mistake: one line on standard error, exit status 2."""
+    sys.stdout.flush()  # the line comes last, also where both go to one file
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
@@ -69,6 +70,7 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
         # a broken video is met by one of them alone.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        sys.stdout.flush()  # the line comes last, also where both go to one file
         tqdm.write(f"error{rank}: {message}", file=sys.stderr)  # above or below a bar, not in it
         sys.stderr.flush(), sys.stdout.flush()
         os._exit(2)  # other ranks may sit in a collective that will never come
