@@ -111,7 +111,7 @@ def test_imagenet_a_r_and_o(tmp_path, imagenet_run):
     assert (report["pictures"], report["inliers"]) == (200, 400)
 
     shutil.rmtree(outliers / subset[0])
-    with pytest.raises(DataError, match=rf"no folder '{subset[0]}' \(1 such\), and 199 class folders"):
+    with pytest.raises(DataError, match=rf"no folder '{subset[0]}' \(1 missing\), and 199 class folders"):
         tested.outliers(outliers, validation)
     other = suite(small_model(tmp_path / "other", ("cat", "dog")), saved)
     with pytest.raises(DataError, match="imagenet_a: the model must have its WordNet ids as class names"):
@@ -176,5 +176,5 @@ def test_what_is_absent_is_no_part_of_a_mean(tmp_path, two_class_run):
     assert [share is None for share in report["accuracies"]["fog"]] == [False, False, False, True, False]
     assert not {"mce", "accuracy", "by_severity"} & set(report)
     clean = pictures(tmp_path / "val", ("n01", "n02"), 2)
-    with pytest.raises(DataError, match=r"val: lacks n01/2\.JPEG \(2 such\), which .*gaussian_noise/1 holds corrupted"):
+    with pytest.raises(DataError, match=r"val: lacks n01/2\.JPEG \(2 missing\), which .*gaussian_noise/1 holds"):
         suite(two_class_run, tmp_path / "fresh").corruptions(folder, clean)
