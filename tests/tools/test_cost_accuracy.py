@@ -29,7 +29,7 @@ def runs(tmp_path, command, shell):
     grid = "model.multi_resolution={t: [2], k: [1, 2, 3]}"
     shell(command("train_net.py", tmp_path / "multires", "optim.max_steps=3", grid))
     shell(command("train_net.py", tmp_path / "vivit", "optim.max_steps=1", "model.name=vivit_pico8x2",
-                  "model.overrides={width: 32, depth: 1, num_heads: 2}"))  # fmt: skip
+                  "model.overrides={}", "model.overrides={width: 32, depth: 1, num_heads: 2}"))  # fmt: skip
     return tmp_path / "multires", tmp_path / "vivit"
 
 
@@ -89,7 +89,7 @@ def test_every_size_from_one_decode_and_none_twice(runs, command, shell):
     assert set(after) == {*points, (str(main), (2, 4, 4), 64)}
     assert after[str(main), (2, 3, 3), 64] == points[str(main), (2, 3, 3), 64]
     shell(command("train_net.py", vivit, "optim.max_steps=2", "model.name=vivit_pico8x2",
-                  "model.overrides={width: 32, depth: 1, num_heads: 2}"))  # fmt: skip
+                  "model.overrides={}", "model.overrides={width: 32, depth: 1, num_heads: 2}"))  # fmt: skip
     anew = shell([*TOOL, str(main), "--individual", str(vivit), *QUICK])
     assert "has 3 of the 4 points already" in anew and "1 points, 1x3 views" in anew
 
