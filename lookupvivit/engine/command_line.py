@@ -70,17 +70,18 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
         # a broken video is met by one of them alone.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        sys.stdout.flush()  # the line comes last, also where both go to one file
-        tqdm.write(f"error{rank}: {message}", file=sys.stderr)  # above or below a bar, not in it
-        sys.stderr.flush(), sys.stdout.flush()
-        os._exit(2)  # other ranks may sit in a collective that will never come
+        _leave(f"error{rank}: {message}", 2)
     except StoppedBySignal as stopped:
-        tqdm.write(f"stopped by {stopped}; {after_interrupt}", file=sys.stderr)
-        sys.stderr.flush(), sys.stdout.flush()
-        os._exit(EXIT_STATUS)
+        _leave(f"stopped by {stopped}; {after_interrupt}", EXIT_STATUS)
     except KeyboardInterrupt:
-        tqdm.write(f"interrupted; {after_interrupt}", file=sys.stderr)
-        os._exit(130)
+        _leave(f"interrupted; {after_interrupt}", 130)
+
+
+def _leave(line: str, status: int) -> NoReturn:
+    sys.stdout.flush()  # the line comes last, also where both go to one file
+    tqdm.write(line, file=sys.stderr)  # above or below a bar, not in it
+    sys.stderr.flush()
+    os._exit(status)  # other ranks may sit in a collective that will never come
 
 
 def whole_number(text: str) -> int:
