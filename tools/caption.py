@@ -132,7 +132,7 @@ def score(writer: CaptionWriter, arguments: argparse.Namespace) -> int:
     told = {**_how(arguments), "set": str(images.source), "split": name, "images": len(written),
             "missing_images": images.left_out, "broken_images": {paths[i]: reason for i, reason in broken.items()},
             "scores": scores}  # fmt: skip
-    file = f"captions_{name}{_apart(arguments)}"
+    file = _file_name(name, arguments)
     write_json(folder / f"{file}.json", {**told, "captions": entries})
     shown = [order[place] for place in np.linspace(0, len(order) - 1, min(ON_A_SHEET, len(order))).astype(int)]
     clips = torch.stack([dataset[index]["video"][0] for index in shown])
@@ -150,15 +150,7 @@ def _read(arguments: argparse.Namespace) -> tuple[CaptionManifest, str]:
     given = arguments.score
     if not given.exists():
         raise MissingDataError(f"{given}: no such file or folder; must hold {KARPATHY} or be a list of captions")
-    if given.is_dir():
-        lists = [entry.name for entry in listing(given) if entry.name.endswith(LISTS)]
-        try:
-            file = karpathy_file(given)
-        except MissingDataError as error:
-            hint = f"; to score a set of your own, give its list: {', '.join(lists[:3])}" if lists else ""
-            raise MissingDataError(f"{error}{hint}") from None
-    else:
-        file = given
+    file = _karpathy_file(given) if given.is_dir() else given
     root = arguments.root or (given if given.is_dir() else file.parent)
     if file.name == KARPATHY or arguments.split:
         split = arguments.split or "test"
@@ -166,12 +158,25 @@ def _read(arguments: argparse.Namespace) -> tuple[CaptionManifest, str]:
     return read_caption_list(file, root), file.stem
 
 
-def _apart(arguments: argparse.Namespace) -> str:
-    """What keeps the files of a score apart from those of another way to search or another size."""
-    size, beams, penalty = arguments.compressed_size, arguments.beams, arguments.length_penalty
-    told = ["_" + "x".join(map(str, size))] if size else []
-    told += [] if beams == BEAMS else [f"_{beams}_beams" if beams > 1 else "_greedy"]
-    return "".join([*told, *([] if penalty == 1 else [f"_penalty_{penalty:g}"])])
+def _karpathy_file(folder: Path) -> Path:
+    try:
+        return karpathy_file(folder)
+    except MissingDataError as error:
+        lists = [entry.name for entry in listing(folder) if entry.name.endswith(LISTS)]
+        hint = f"; to score a set of your own, give its list: {', '.join(lists[:3])}" if lists else ""
+        raise MissingDataError(f"{error}{hint}") from None
+
+
+def _file_name(name: str, arguments: argparse.Namespace) -> str:
+    """Of the scores of a set: those of another size or another way to search lie beside them."""
+    parts = ["captions", name]
+    if arguments.compressed_size:
+        parts.append("x".join(map(str, arguments.compressed_size)))
+    if arguments.beams != BEAMS:
+        parts.append("greedy" if arguments.beams == 1 else f"{arguments.beams}_beams")
+    if arguments.length_penalty != 1:
+        parts.append(f"penalty_{arguments.length_penalty:g}")
+    return "_".join(parts)
 
 
 def _how(arguments: argparse.Namespace) -> dict[str, Any]:
