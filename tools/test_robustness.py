@@ -27,8 +27,8 @@ from lookupvivit.visualize.pictures import save_png
 from lookupvivit.weights.files import load_classifier, weights_file
 
 SETS = {"imagenet_c": "ImageNet-C", "imagenet_o": "ImageNet-O", "imagenet_r": "ImageNet-R", "imagenet_a": "ImageNet-A"}
-REPORT = "robustness.json"
 FIGURES = {"imagenet_c": "accuracy", "imagenet_o": "aupr", "imagenet_r": "accuracy", "imagenet_a": "accuracy"}
+REPORT = "robustness.json"
 
 
 def main() -> None:
@@ -38,14 +38,16 @@ def main() -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load_classifier(arguments.model).to(device)
         suite = Suite(model, arguments.model, output, arguments.batch_size, device, arguments.workers)
-        report = {**kept(output / REPORT, suite), **measure(suite, arguments)}
+        found = measure(suite, arguments)
     except ValueError as error:  # of the data, the weights, or outputs that are not finite
         give_up(error)
+    report = {**kept(output / REPORT, suite), **found}
     print(tables(str(arguments.model), report))
+    if others := [SETS[name] for name in report if name not in found]:
+        print(f"from earlier calls: {', '.join(others)}")
     write_json(output / REPORT, {"model": str(arguments.model), "weights": suite.fingerprint, **report})
     print(f"saved {output / REPORT} and, beside it, the predictions of every picture")
-    corruptions = report.get("imagenet_c", {})
-    if arguments.imagenet_c is not None and "mce" in corruptions and "deviations" in corruptions:
+    if "mce" in (corruptions := found.get("imagenet_c", {})) and "deviations" in corruptions:
         save_png(output / "feature_deviation.png", deviation_picture({str(arguments.model): suite.deviations()}))
         print(f"saved {output / 'feature_deviation.png'}")
 

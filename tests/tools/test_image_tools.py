@@ -79,6 +79,7 @@ def test_imagenet_a_r_and_o_in_one_table(tmp_path, robustness):
     shares = report["imagenet_o"]["aupr"], report["imagenet_r"]["accuracy"], report["imagenet_a"]["accuracy"]
     expected = [str(run), "not", "given", *(f"{100 * share:.1f}" for share in shares)]
     assert expected in [line.split() for line in told.splitlines()]
+    assert "\nfrom earlier calls: ImageNet-A\n" in told
     assert "NOTE: ImageNet-R has 30,000 pictures as published, 200 were found" in told
 
 
