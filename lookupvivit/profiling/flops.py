@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lookupvivit import kernels
+
 
 class UncountedOperatorError(ValueError):
     """The model runs an operator that is known neither to cost multiply-adds nor to be free of them."""
@@ -87,13 +89,15 @@ def count(model: nn.Module, input_shape: Iterable[int], **call: Any) -> Cost:
 def count_from_shapes(model: nn.Module, input_shape: Iterable[int], **call: Any) -> int:
     """The multiply-adds of `count`, of a model on the meta device: nothing runs, no memory is taken, and it is instant.
 
-    torch's own counter, which knows fewer operators than `count` and skips those it does not know.
+    torch's own counter, which knows fewer operators than `count` and skips those it does not know. Of an exchange the
+    equations are counted, whatever kernels are chosen.
 
     Args:
         model, input_shape, call: as for `count`.
     """
     zeros = torch.empty(*input_shape, device="meta")
-    with FlopCounterMode(display=False) as counter:  # not without gradients: its hooks look for their functions
+    # not without gradients: its hooks look for their functions
+    with FlopCounterMode(display=False) as counter, kernels.use("reference"):
         model(zeros, **call)
     return counter.get_total_flops() // 2
 
