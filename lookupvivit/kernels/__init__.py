@@ -5,6 +5,9 @@ name           what it is                                                 where 
 =============  =========================================================  ======================================
 ``reference``  the equations in plain PyTorch; writes A down and keeps    everywhere; the oracle of the others
                it for the backward pass
+``folded``     the same, and the layer's projections of the many lookup   everywhere; chosen on a CPU, where
+               tokens moved to the side of the few compressed ones:       that leaves few multiplications
+               `lookupvivit.layers.exchange`
 ``cpu``        PyTorch's flash attention, used both ways; A never exists  CPU
 ``triton``     kernels of its own; A never exists                         GPU (CPU under ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================
@@ -28,12 +31,15 @@ from torch import Tensor
 
 from lookupvivit.kernels import fused, reference
 
-__all__ = ["NAMES", "PlainWeights", "Weights", "chosen", "gather", "infuse", "use"]
+__all__ = ["NAMES", "FoldedWeights", "PlainWeights", "Weights", "chosen", "fold", "folds", "gather", "infuse", "use"]
 
-NAMES = ("auto", "reference", "cpu", "triton")
+NAMES = ("auto", "reference", "folded", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
 # Elements of A from which it is faster not to write it down (float32 on 2 cores): a smaller one stays in the cache.
 LARGE = 2**23
+# Share of the multiplications up to which folding is faster: its products are less square (float32 on 2 cores: 0.50,
+# 0.74 of the time; 0.70, 1.1 of it).
+FOLDED_SHARE = 0.6
 WIDEST = 128  # head width that the GPU kernels have tiles for
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -44,6 +50,11 @@ class PlainWeights:
     """The attention of a gather, written down: ``attention`` is A (B, H, M, N)."""
 
     attention: Tensor
+
+
+@dataclass
+class FoldedWeights(PlainWeights):
+    """The same, for layers that fold their projections."""
 
 
 Weights = PlainWeights | fused.FusedWeights
@@ -115,9 +126,30 @@ def infuse(weights: Weights, v: Tensor) -> Tensor:
     return fused.infuse(weights, v)
 
 
+def folds(q: Tensor, k: Tensor) -> bool:
+    """Whether a layer with these queries and keys shall fold its projections and use :func:`fold`, not `gather`."""
+    if _leaves_python() or _chosen not in ("auto", "folded"):
+        return False
+    if _chosen == "folded":
+        return True
+    (_, h, m, d), n = q.shape, k.shape[2]
+    width = h * d
+    folded, plain = h * m * n * width + m * width**2, n * width**2 + m * n * width
+    return q.device.type == "cpu" and folded <= FOLDED_SHARE * plain
+
+
+def fold(q: Tensor, k: Tensor) -> FoldedWeights:
+    """The weights of (B, H, M, d) queries and (B, H, N, d) keys, for a layer that folds."""
+    return FoldedWeights(reference.attend(q, k))
+
+
+def _leaves_python() -> bool:
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
 def _engine(q: Tensor, k: Tensor) -> str:
     """The implementation for these tensors, by name."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if _leaves_python() or _chosen == "folded":  # what reaches this was not, or could not be folded
         return "reference"
     device = q.device.type
     if _chosen == "triton" and (reason := _unfit_for_triton(q)):

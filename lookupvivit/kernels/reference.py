@@ -6,6 +6,12 @@ import torch
 from torch import Tensor
 
 
+def attend(q: Tensor, k: Tensor) -> Tensor:
+    """A (B, H, M, N) = softmax over the N lookup tokens of q k^T / sqrt(d), as :func:`gather` hands it back."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+
+
 def gather(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Lookup to compressed, Algorithm 1 lines 4-5: read from the lookup tokens.
 
@@ -17,8 +23,7 @@ def gather(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         A v (B, H, M, d), and A (B, H, M, N) = softmax over the N lookup tokens of q k^T / sqrt(d), taken in
         at least float32 and handed back in the dtype of ``q``.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    attention = scores.softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+    attention = attend(q, k)
     return attention @ v, attention
 
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lookupvivit import kernels
 from lookupvivit.layers.attention import SelfAttention
 from lookupvivit.layers.drop_path import DropPath
-from lookupvivit.layers.exchange import Gather, Infuse
+from lookupvivit.layers.exchange import Gather, GatherValues, Infuse, InfuseOutput
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.lookupvit import LookupViT, LookupViTBlock
@@ -26,6 +26,8 @@ from lookupvivit.profiling.subjects import Subject
 
 REST = "rest: residual sums, positions, pooling"
 GATHER, INFUSION = "gather: softmax(q k^T) v", "infusion: A^T v"
+WEIGHTS = "weights: A = softmax(q k^T)"  # of an exchange that folds its projections, as these two
+FOLDED = {GatherValues: "gather: A z W_v, folded", InfuseOutput: "infusion: A^T v W_o, folded"}
 LAYOUT = "exchange: layout of heads"
 Label = Callable[[tuple[Any, ...]], str]  # of a module by its inputs
 
@@ -36,7 +38,7 @@ class Operator:
 
     Attributes:
         seconds: of a forward pass of the whole batch, all blocks together.
-        macs: multiply-adds of the same.
+        macs: multiply-adds of the same, fewer than the model's GFLOPs say where projections are folded.
     """
 
     label: str
@@ -85,17 +87,17 @@ def breakdown(
         _, alone = times_of([watch, subject.forward], device, rounds, warmup, after)
     chosen = sorted(watched[warmup:], key=lambda times: sum(times.values()))
     chosen = chosen[len(chosen) // 4 : len(chosen) - len(chosen) // 4]
-    macs = macs_by_region(subject)
     labels = list(dict.fromkeys(label for times in chosen for label in times))
+    macs = macs_by_region(subject, folded=WEIGHTS in labels)
     rows = [Operator(label, sum(times[label] for times in chosen) / len(chosen), int(macs.get(label, 0)))
             for label in (*(label for label in labels if label != REST), REST)]  # fmt: skip
     return Breakdown(rows, sum(row.seconds for row in rows), sorted(alone)[len(alone) // 2])
 
 
-def macs_by_region(subject: Subject) -> dict[str, float]:
-    """Multiply-adds of a forward pass of the batch, by the same rows."""
+def macs_by_region(subject: Subject, folded: bool = False) -> dict[str, float]:
+    """Multiply-adds of a forward pass of the batch, by the same rows; ``folded``: of an exchange that folds."""
     model, video = copy.deepcopy(subject.model).to("meta"), subject.video.to("meta")
-    with FlopCounterMode(display=False) as counter, kernels.use("reference"):
+    with FlopCounterMode(display=False) as counter, kernels.use("folded" if folded else "reference"):
         flops = by_region(model, lambda: model(video), counter.get_total_flops)
     return {label: count / 2 for label, count in flops.items()}
 
@@ -146,7 +148,7 @@ class _Stopwatch:
 
 @contextmanager
 def _watched_kernels(watch: _Stopwatch) -> Iterator[None]:
-    """The exchange's two halves are functions, which have no hooks."""
+    """The exchange's halves are functions, which have no hooks."""
 
     def around(region: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*arguments: Any, **options: Any) -> Any:
@@ -157,12 +159,12 @@ def _watched_kernels(watch: _Stopwatch) -> Iterator[None]:
 
         return watched
 
-    gather, infuse = kernels.gather, kernels.infuse
-    kernels.gather, kernels.infuse = around(GATHER, gather), around(INFUSION, infuse)
+    plain = kernels.gather, kernels.infuse, kernels.fold
+    kernels.gather, kernels.infuse, kernels.fold = map(around, (GATHER, INFUSION, WEIGHTS), plain)
     try:
         yield
     finally:
-        kernels.gather, kernels.infuse = gather, infuse
+        kernels.gather, kernels.infuse, kernels.fold = plain
 
 
 def _labels(model: nn.Module) -> dict[nn.Module, Label]:
@@ -203,7 +205,8 @@ def _label(module: nn.Module, path: str, within: tuple[nn.Module, ...], model: n
     if isinstance(module, nn.LayerNorm):
         return _by_stream(model, "norms")
     if isinstance(module, nn.Linear) and any(isinstance(outer, (Gather, Infuse)) for outer in within):
-        return _by_stream(model, "exchange: projections")
+        apart = _by_stream(model, "exchange: projections")
+        return lambda inputs: FOLDED[type(module)] if len(inputs) == 2 else apart(inputs)  # tokens, and A to fold with
     return None
 
 

@@ -37,27 +37,29 @@ def step(model, name, late=False):
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("overrides", [{}, {"drop_path": 0.5}, {"heads": "compressed"}, {"exchange": "gather"}])
-def test_the_same_logits_and_gradients(overrides, recompute, late):
+@pytest.mark.parametrize("engine", ["cpu", "folded"])
+def test_the_same_logits_and_gradients(engine, overrides, recompute, late):
     if "exchange" in overrides:
         overrides = {**overrides, "heads": "compressed"}
     model = small(**overrides)
     logits, gradients = step(model, "reference")
     recompute_activations(model, recompute)
-    fast_logits, fast_gradients = step(model, "cpu", late)
+    fast_logits, fast_gradients = step(model, engine, late)
     torch.testing.assert_close(fast_logits, logits)
     for name, gradient in gradients.items():
         torch.testing.assert_close(fast_gradients[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_blocks(recompute):
+@pytest.mark.parametrize("engine", ["cpu", "folded"])
+def test_compiled_blocks(engine, recompute):
     torch._dynamo.reset()
     model = small(depth=2)
     logits, gradients = step(model, "reference")
     recompute_activations(model, recompute)
     for block in model.blocks:  # from the inside out, as the engine does
         block.compile(fullgraph=True, backend="aot_eager")
-    fast_logits, fast_gradients = step(model, "cpu")
+    fast_logits, fast_gradients = step(model, engine)
     torch.testing.assert_close(fast_logits, logits)
     for name, gradient in gradients.items():
         torch.testing.assert_close(fast_gradients[name], gradient, rtol=1e-4, atol=1e-5)
