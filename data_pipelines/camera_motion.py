@@ -69,7 +69,7 @@ VAL_PHOTOS = (
 PHOTOS = {"train": TRAIN_PHOTOS, "validation": VAL_PHOTOS}
 SPLITS = tuple(PHOTOS)
 
-VERSION = 2  # of the renderer: pictures of another version are not the same
+VERSION = 3  # of the renderer: pictures of another version are not the same
 WORLD = 192  # pixels of the square world; it goes on as its own mirror image
 SUPERSAMPLING = 2
 OCTAVE = float(np.log(2))  # between the two layers of the world, in log scale
@@ -240,7 +240,7 @@ def build_world(one: Tensor, other: Tensor, rng: np.random.Generator) -> World:
 
 
 def _layer(photo: Tensor, rng: np.random.Generator) -> Tensor:
-    layer = _random_crop(photo, rng)
+    layer = _random_crop(photo, rng).clamp(0, 1)  # interpolation rounds beyond, and less than nothing has no power
     if rng.random() < 0.5:
         layer = 1 - layer
     for channel in layer:

@@ -128,6 +128,21 @@ def test_pose_is_uniform_in_every_frame(label):
             assert kstest(paths[:, frame, column] % period / period, "uniform").pvalue > 1e-4
 
 
+@pytest.mark.parametrize("photo", [photo for split in PHOTOS.values() for photo in split], ids=lambda photo: photo[1])
+def test_a_world_is_a_picture_of_even_contrast(photo):
+    """Numbers in [0, 1] everywhere, and in any window, by another filter, the same mean and no more contrast."""
+    from scipy.ndimage import uniform_filter
+
+    pixels = load_photo(*photo)
+    for seed in range(6):
+        layers = build_world(pixels, pixels, np.random.default_rng(seed)).layers.double().numpy()
+        assert np.isfinite(layers).all() and layers.min() >= 0 and layers.max() <= 1
+        filters = {"size": (1, 1, 33, 33), "mode": "mirror"}
+        mean = uniform_filter(layers, **filters)
+        deviation = np.sqrt(np.maximum(uniform_filter(layers**2, **filters) - mean**2, 0))
+        assert np.abs(np.median(mean) - 0.5) < 0.03 and 0.1 < np.quantile(deviation, 0.99) < 0.22
+
+
 def test_the_zoom_has_no_end(tmp_path):
     """Two octaves on, the camera sees the same picture; on the way there, no frame differs much from the one before."""
     rng = np.random.default_rng(0)
