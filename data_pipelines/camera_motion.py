@@ -252,11 +252,14 @@ def _even_contrast(world: Tensor, radius: int = 16) -> Tensor:
     """Same mean and contrast in every neighbourhood: where nothing is to be seen, no motion can be seen either."""
 
     def blur(picture: Tensor) -> Tensor:
-        padded, window = F.pad(picture[None], [radius] * 4, mode="reflect"), 2 * radius + 1
-        return F.avg_pool2d(F.avg_pool2d(padded, (1, window), stride=1), (window, 1), stride=1)[0]
+        """Mean over a square window, from sums over all that lies above and to the left."""
+        padded, window = F.pad(picture, [radius] * 4, mode="reflect"), 2 * radius + 1
+        sums = F.pad(padded.double().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+        rows = sums[:, window:] - sums[:, :-window]
+        return ((rows[..., window:] - rows[..., :-window]) / window**2).float()
 
     detail = world - blur(world)
-    contrast = blur(detail.square()).sqrt()
+    contrast = blur(detail.square()).clamp(min=0).sqrt()  # differences of sums leave -1e-15 for nothing
     return (0.5 + 0.2 * detail / (contrast + 0.03)).clamp(0, 1)
 
 
@@ -331,10 +334,9 @@ def render(world: World, path: np.ndarray, height: int, width: int) -> np.ndarra
     frames = torch.full((1,), 0.5)
     for i, (layer, center) in enumerate(zip(world.layers, world.centers, strict=True)):
         octaves = (log_scale / OCTAVE - i + 1) % 2 - 1  # in [-1, 1)
-        where = center + (octaves * OCTAVE).exp()[..., None] * turned  # layer pixels
-        grid = 2 * (where + 0.5) / WORLD - 1
+        # in layer pixels: center + turned, scaled; from -1 to 1 over the layer:
+        grid = turned * (2 / WORLD * (octaves * OCTAVE).exp()[..., None]) + (2 / WORLD * (center + 0.5) - 1)
         layers = layer.expand(len(path), -1, -1, -1)
         seen = F.grid_sample(layers, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        frames = frames + (torch.pi / 2 * octaves)[:, None].cos() * (seen - 0.5)
-    frames = F.avg_pool2d(frames, SUPERSAMPLING)
+        frames = frames + (torch.pi / 2 * octaves)[:, None].cos() * (F.avg_pool2d(seen, SUPERSAMPLING) - 0.5)
     return (frames * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
