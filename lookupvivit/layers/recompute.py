@@ -25,15 +25,17 @@ def recompute_activations(model: nn.Module, enable: bool = True) -> None:
             block.forward = partial(_recomputed, block.forward)
 
 
-def _recomputed(forward: Callable[..., Any], *inputs: Any) -> Any:
+def _recomputed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     if not torch.is_grad_enabled():
-        return forward(*inputs)
+        return forward(*inputs, **options)
     if not torch.compiler.is_compiling():  # a compiled graph holds its choice of kernels
         forward = partial(_with_kernels, kernels.chosen(), forward)
-    return checkpoint(forward, *inputs, use_reentrant=False)
+    return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
 
-def _with_kernels(name: str, forward: Callable[..., Any], *inputs: Any) -> Any:
+def _with_kernels(name: str, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     """The same kernels again, whatever is chosen by the time of the backward pass."""
+    if name == kernels.chosen():
+        return forward(*inputs, **options)
     with kernels.use(name):
-        return forward(*inputs)
+        return forward(*inputs, **options)

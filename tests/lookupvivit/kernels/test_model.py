@@ -78,6 +78,14 @@ def test_maps_and_programs_need_no_operator_of_ours():
         torch.testing.assert_close(other, plain.logits)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_block_gives_its_attention_also_where_it_is_recomputed(recompute):
+    model = small()
+    recompute_activations(model, recompute)
+    compressed, lookup = torch.randn(1, 6, 32), torch.randn(1, 20, 32)
+    assert model.blocks[0](compressed, lookup, return_attention=True)[2].shape == (1, 4, 6, 20)
+
+
 def kept(name: str, dtype: torch.dtype) -> int:
     """Bytes a block of LookupViViT-B 9x9x8 keeps of one clip for its backward pass, each storage once."""
     storages = {}
