@@ -5,17 +5,17 @@ name           what it is                                                 where 
 =============  =========================================================  ======================================
 ``reference``  the equations in plain PyTorch; writes A down and keeps    everywhere; the oracle of the others
                it for the backward pass
-``folded``     the same, and the layer's projections of the many lookup   everywhere; chosen on a CPU, where
-               tokens moved to the side of the few compressed ones:       that leaves few multiplications
+``folded``     the same, and the layer's projections of the many lookup   everywhere; chosen on a CPU in float32
+               tokens moved to the side of the few compressed ones:       where it leaves few multiplications
                `lookupvivit.layers.exchange`
 ``cpu``        PyTorch's flash attention, used both ways; A never exists  CPU
 ``triton``     kernels of its own; A never exists                         GPU (CPU under ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================
 
-``auto``, the default, takes the fastest for the device and the size. Two things only the reference can do, and it is
-taken for them whatever was chosen: giving A away, and programs that leave Python (`torch.export`, ONNX, tracing),
-which must not need the operators of this package. Choose with ``kernels.use("reference")`` as a context, or with the
-environment variable ``LOOKUPVIVIT_KERNELS``.
+``auto``, the default, takes the fastest for the device and the size. Some things only the reference can do, and it is
+taken for them whatever was chosen: giving A away; programs that leave Python (`torch.export`, ONNX, tracing), which
+must not need the operators of this package; derivatives in forward mode (`torch.func.jvp`); and sets without tokens.
+Choose with ``kernels.use("reference")`` as a context, or with the environment variable ``LOOKUPVIVIT_KERNELS``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lookupvivit.kernels import fused, reference
 
@@ -37,12 +38,13 @@ NAMES = ("auto", "reference", "folded", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
 # Elements of A from which it is faster not to write it down (float32 on 2 cores): a smaller one stays in the cache.
 LARGE = 2**23
-# Share of the multiplications up to which folding is faster: its products are less square (float32 on 2 cores: 0.50,
-# 0.74 of the time; 0.70, 1.1 of it).
+# Share of the multiplications up to which folding is faster: its products are less square. In float32 on 2 cores 0.50
+# of them took 0.74 of the time and 0.70 took 1.1; in bfloat16, on matrix units, 0.50 took 1.1.
 FOLDED_SHARE = 0.6
 WIDEST = 128  # head width that the GPU kernels have tiles for
 HAS_TRITON = importlib.util.find_spec("triton") is not None
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
+AMPERE = (8, 0)  # compute capability; older GPUs lack the shared memory that the kernels' tiles take
 
 
 @dataclass
@@ -54,7 +56,7 @@ class PlainWeights:
 
 @dataclass
 class FoldedWeights(PlainWeights):
-    """The same, for layers that fold their projections."""
+    """Weights of a gather that was folded: they tell the infusion to fold as well."""
 
 
 Weights = PlainWeights | fused.FusedWeights
@@ -128,14 +130,14 @@ def infuse(weights: Weights, v: Tensor) -> Tensor:
 
 def folds(q: Tensor, k: Tensor) -> bool:
     """Whether a layer with these queries and keys shall fold its projections and use :func:`fold`, not `gather`."""
-    if _leaves_python() or _chosen not in ("auto", "folded"):
+    if _chosen != "auto" or _leaves_python():
+        return _chosen == "folded" and not _leaves_python()
+    if q.device.type != "cpu" or q.dtype.itemsize < 4:
         return False
-    if _chosen == "folded":
-        return True
     (_, h, m, d), n = q.shape, k.shape[2]
     width = h * d
     folded, plain = h * m * n * width + m * width**2, n * width**2 + m * n * width
-    return q.device.type == "cpu" and folded <= FOLDED_SHARE * plain
+    return folded <= FOLDED_SHARE * plain
 
 
 def fold(q: Tensor, k: Tensor) -> FoldedWeights:
@@ -149,7 +151,9 @@ def _leaves_python() -> bool:
 
 def _engine(q: Tensor, k: Tensor) -> str:
     """The implementation for these tensors, by name."""
-    if _leaves_python() or _chosen == "folded":  # what reaches this was not, or could not be folded
+    if _leaves_python() or forward_ad._current_level >= 0 or 0 in (q.shape[2], k.shape[2]):
+        return "reference"
+    if _chosen == "folded":  # what reaches this was not folded
         return "reference"
     device = q.device.type
     if _chosen == "triton" and (reason := _unfit_for_triton(q)):
@@ -171,6 +175,13 @@ def _unfit_for_triton(q: Tensor) -> str | None:
         return "no package triton"
     if not (q.is_cuda or INTERPRETED):
         return f"tensors on {q.device.type}"
+    if torch.version.hip or (q.is_cuda and _capability(q.device.index) < AMPERE):
+        return "a GPU that is not NVIDIA's, or older than Ampere"
     if q.dtype == torch.float64:
         return "float64"
     return f"heads of width {q.shape[-1]}, more than {WIDEST}" if q.shape[-1] > WIDEST else None
+
+
+@torch.compiler.assume_constant_result
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)

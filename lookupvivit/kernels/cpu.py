@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from lookupvivit.kernels.fused import token_major
+
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
@@ -26,8 +28,9 @@ CHUNK = 512
 
 def gather(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """A v (B, H, M, d) and L (B, H, M)."""
-    out, lse = _attend(_rows(q), _rows(k), _rows(v))
-    return out, lse.contiguous()
+    out, lse = _attend(_rows(q), _rows(k), _rows(v))  # laid out as q is, which need not be what a compiler was told
+    promised = token_major(q)
+    return out if out.stride() == promised.stride() else promised.copy_(out), lse.contiguous()
 
 
 def gather_again(q: Tensor, k: Tensor, lse: Tensor, v: Tensor) -> Tensor:

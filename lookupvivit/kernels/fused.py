@@ -61,6 +61,8 @@ def gather(q: Tensor, k: Tensor, v: Tensor, engine: str) -> tuple[Tensor, FusedW
     q, k, v = (_autocast(tensor) for tensor in (q, k, v))
     linked = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
     out, lse, *link = _gather(q, k, v, engine, linked)
+    if not torch.is_grad_enabled():  # weights that were made without gradients carry none later on
+        q, k = q.detach(), k.detach()
     return out, FusedWeights(q, k, lse, tuple(link) if linked else None, engine)
 
 

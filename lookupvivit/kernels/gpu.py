@@ -249,7 +249,8 @@ def _launch(kernel: triton.JITFunction, rows: Tensor, arguments: tuple, **kinds:
     """Run a kernel over the tiles of ``rows`` (B, H, n, d)."""
     b, h, n, d = rows.shape
     sizes = tiles(d, rows.dtype)
-    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    # Of torch's ways to ask, this one answers for all: the older raises where the newer was used.
+    precision = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
     with torch.cuda.device(rows.device) if rows.is_cuda else contextlib.nullcontext():
         kernel[(triton.cdiv(n, sizes["ROWS"]) * b * h,)](
             *arguments, **kinds, **sizes, PRECISION="widened" if INTERPRETED else precision

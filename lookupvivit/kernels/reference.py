@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def attend(q: Tensor, k: Tensor) -> Tensor:
-    """A (B, H, M, N) = softmax over the N lookup tokens of q k^T / sqrt(d), as :func:`gather` hands it back."""
+    """A (B, H, M, N) = softmax over the N lookup tokens of q k^T / sqrt(d), in the dtype of ``q``."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     return scores.softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
 

@@ -60,6 +60,8 @@ def test_operators_keep_their_word_to_a_compiler():
     q, k, v, w, *_ = (x.requires_grad_() for x in problem(2, 3, 5, 7, 8))
     ops = torch.ops.lookupvivit
     torch.library.opcheck(ops.gather.default, (q, k, v, "cpu", True))
+    head_major = [x.detach().contiguous().requires_grad_() for x in (q, k, v)]
+    torch.library.opcheck(ops.gather.default, (*head_major, "cpu", True))
     _, weights = kernels.gather(q, k, v)
     torch.library.opcheck(ops.infuse.default, (q, k, weights.lse.detach(), w, None, None, None, "cpu"))
     for given_to in ((v, w, w, w, w, v), (v, w, w, None, None, None), (None, None, None, w, w, v)):
@@ -191,10 +193,35 @@ def test_autocast_and_flops_are_those_of_the_plain_exchange():
     assert out.dtype == infused.dtype == weights.q.dtype == torch.bfloat16 and weights.lse.dtype == torch.float32
 
 
+def test_derivatives_in_forward_mode_are_the_references():
+    q, k, v, _, towards, _ = problem(1, 2, 3, 5, 8)
+
+    def derivative():
+        return torch.func.jvp(lambda q: kernels.infuse(kernels.gather(q, k, v)[1], v[:, :, :3]), (q,), (towards,))[1]
+
+    found = derivative()
+    with kernels.use("reference"):
+        assert found.norm() > 0.01 and torch.equal(found, derivative())
+
+
+def test_weights_without_gradients_stay_so():
+    q, k, v, w, *_ = (x.requires_grad_() for x in problem(1, 2, 3, 5, 8))
+    with torch.no_grad():
+        _, weights = kernels.gather(q, k, v)
+    kernels.infuse(weights, w).sum().backward()
+    assert w.grad is not None and q.grad is None and k.grad is None
+
+
+@pytest.mark.parametrize(("b", "m", "n"), [(2, 0, 5), (2, 3, 0), (0, 3, 5)])
+def test_nothing_to_exchange(b, m, n):
+    gathered, infused = chosen(*problem(b, 2, m, n, 8)[:4], 0.3)
+    assert gathered.shape == (b, 2, m, 8) and infused.shape == (b, 2, n, 8)
+
+
 # The choice
 
 
-def test_the_choice(monkeypatch):
+def test_the_choice():
     small, large = problem(1, 1, 4, 5, 8)[:3], problem(1, 1, 2048, 4096, 8)[:3]
     assert isinstance(kernels.gather(*small)[1], fused.FusedWeights)
     assert isinstance(kernels.gather(*small, return_attention=True)[1], kernels.PlainWeights)

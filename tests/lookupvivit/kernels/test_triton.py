@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,11 +37,11 @@ def check(tensors, forward=FORWARD, backward=BACKWARD):
     assert all(error < (backward if name.startswith("d_") else forward) for name, error in found.items()), found
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("tests", ["any_strides or api", pytest.param("test", marks=pytest.mark.slow)])
 @pytest.mark.skipif(RUNS, reason="the kernels run in this process")
-def test_in_the_interpreter():
+def test_in_the_interpreter(tests):
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", __file__, "-k", tests],
         env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=Path(__file__).parents[3], capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
@@ -101,6 +102,17 @@ def test_any_strides():
 
 
 @needs_kernels
+def test_precision_set_by_the_newer_api():
+    """After it, the older one's getter raises."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        check(problem(1, 2, 21, 35, 24), 1e-2, 1e-2)
+    finally:
+        matmul.fp32_precision = before
+
+
+@needs_kernels
 def test_results_repeat_and_compile():
     tensors = [x.to(DEVICE) for x in problem(1, 2, 40, 70, 32)]
     first, again = solve(chosen, tensors), solve(chosen, tensors)
@@ -111,8 +123,12 @@ def test_results_repeat_and_compile():
 
 @pytest.mark.skipif(kernels.INTERPRETED, reason="nothing is compiled in the interpreter")
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize(("dtype", "d"), [("bf16", 64), ("fp16", 48), ("bf16", 128), ("fp32", 64), ("fp32", 128)])
-def test_compiles_for_gpus_that_need_not_be_here(dtype, d, capability):
+@pytest.mark.parametrize(
+    ("dtype", "d", "precision"),
+    [("bf16", 64, "ieee"), ("fp16", 48, "ieee"), ("bf16", 128, "ieee"), ("fp32", 64, "ieee"), ("fp32", 128, "ieee"),
+     ("fp32", 64, "tf32"), ("fp32", 128, "tf32")],
+)  # fmt: skip
+def test_compiles_for_gpus_that_need_not_be_here(dtype, d, precision, capability):
     """Down to machine code, with strides and pointers as aligned as a model's, within the smallest shared memory."""
     from triton import compile as compile_kernel
     from triton.backends.compiler import GPUTarget
@@ -128,7 +144,7 @@ def test_compiles_for_gpus_that_need_not_be_here(dtype, d, capability):
     cases += [(kernel, {**kinds, "LSE_OF_ROWS": side}) for side in (False, True)
               for kernel, kinds in ((gpu._apply, {}), (gpu._gradient, both))]  # fmt: skip
     for kernel, kinds in cases:
-        fixed = {**sizes, **kinds, "PRECISION": "ieee"}
+        fixed = {**sizes, **kinds, "PRECISION": precision}
         signature, constants, hints = {}, {}, {}
         for i, name in enumerate(kernel.arg_names):
             if name in fixed:
@@ -153,3 +169,15 @@ def test_what_does_not_fit_is_told(monkeypatch):
     monkeypatch.setattr(kernels, "INTERPRETED", True)
     with kernels.use("triton"), pytest.raises(ValueError, match="found heads of width 160, more than 128"):
         kernels.gather(*problem(1, 1, 3, 4, 160)[:3])
+    with kernels.use("triton"), pytest.raises(ValueError, match="found float64"):
+        kernels.gather(*problem(1, 1, 3, 4, 8, torch.float64)[:3])
+
+
+@pytest.mark.parametrize(("capability", "engine"), [((7, 5), "reference"), ((8, 0), "triton"), ((10, 0), "triton")])
+def test_gpus_before_ampere_take_the_reference(monkeypatch, capability, engine):
+    monkeypatch.setattr(kernels, "_capability", lambda device: capability)
+    monkeypatch.setattr(kernels, "LARGE", 0)
+    gpu = SimpleNamespace(type="cuda", index=0)
+    tokens = SimpleNamespace(is_cuda=True, device=gpu, dtype=torch.bfloat16, shape=torch.Size((1, 1, 3, 64)))
+    with kernels.use("auto"):
+        assert kernels._engine(tokens, tokens) == engine
