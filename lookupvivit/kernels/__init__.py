@@ -69,6 +69,7 @@ def _known(name: str, source: str) -> str:
 
 
 _chosen = _known(os.environ.get(VARIABLE, "auto"), VARIABLE)
+_folding = True
 
 
 def chosen() -> str:
@@ -77,21 +78,26 @@ def chosen() -> str:
 
 
 @contextmanager
-def use(name: str) -> Iterator[None]:
+def use(name: str, folding: bool = True) -> Iterator[None]:
     """Choose the implementation within a ``with`` block, for all threads.
 
     A backward pass uses what its forward pass used, also where it runs after the block; a compiled model is compiled
     again for another choice.
 
+    Args:
+        name: one of `NAMES`.
+        folding: whether "auto" may fold.
+
     Raises:
         ValueError: no such name, or (from the call that needs it) a name that cannot run on the tensors' device.
     """
-    global _chosen
-    before, _chosen = _chosen, _known(name, "kernels.use")
+    global _chosen, _folding
+    before = _chosen, _folding
+    _chosen, _folding = _known(name, "kernels.use"), folding
     try:
         yield
     finally:
-        _chosen = before
+        _chosen, _folding = before
 
 
 def gather(q: Tensor, k: Tensor, v: Tensor, return_attention: bool = False) -> tuple[Tensor, Weights]:
@@ -132,7 +138,7 @@ def folds(q: Tensor, k: Tensor) -> bool:
     """Whether a layer with these queries and keys shall fold its projections and use :func:`fold`, not `gather`."""
     if _chosen != "auto" or _leaves_python():
         return _chosen == "folded" and not _leaves_python()
-    if q.device.type != "cpu" or q.dtype.itemsize < 4:
+    if not _folding or q.device.type != "cpu" or q.dtype.itemsize < 4:
         return False
     (_, h, m, d), n = q.shape, k.shape[2]
     width = h * d

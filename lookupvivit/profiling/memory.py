@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lookupvivit import kernels
 from lookupvivit.layers.recompute import recompute_activations
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -107,7 +108,7 @@ def estimate(model: nn.Module, input_shape: Iterable[int], setup: Setup, **call:
     shape, dtype = tuple(input_shape), DTYPES[setup.precision]
     traced = trace(
         model, shape, dtype, setup.checkpointing, _kept_dtype(setup), 1 if setup.zero_stage > 1 else setup.accumulation,
-        **call,
+        setup.device, **call,
     )  # fmt: skip
     pixels = torch.Size(shape).numel()
     inputs = pixels * (1 + dtype.itemsize)  # the loader's bytes, and what the model sees
@@ -191,7 +192,7 @@ def _after_backward(setup: Setup, total: int) -> dict[str, int]:
 
 def trace(
     model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype, checkpointing: bool = False,
-    kept_dtype: torch.dtype | None = None, micro_batches: int = 1, **call: Any,
+    kept_dtype: torch.dtype | None = None, micro_batches: int = 1, device: str = "cpu", **call: Any,
 ) -> Traced:  # fmt: skip
     """Follow the storages of forward and backward passes on tensors without data.
 
@@ -202,9 +203,10 @@ def trace(
         checkpointing: compute blocks again in the backward pass.
         kept_dtype: gradients are turned into this as they come.
         micro_batches: with more than one, gradients of the first are there while the next is computed.
+        device: "cpu" or "cuda", where projections are not folded; all else is taken to be kept alike.
         call: further keyword arguments of the call.
     """
-    with FakeTensorMode():
+    with FakeTensorMode(), kernels.use(kernels.chosen(), folding=device == "cpu"):
         model = _without_data(model, dtype).train()
         recompute_activations(model, checkpointing)
         if kept_dtype not in (None, dtype):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lookupvivit import kernels
 from lookupvivit.engine.build import shapes_only
 from lookupvivit.engine.data import Batching
 from lookupvivit.engine.distributed import World
@@ -34,6 +35,18 @@ def test_what_autograd_saves(name, checkpointing, dtype):
     assert saved <= traced.saved <= saved + 4096  # the trace holds logits and loss besides
     gradients = dtype.itemsize * sum(parameter.numel() for parameter in model.parameters())
     assert traced.peak >= max(gradients, traced.saved)
+
+
+@pytest.mark.parametrize(("device", "engine"), [("cpu", "auto"), ("cuda", "reference")])
+def test_few_compressed_tokens_are_traced_as_their_device_exchanges(device, engine):
+    """A CPU folds projections for 2x2x2 of 4x8x8 tokens, which keeps other tensors; a GPU does not."""
+    shape, size = (2, 3, 8, 64, 64), (2, 2, 2)
+    model = create_model("lookupvivit_pico8x2_4x4x4", 10, depth=2).train()
+    traced = trace(model, shape, torch.float32, device=device, compressed_size=size)
+    video = torch.randn(shape)
+    with kernels.use(engine):
+        saved = kept_bytes(lambda: model(video, size), (video, *model.parameters()))
+    assert saved <= traced.saved <= saved + 4096
 
 
 MEASURE = """
