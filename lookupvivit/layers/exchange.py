@@ -9,7 +9,7 @@ Matrix products associate, so a head's share of either projection can as well ac
     (A^T v) W   = A^T (v W)
 
 That takes H M N D + M D^2 multiplications instead of N D^2 + M N D: half of them for 25 compressed tokens of 196 in
-heads 64 wide. `kernels.folds` knows when. A projection that was replaced or wrapped (LoRA, quantization) is not folded.
+heads 64 wide. `kernels.folds` knows when. Projections that are no longer what they were built as are not folded.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lookupvivit import kernels
 
@@ -89,7 +90,7 @@ class Gather(nn.Module):
         """compressed (B, M, D), lookup (B, N, D) -> update of the compressed tokens (B, M, D), the weights A."""
         q = _split(self.q_norm(self.q(compressed)), self.heads)
         k = _split(self.k_norm(self.k(lookup)), self.heads)
-        if not return_attention and isinstance(self.v, GatherValues) and kernels.folds(q, k):
+        if not return_attention and _is_as_built(self.v, GatherValues) and kernels.folds(q, k):
             weights = kernels.fold(q, k)
             gathered = self.v(lookup, weights.attention)
         else:
@@ -113,9 +114,14 @@ class Infuse(nn.Module):
     def forward(self, compressed: Tensor, weights: kernels.Weights) -> Tensor:
         """compressed (B, M, D), the weights A of :class:`Gather` -> update of the lookup tokens (B, N, D)."""
         v = _split(self.v_norm(self.v(compressed)), self.heads)
-        if isinstance(weights, kernels.FoldedWeights) and isinstance(self.out, InfuseOutput):
+        if isinstance(weights, kernels.FoldedWeights) and _is_as_built(self.out, InfuseOutput):
             return self.out(v, weights.attention)
         return self.out(_merge(kernels.infuse(weights, v)))
+
+
+def _is_as_built(projection: nn.Module, kind: type[_FoldableProjection]) -> bool:
+    """Neither replaced or wrapped (LoRA) nor with weights of another kind (quantization, sharding)."""
+    return isinstance(projection, kind) and not is_traceable_wrapper_subclass(projection.weight)
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lookupvivit import kernels
@@ -117,6 +118,14 @@ def test_a_wrapped_projection_is_not_folded(wrapped):
         layer.set_submodule(name, LowRank(layer.get_submodule(name)))
     results, gradients = errors(layer, inputs)
     assert results < 1e-5 and gradients < 1e-4
+
+
+def test_weights_of_another_kind_are_not_folded():
+    layer, inputs = Exchange(64, 4), tokens(2, 5, 40, 64, torch.float32)[:2]
+    assert isinstance(layer.gather(*inputs)[1], kernels.FoldedWeights)
+    weight = layer.gather.v.weight.detach()
+    layer.gather.v.weight = nn.Parameter(TwoTensor(weight, weight.clone()))
+    assert not isinstance(layer.gather(*inputs)[1], kernels.FoldedWeights)
 
 
 def test_maps_and_programs_are_not_folded():
