@@ -16,6 +16,7 @@ from data_pipelines.errors import DataError
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.engine.interrupt import EXIT_STATUS, StoppedBySignal
 from lookupvivit.evaluation.predictions import PredictionsError
+from lookupvivit.kernels import KernelsError
 from lookupvivit.settings import load_config
 from lookupvivit.weights.files import WeightsError
 
@@ -65,7 +66,7 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, DataError, WeightsError, PredictionsError, FloatingPointError, OSError) as error:
+    except (ConfigError, DataError, WeightsError, PredictionsError, KernelsError, FloatingPointError, OSError) as error:
         # A loader's worker hands its error over as a traceback whose last line is the message. Every rank speaks:
         # a broken video is met by one of them alone.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

@@ -12,10 +12,11 @@ name           what it is                                                 where 
 ``triton``     kernels of its own; A never exists                         GPU (CPU under ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================
 
-``auto``, the default, takes the fastest for the device and the size. Some things only the reference can do, and it is
-taken for them whatever was chosen: giving A away; programs that leave Python (`torch.export`, ONNX, tracing), which
-must not need the operators of this package; derivatives in forward mode (`torch.func.jvp`); and sets without tokens.
-Choose with ``kernels.use("reference")`` as a context, or with the environment variable ``LOOKUPVIVIT_KERNELS``.
+``auto``, the default, takes the fastest for the device and the size, as measured on a CPU; ``unfolded`` is the same but
+that it never folds. Some things only the reference can do, and it is taken for them whatever was chosen: giving A away;
+programs that leave Python (`torch.export`, ONNX, tracing), which must not need the operators of this package; forward
+derivatives and the transforms of `torch.func`; and sets without tokens. Choose with ``kernels.use("reference")`` as a
+context, or with the environment variable ``LOOKUPVIVIT_KERNELS``.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ from torch.autograd import forward_ad
 
 from lookupvivit.kernels import fused, reference
 
-__all__ = ["NAMES", "FoldedWeights", "PlainWeights", "Weights", "chosen", "fold", "folds", "gather", "infuse", "use"]
+__all__ = [
+    "NAMES", "FoldedWeights", "KernelsError", "PlainWeights", "Weights", "chosen", "fold", "folds", "gather", "infuse",
+    "use",
+]  # fmt: skip
 
-NAMES = ("auto", "reference", "folded", "cpu", "triton")
+NAMES = ("auto", "unfolded", "reference", "folded", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
 # Elements of A from which it is faster not to write it down (float32 on 2 cores): a smaller one stays in the cache.
+# No GPU has been asked yet.
 LARGE = 2**23
 # Share of the multiplications up to which folding is faster: its products are less square. In float32 on 2 cores 0.50
 # of them took 0.74 of the time and 0.70 took 1.1; in bfloat16, on matrix units, 0.50 took 1.1.
@@ -45,6 +50,10 @@ WIDEST = 128  # head width that the GPU kernels have tiles for
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
 AMPERE = (8, 0)  # compute capability; older GPUs lack the shared memory that the kernels' tiles take
+
+
+class KernelsError(ValueError):
+    """No such implementation, or one that cannot run on the tensors it is given."""
 
 
 @dataclass
@@ -62,42 +71,40 @@ class FoldedWeights(PlainWeights):
 Weights = PlainWeights | fused.FusedWeights
 
 
-def _known(name: str, source: str) -> str:
-    if name not in NAMES:
-        raise ValueError(f"{source}: {name!r} is no implementation of the exchange; choose one of {', '.join(NAMES)}")
-    return name
-
-
-_chosen = _known(os.environ.get(VARIABLE, "auto"), VARIABLE)
-_folding = True
+_chosen = os.environ.get(VARIABLE, "auto")
 
 
 def chosen() -> str:
-    """The name in force."""
-    return _chosen
+    """The name in force.
+
+    Raises:
+        KernelsError: the environment names none.
+    """
+    return _known(_chosen, VARIABLE)
+
+
+def _known(name: str, source: str) -> str:
+    if name not in NAMES:
+        raise KernelsError(f"{source}: {name!r} is no implementation of the exchange; choose one of {', '.join(NAMES)}")
+    return name
 
 
 @contextmanager
-def use(name: str, folding: bool = True) -> Iterator[None]:
+def use(name: str) -> Iterator[None]:
     """Choose the implementation within a ``with`` block, for all threads.
 
     A backward pass uses what its forward pass used, also where it runs after the block; a compiled model is compiled
     again for another choice.
 
-    Args:
-        name: one of `NAMES`.
-        folding: whether "auto" may fold.
-
     Raises:
-        ValueError: no such name, or (from the call that needs it) a name that cannot run on the tensors' device.
+        KernelsError: no such name, or (from the call that needs it) a name that cannot run on the tensors' device.
     """
-    global _chosen, _folding
-    before = _chosen, _folding
-    _chosen, _folding = _known(name, "kernels.use"), folding
+    global _chosen
+    before, _chosen = _chosen, _known(name, "kernels.use")
     try:
         yield
     finally:
-        _chosen, _folding = before
+        _chosen = before
 
 
 def gather(q: Tensor, k: Tensor, v: Tensor, return_attention: bool = False) -> tuple[Tensor, Weights]:
@@ -138,7 +145,7 @@ def folds(q: Tensor, k: Tensor) -> bool:
     """Whether a layer with these queries and keys shall fold its projections and use :func:`fold`, not `gather`."""
     if _chosen != "auto" or _leaves_python():
         return _chosen == "folded" and not _leaves_python()
-    if not _folding or q.device.type != "cpu" or q.dtype.itemsize < 4:
+    if q.device.type != "cpu" or q.dtype.itemsize < 4:
         return False
     (_, h, m, d), n = q.shape, k.shape[2]
     width = h * d
@@ -155,24 +162,36 @@ def _leaves_python() -> bool:
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
+def _transformed() -> bool:
+    """Within a forward derivative or a transform of `torch.func`: custom operators know neither."""
+    level = None if torch.compiler.is_compiling() else torch._C._functorch.maybe_current_level()
+    return forward_ad._current_level >= 0 or level is not None
+
+
 def _engine(q: Tensor, k: Tensor) -> str:
     """The implementation for these tensors, by name."""
-    if _leaves_python() or forward_ad._current_level >= 0 or 0 in (q.shape[2], k.shape[2]):
+    name = chosen()
+    if _leaves_python() or _transformed() or 0 in (q.shape[2], k.shape[2]):
         return "reference"
-    if _chosen == "folded":  # what reaches this was not folded
+    if name == "folded":  # what reaches this was not folded
         return "reference"
     device = q.device.type
-    if _chosen == "triton" and (reason := _unfit_for_triton(q)):
-        raise ValueError(f"the exchange was told to use 'triton', found {reason}; choose 'auto' or 'reference'")
-    if _chosen == "cpu" and device != "cpu":
-        raise ValueError(f"the exchange was told to use 'cpu', found tensors on {device}; choose 'auto' or 'reference'")
-    if _chosen != "auto":
-        return _chosen
+    if name == "triton":
+        _require(name, _unfit_for_triton(q))
+    if name == "cpu":
+        _require(name, None if device == "cpu" else f"tensors on {device}")
+    if name not in ("auto", "unfolded"):
+        return name
     if q.shape[:3].numel() * k.shape[2] < LARGE:
         return "reference"
     if device == "cuda":
         return "reference" if _unfit_for_triton(q) else "triton"
     return "cpu" if device == "cpu" else "reference"
+
+
+def _require(name: str, obstacle: str | None) -> None:
+    if obstacle:
+        raise KernelsError(f"the exchange was told to use {name!r}, found {obstacle}; choose 'auto' or 'reference'")
 
 
 def _unfit_for_triton(q: Tensor) -> str | None:

@@ -35,7 +35,5 @@ def _recomputed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> An
 
 def _with_kernels(name: str, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     """The same kernels again, whatever is chosen by the time of the backward pass."""
-    if name == kernels.chosen():
-        return forward(*inputs, **options)
     with kernels.use(name):
         return forward(*inputs, **options)

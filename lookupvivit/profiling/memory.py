@@ -206,7 +206,7 @@ def trace(
         device: "cpu" or "cuda", where projections are not folded; all else is taken to be kept alike.
         call: further keyword arguments of the call.
     """
-    with FakeTensorMode(), kernels.use(kernels.chosen(), folding=device == "cpu"):
+    with FakeTensorMode(), kernels.use(_keeping_alike(kernels.chosen(), device)):
         model = _without_data(model, dtype).train()
         recompute_activations(model, checkpointing)
         if kept_dtype not in (None, dtype):
@@ -227,6 +227,11 @@ def trace(
                 loss.backward()
                 del output, loss
     return Traced(saved, live.peak)
+
+
+def _keeping_alike(name: str, device: str) -> str:
+    """Kernels for the trace, which is on a CPU, that keep what the kernels ``name`` keep on ``device``."""
+    return name if device == "cpu" else {"auto": "unfolded", "triton": "cpu"}.get(name, name)
 
 
 def _without_data(model: nn.Module, dtype: torch.dtype) -> nn.Module:

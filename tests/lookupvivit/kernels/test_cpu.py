@@ -204,6 +204,20 @@ def test_derivatives_in_forward_mode_are_the_references():
         assert found.norm() > 0.01 and torch.equal(found, derivative())
 
 
+def test_transforms_of_functions_are_the_references():
+    q, k, v, w, *_ = problem(1, 2, 3, 5, 8)
+
+    def loss(q, k):
+        return weighted(kernels.infuse(kernels.gather(q, k, v)[1], w))
+
+    leaves = [x.requires_grad_() for x in (q, k)]
+    exact = torch.autograd.grad(loss(*leaves), leaves)
+    samples = torch.stack([q, q.flip(2)])
+    each = torch.func.vmap(torch.func.grad(loss), (0, None))(samples, k)
+    for found, right in zip((*torch.func.grad(loss, (0, 1))(q, k), each[0]), (*exact, exact[0]), strict=True):
+        torch.testing.assert_close(found, right)
+
+
 def test_weights_without_gradients_stay_so():
     q, k, v, w, *_ = (x.requires_grad_() for x in problem(1, 2, 3, 5, 8))
     with torch.no_grad():
