@@ -12,7 +12,7 @@ from lookupvivit.profiling.footprint import Footprint, footprint
 from lookupvivit.profiling.operators import Breakdown, breakdown
 from lookupvivit.profiling.peak import peak
 from lookupvivit.profiling.speed import Spread, machine, ratios, times_of
-from lookupvivit.profiling.subjects import Case, Setting, Subject
+from lookupvivit.profiling.subjects import Case, Setting, Subject, without_data
 
 WARMUP = 2
 # Forward passes that the arithmetic of a pass counts for: a backward pass costs two.
@@ -115,13 +115,15 @@ def benchmark(
     """
     setting.apply()
     device = setting.torch_device
-    subjects = [Subject(case, setting) for case in cases]
+    for case in cases:  # what cannot be built is told before anything is measured
+        without_data(case)
     phases = tuple(PHASES)[: 1 + train]
     found = {}
-    for phase in phases:  # each alone: its processes share the machine with nothing that computes
+    for phase in phases:  # each in a process of its own, while none is here to share the machine with
         for case in cases if memory else ():
             found[case, phase] = footprint(case, setting, phase == "training")
             after()
+    subjects = [Subject(case, setting) for case in cases]
     flops, source = peak(device, setting.torch_dtype)
     measured = {phase: _times(subjects, device, rounds, phase == "training", after) for phase in phases}
     rows = []

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lookupvivit.profiling.subjects import Case, Setting, Subject
+from lookupvivit.profiling.subjects import Case, Setting, Subject, without_data
 
 STATUS = Path("/proc/self/status")
 # Tensors of 64 KiB and more go back to the system when they are freed; else malloc's own losses would be measured.
@@ -48,6 +48,8 @@ def footprint(case: Case, setting: Setting, train: bool) -> Footprint:
     Raises:
         FootprintError: it failed, for instance for want of memory.
     """
+    if setting.torch_device.type != "cuda" and not STATUS.exists():
+        raise FootprintError(f"memory is measured from {STATUS}, which only Linux has: leave it out (--no-memory)")
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     request = json.dumps({"case": asdict(case), "setting": asdict(setting), "train": train})
@@ -89,6 +91,7 @@ def _measure(case: Case, setting: Setting, train: bool) -> Footprint:
     """Of this process; a second step, because momentum comes with the first."""
     setting.apply()
     device = setting.torch_device
+    without_data(case)  # what has to be imported for it is not its memory
     before = 0 if device.type == "cuda" else _resident("VmRSS")
     subject = Subject(case, setting)
     subject.model.train(train)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.lookupvit import LookupViT, LookupViTBlock
 from lookupvivit.profiling.speed import times_of, wait_for
-from lookupvivit.profiling.subjects import Subject
+from lookupvivit.profiling.subjects import Subject, without_data
 
 REST = "rest: residual sums, positions, pooling"
 GATHER, INFUSION = "gather: softmax(q k^T) v", "infusion: A^T v"
@@ -96,7 +95,7 @@ def breakdown(
 
 def macs_by_region(subject: Subject, folded: bool = False) -> dict[str, float]:
     """Multiply-adds of a forward pass of the batch, by the same rows; ``folded``: of an exchange that folds."""
-    model, video = copy.deepcopy(subject.model).to("meta"), subject.video.to("meta")
+    model, video = without_data(subject.case).eval(), torch.empty(subject.video.shape, device="meta")
     with FlopCounterMode(display=False) as counter, kernels.use("folded" if folded else "reference"):
         flops = by_region(model, lambda: model(video), counter.get_total_flops)
     return {label: count / 2 for label, count in flops.items()}

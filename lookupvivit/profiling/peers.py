@@ -112,6 +112,8 @@ def _timm(name: str, timm: ModuleType, model: str, num_classes: int) -> Peer:
 
 
 def _vivit(name: str, transformers: ModuleType, like: nn.Module, num_classes: int) -> Peer:
+    if not hasattr(like, "embedding"):
+        raise ValueError(f"{name} takes its sizes from a model of tubelets: name one, such as {_example(name)}")
     frames, height, width = like.input_size
     blocks = like.blocks[0]
     vit = getattr(blocks, "refine", blocks)  # a LookupViT's block refines by a ViT's

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -91,13 +90,14 @@ class Subject:
     def __init__(self, case: Case, setting: Setting) -> None:
         self.case = case
         device, dtype = setting.torch_device, setting.torch_dtype
+        shapes = without_data(case)
+        shape = (3, *shapes.input_size)
+        self.parameters = sum(weight.numel() for weight in shapes.parameters())
+        self.tokens = _tokens(shapes)
+        self.macs = count_from_shapes(shapes, (1, *shape))
         with _default(dtype):  # no detour over float32, which would be a peak of memory
             model = _create(case)
         self.model = model.to(device=device, dtype=dtype)
-        self.parameters = sum(weight.numel() for weight in model.parameters())
-        self.tokens = _tokens(model)
-        shape = (3, *model.input_size)
-        self.macs = count_from_shapes(copy.deepcopy(model).to("meta", torch.float32), (1, *shape))
         generator = torch.Generator().manual_seed(0)
         clips = torch.rand(setting.batch, *shape, generator=generator) * 2 - 1
         self.video = clips.to(device=device, dtype=dtype)
@@ -168,9 +168,19 @@ def _parse(text: str) -> tuple[str, Size | None]:
     return name, (t, h, w)
 
 
+def without_data(case: Case) -> nn.Module:
+    """The model of a case on the meta device: its sizes, at the cost of neither time nor memory.
+
+    Raises:
+        ValueError: a model that is not known or not installed.
+    """
+    with torch.device("meta"):
+        return _create(case)
+
+
 def _create(case: Case) -> nn.Module:
     if is_peer(case.name):
-        like = _create(case.like) if case.like else None
+        like = without_data(case.like) if case.like else None
         return create_peer(case.name, _classes(like.input_size if like else (1, 1, 1)), like)
     sized = {} if case.size is None else {"compressed_size": case.size}
     model = create_model(case.name, 1, **sized)

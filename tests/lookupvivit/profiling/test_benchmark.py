@@ -18,7 +18,7 @@ from lookupvivit.profiling.flops import count
 from lookupvivit.profiling.footprint import FootprintError, footprint, kept_bytes
 from lookupvivit.profiling.operators import breakdown, by_region, macs_by_region
 from lookupvivit.profiling.peers import create_peer
-from lookupvivit.profiling.subjects import Case, Setting, Subject, cases
+from lookupvivit.profiling.subjects import Case, Setting, Subject, cases, without_data
 
 ROOT = Path(__file__).parents[3]
 LOOKUP, VIVIT = "lookupvivit_pico8x2_4x4x4", "vivit_pico8x2"
@@ -130,6 +130,8 @@ def test_names_become_lines():
         Case(LOOKUP, (2, 3, 3), "reference"), Case(LOOKUP, (2, 3, 3), "auto"),
     ]  # fmt: skip
     assert found[-1].label == f"{LOOKUP}@2x3x3"
+    with pytest.raises(ValueError, match="a model of tubelets: name one, such as vivit_b16x2"):
+        create_peer("transformers:vivit", 10, create_model("perceiver_pico8x2", 10))
     for wrong, told in (("vit_b16@1x5x5", "only a LookupViT"), ("lookupvit_b16_5x5@5x5", "@1x5x5")):
         with pytest.raises(ValueError, match=told):
             cases([wrong], ["auto"])
@@ -204,6 +206,9 @@ def test_memory_is_that_of_a_fresh_process():
     del ballast
     weights = 4 * sum(weight.numel() for weight in create_model("vit_ti16", 1000).parameters())
     assert 3 * weights + found.kept < found.peak < 3 * weights + 3 * found.kept < 2**29
+    forward = footprint(Case("vit_b16"), Setting(threads=1), train=False)
+    weights = 4 * sum(weight.numel() for weight in without_data(Case("vit_b16")).parameters())
+    assert weights < forward.peak < 1.2 * weights and forward.kept is None
     with pytest.raises(FootprintError, match="unknown model 'nothing'"):
         footprint(Case("nothing"), Setting(), train=False)
 
