@@ -16,6 +16,8 @@ import argparse
 import json
 from pathlib import Path
 
+import torch
+
 from data_pipelines.progress import progress
 from lookupvivit import kernels
 from lookupvivit.engine.command_line import device, give_up, whole_number
@@ -35,9 +37,12 @@ def main() -> None:
             arguments.json.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
     except (ValueError, FootprintError, OSError) as error:
         give_up(error)
+    except torch.OutOfMemoryError as error:
+        give_up(f"these models do not fit together, measure fewer at a time or a smaller batch: {error}")
     print(f"{legend(found)}\n\n{tables(found, arguments.markdown)}")
     for row in found.rows if arguments.operators else ():
-        print(f"\n{row.model}{f', kernels {row.kernels}' if row.kernels else ''}: a forward pass by operator\n")
+        print(f"\n{row.model}{f', kernels {row.kernels}' if row.kernels else ''}: "
+              f"a forward pass of batch {setting.batch} by operator; GFLOPs as done\n")  # fmt: skip
         print(operator_table(row, arguments.markdown))
 
 
@@ -52,7 +57,7 @@ def understand() -> argparse.Namespace:
     parser.add_argument("--batch", type=whole_number, default=1, help="clips or pictures per call (1)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of weights and input (fp32)")
     parser.add_argument("--compile", action="store_true", help="models through torch.compile")
-    parser.add_argument("--kernels", metavar="NAME,...", type=engines, default=[kernels.chosen()],
+    parser.add_argument("--kernels", metavar="NAME,...", type=engines,
                         help=f"of the exchange, each on a line of its own: {', '.join(kernels.NAMES)}")  # fmt: skip
     parser.add_argument("--device", type=device, default=device("cpu"), help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--threads", type=whole_number, help="of the CPU (torch's choice)")
@@ -68,7 +73,7 @@ def understand() -> argparse.Namespace:
 
 def measure(arguments: argparse.Namespace, setting: Setting) -> Benchmark:
     """Under a progress bar."""
-    lines = cases(arguments.models, arguments.kernels)
+    lines = cases(arguments.models, arguments.kernels or [kernels.chosen()])
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
     options = {"train": arguments.train, "memory": not arguments.no_memory, "operators": arguments.operators}

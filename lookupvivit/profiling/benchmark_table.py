@@ -19,8 +19,8 @@ def legend(found: Benchmark) -> str:
         f"{found.machine}; {setting.dtype}{', torch.compile' if setting.compile else ''}, batch {setting.batch}.",
         f"Medians of {found.rounds} interleaved rounds, quartiles in brackets; x: as fast as the first line, round by "
         "round.",
-        f"GFLOPs: multiply-adds of one forward pass. MFU of {found.peak_flops / 1e12:.3g} TFLOP/s "
-        f"({found.peak_source}).",
+        "GFLOPs: multiply-adds of one clip by the equations, also where fewer are done. "
+        f"MFU of {found.peak_flops / 1e12:.3g} TFLOP/s ({found.peak_source}).",
     ]
     if any(phase.peak_bytes is not None for row in found.rows for phase in row.phases.values()):
         told.append(f"peak: memory {device}, in a process of its own.")
@@ -37,7 +37,7 @@ def tables(found: Benchmark, markdown: bool = False) -> str:
 
 
 def operator_table(row: Row, markdown: bool = False) -> str:
-    """A line per operator of a forward pass, and their sum."""
+    """A line per operator of a forward pass of the whole batch, and their sum; GFLOPs are those really done."""
     found: Breakdown = row.operators
     lines = [["operator", "ms", "share", "GFLOPs", "share", "GFLOP/s"]]
     macs = sum(operator.macs for operator in found.operators)

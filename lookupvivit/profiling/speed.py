@@ -61,7 +61,7 @@ def times_of(
     order every round, because what ran before (its memory, its heat) is felt too.
 
     Args:
-        device: where they compute; a GPU is waited for before and after each call.
+        device: where they compute; an accelerator is waited for before and after each call.
         rounds: how often each is timed; an iterable, so that a progress bar may be one.
         warmup: calls before that, not timed.
         after: called after every call, outside its time: for a progress bar of single calls.
@@ -92,9 +92,9 @@ def machine(device: torch.device) -> str:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until a GPU has finished all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Until an accelerator has finished all that it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _processor() -> str:
