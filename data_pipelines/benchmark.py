@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,7 +175,7 @@ def _median(
     try:
         for path in videos:
             read(path, np.random.default_rng(0))
-        for number in progress(range(rounds), desc=what, leave=False):
+        for number in progress(range(rounds), file=sys.stderr, desc=what, leave=False):
             for path in videos:
                 begun = time.perf_counter()
                 read(path, np.random.default_rng(number))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -78,7 +79,7 @@ def measure(arguments: argparse.Namespace, setting: Setting) -> Benchmark:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
     options = {"train": arguments.train, "memory": not arguments.no_memory, "operators": arguments.operators}
     total = calls_of(len(lines), arguments.rounds, **options)
-    with progress(total=total, unit="call", desc=f"{len(lines)} models", leave=False) as bar:
+    with progress(total=total, file=sys.stderr, unit="call", desc=f"{len(lines)} models", leave=False) as bar:
         return benchmark(lines, setting, arguments.rounds, **options, after=bar.update)
 
 
