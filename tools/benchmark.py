@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from lookupvivit.profiling.benchmark import Benchmark, benchmark, calls_of
 from lookupvivit.profiling.benchmark_table import legend, operator_table, tables
 from lookupvivit.profiling.footprint import FootprintError
 from lookupvivit.profiling.memory import DTYPES
-from lookupvivit.profiling.subjects import Setting, cases
+from lookupvivit.profiling.subjects import Setting, cases, without_data
 
 
 def main() -> None:
@@ -57,14 +58,15 @@ def understand() -> argparse.Namespace:
     parser.add_argument("--operators", action="store_true", help="a table by operator of each model's forward pass")
     parser.add_argument("--batch", type=whole_number, default=1, help="clips or pictures per call (1)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of weights and input (fp32)")
-    parser.add_argument("--compile", action="store_true", help="models through torch.compile")
+    parser.add_argument("--compile", action="store_true", help="models through torch.compile (minutes for each)")
     parser.add_argument("--kernels", metavar="NAME,...", type=engines,
                         help=f"of the exchange, each on a line of its own: {', '.join(kernels.NAMES)}")  # fmt: skip
     parser.add_argument("--device", type=device, default=device("cpu"), help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--threads", type=whole_number, help="of the CPU (torch's choice)")
     parser.add_argument("--rounds", type=whole_number, default=15, help="of the measurement (15)")
     parser.add_argument("--no-memory", action="store_true", help="leave memory out, which takes a process per model")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured, every round's times")
+    parser.add_argument("--json", type=writable, metavar="FILE", 
+                        help="write all that was measured, every round's times; folders are made")  # fmt: skip
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     arguments = parser.parse_args()
     if arguments.compile and arguments.operators:
@@ -75,12 +77,24 @@ def understand() -> argparse.Namespace:
 def measure(arguments: argparse.Namespace, setting: Setting) -> Benchmark:
     """Under a progress bar."""
     lines = cases(arguments.models, arguments.kernels or [kernels.chosen()])
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    for case in lines:  # what cannot be built is told before anything is measured
+        without_data(case)
     options = {"train": arguments.train, "memory": not arguments.no_memory, "operators": arguments.operators}
     total = calls_of(len(lines), arguments.rounds, **options)
     with progress(total=total, file=sys.stderr, unit="call", desc=f"{len(lines)} models", leave=False) as bar:
         return benchmark(lines, setting, arguments.rounds, **options, after=bar.update)
+
+
+def writable(text: str) -> Path:
+    """An argument that names a file to write; makes its folders."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, whose folder cannot be made: {error.strerror}") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"found {text!r}, must be a file in a folder that can be written to")
+    return path
 
 
 def engines(text: str) -> list[str]:

@@ -104,5 +104,7 @@ def device(text: str) -> torch.device:
     """An argument that names a device which is there."""
     try:
         return torch.zeros(1, device=text).device
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f"found {text!r}: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError):
+        found = torch.accelerator.current_accelerator(check_available=True)
+        here = ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()) if found)]
+        raise argparse.ArgumentTypeError(f"found {text!r}, must be one that is here: {', '.join(here)}") from None

@@ -71,7 +71,7 @@ class FoldedWeights(PlainWeights):
 Weights = PlainWeights | fused.FusedWeights
 
 
-_chosen = os.environ.get(VARIABLE, "auto")
+_chosen = os.environ.get(VARIABLE) or "auto"
 
 
 def chosen() -> str:

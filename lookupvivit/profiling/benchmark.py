@@ -12,7 +12,7 @@ from lookupvivit.profiling.footprint import Footprint, footprint
 from lookupvivit.profiling.operators import Breakdown, breakdown
 from lookupvivit.profiling.peak import peak
 from lookupvivit.profiling.speed import Spread, machine, ratios, times_of
-from lookupvivit.profiling.subjects import Case, Setting, Subject, without_data
+from lookupvivit.profiling.subjects import Case, Setting, Subject
 
 WARMUP = 2
 # Forward passes that the arithmetic of a pass counts for: a backward pass costs two.
@@ -115,8 +115,6 @@ def benchmark(
     """
     setting.apply()
     device = setting.torch_device
-    for case in cases:  # what cannot be built is told before anything is measured
-        without_data(case)
     phases = tuple(PHASES)[: 1 + train]
     found = {}
     for phase in phases:  # each in a process of its own, while none is here to share the machine with

@@ -23,7 +23,8 @@ def legend(found: Benchmark) -> str:
         f"MFU of {found.peak_flops / 1e12:.3g} TFLOP/s ({found.peak_source}).",
     ]
     if any(phase.peak_bytes is not None for row in found.rows for phase in row.phases.values()):
-        told.append(f"peak: memory {device}, in a process of its own.")
+        compiler = " and with what compiling took" if setting.compile else ""
+        told.append(f"peak: memory {device}, in a process of its own{compiler}.")
         if training:
             told.append("kept: for the backward pass, weights and input left out.")
     if training:

@@ -24,6 +24,9 @@ STATUS = Path("/proc/self/status")
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
+USAGE = 2  # exit status where the case itself cannot be
+
+
 class FootprintError(RuntimeError):
     """The process that measured memory did not come to its end; the message has its last line."""
 
@@ -60,7 +63,8 @@ def footprint(case: Case, setting: Setting, train: bool) -> Footprint:
     if done.returncode:
         said = done.stderr.strip().splitlines()
         why = said[-1] if said else f"exit status {done.returncode} (killed for memory?)"
-        raise FootprintError(f"{case.label}: its memory could not be measured: {why}")
+        what = "" if done.returncode == USAGE else "its memory could not be measured: "
+        raise FootprintError(f"{case.label}: {what}{why}")
     return Footprint(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -122,4 +126,8 @@ def _case(told: dict[str, Any] | None) -> Case | None:
 
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
-    print(json.dumps(asdict(_measure(_case(told["case"]), Setting(**told["setting"]), told["train"]))))
+    try:
+        print(json.dumps(asdict(_measure(_case(told["case"]), Setting(**told["setting"]), told["train"]))))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(USAGE)

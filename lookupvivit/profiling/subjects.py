@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lookupvivit import kernels
 from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.common import Size
-from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
 from lookupvivit.profiling.flops import count_from_shapes
 from lookupvivit.profiling.memory import DTYPES
 from lookupvivit.profiling.peers import create_peer, is_peer
@@ -172,7 +172,7 @@ def without_data(case: Case) -> nn.Module:
     """The model of a case on the meta device: its sizes, at the cost of neither time nor memory.
 
     Raises:
-        ValueError: a model that is not known or not installed.
+        ValueError: a model that is not known or not installed, or a size that it cannot have.
     """
     with torch.device("meta"):
         return _create(case)
@@ -184,6 +184,8 @@ def _create(case: Case) -> nn.Module:
         return create_peer(case.name, _classes(like.input_size if like else (1, 1, 1)), like)
     sized = {} if case.size is None else {"compressed_size": case.size}
     model = create_model(case.name, 1, **sized)
+    if case.size is not None:
+        check_compressed_size(model, case.size, case.label)
     model.reset_classifier(_classes(model.input_size))
     return model
 

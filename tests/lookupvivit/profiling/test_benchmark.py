@@ -132,6 +132,8 @@ def test_names_become_lines():
     assert found[-1].label == f"{LOOKUP}@2x3x3"
     with pytest.raises(ValueError, match="a model of tubelets: name one, such as vivit_b16x2"):
         create_peer("transformers:vivit", 10, create_model("perceiver_pico8x2", 10))
+    with pytest.raises(ValueError, match=r"^lookupvit_b16_5x5@1x16x16: .* must be at most \[1, 14, 14\]"):
+        without_data(Case("lookupvit_b16_5x5", (1, 16, 16)))
     for wrong, told in (("vit_b16@1x5x5", "only a LookupViT"), ("lookupvit_b16_5x5@5x5", "@1x5x5")):
         with pytest.raises(ValueError, match=told):
             cases([wrong], ["auto"])
@@ -209,8 +211,12 @@ def test_memory_is_that_of_a_fresh_process():
     forward = footprint(Case("vit_b16"), Setting(threads=1), train=False)
     weights = 4 * sum(weight.numel() for weight in without_data(Case("vit_b16")).parameters())
     assert weights < forward.peak < 1.2 * weights and forward.kept is None
-    with pytest.raises(FootprintError, match="unknown model 'nothing'"):
-        footprint(Case("nothing"), Setting(), train=False)
+    for wrong, told in (
+        (Case("nothing"), "^nothing: unknown model 'nothing'"),
+        (Case(LOOKUP, None, "triton"), f"^{LOOKUP}: the exchange was told to use 'triton', found tensors on cpu"),
+    ):
+        with pytest.raises(FootprintError, match=told):
+            footprint(wrong, Setting(), train=False)
 
 
 def test_columns_and_markdown():
@@ -235,5 +241,7 @@ def test_the_tool_end_to_end(tmp_path):
         assert row["model"] in done.stdout and "sum" in done.stdout and "fp32" in done.stdout
     wrong = subprocess.run([*command, "--compile"], capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2 and "--operators" in wrong.stderr.splitlines()[-1]
+    wrong = subprocess.run([*command[:2], VIVIT, "--json", str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert wrong.returncode == 2 and "--json: found" in wrong.stderr.splitlines()[-1]
     wrong = subprocess.run([*command[:2], "vivit_b16x3"], capture_output=True, text=True, cwd=ROOT)
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: unknown model 'vivit_b16x3'")
