@@ -65,7 +65,7 @@ def understand() -> argparse.Namespace:
     parser.add_argument("--threads", type=whole_number, help="of the CPU (torch's choice)")
     parser.add_argument("--rounds", type=whole_number, default=15, help="of the measurement (15)")
     parser.add_argument("--no-memory", action="store_true", help="leave memory out, which takes a process per model")
-    parser.add_argument("--json", type=writable, metavar="FILE", 
+    parser.add_argument("--json", type=writable, metavar="FILE",
                         help="write all that was measured, every round's times; folders are made")  # fmt: skip
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     arguments = parser.parse_args()

@@ -27,8 +27,6 @@ GPUS = {  # name: (half, float32)
     "H200": (989, 67),
     "B200": (2250, 80),
 }
-
-
 VARIANTS = {"NVL", "Laptop", "Ti", "SUPER", "D"}  # words in the name of another card, which is measured
 
 
