@@ -49,7 +49,7 @@ FOLDED_SHARE = 0.6
 WIDEST = 128  # head width that the GPU kernels have tiles for
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")  # as Triton reads it
-AMPERE = (8, 0)  # compute capability; older GPUs lack the shared memory that the kernels' tiles take
+AMPERE = 8  # compute capability, the major part; older GPUs lack the shared memory that the kernels' tiles take
 
 
 class KernelsError(ValueError):
@@ -200,13 +200,8 @@ def _unfit_for_triton(q: Tensor) -> str | None:
         return "no package triton"
     if not (q.is_cuda or INTERPRETED):
         return f"tensors on {q.device.type}"
-    if torch.version.hip or (q.is_cuda and _capability(q.device.index) < AMPERE):
+    if torch.version.hip or (q.is_cuda and torch.cuda.get_device_properties(q.device).major < AMPERE):
         return "a GPU that is not NVIDIA's, or older than Ampere"
     if q.dtype == torch.float64:
         return "float64"
     return f"heads of width {q.shape[-1]}, more than {WIDEST}" if q.shape[-1] > WIDEST else None
-
-
-@torch.compiler.assume_constant_result
-def _capability(device: int) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)

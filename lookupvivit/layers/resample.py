@@ -6,35 +6,30 @@ A trilinear resize is three 1-D linear maps, one per axis. Writing it that way g
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor
 
 
-@lru_cache(maxsize=256)
-def resampling_matrix(source: int, target: int, antialias: bool) -> np.ndarray:
+def resampling_matrix(
+    source: int, target: int, antialias: bool, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Tensor:
     """Weights (target, source) of a 1-D linear resize with half-pixel centres; each row sums to 1.
 
     With ``antialias`` the triangle kernel is widened by the reduction factor when shrinking, as
     `jax.image.resize(..., "linear")` does by default; without it, this is PyTorch's ``align_corners=False``.
+
+    Made anew for each call, on the device: nothing is copied from the host, which would wait for a GPU, and nothing is
+    kept that a traced program would capture. Whole numbers, in units of 1 / (2 target) of a source step, keep it exact
+    to the division that ends it.
     """
-    scale = source / target
-    support = max(scale, 1.0) if antialias else 1.0
-    centres = (np.arange(target) + 0.5) * scale - 0.5
+    outputs, inputs = torch.arange(target, device=device), torch.arange(source, device=device)
+    centres = (2 * outputs + 1) * source - target
     if not antialias:
-        centres = np.clip(centres, 0, source - 1)  # the border repeats
-    distance = np.abs(np.arange(source)[None, :] - centres[:, None]) / support
-    weights = np.maximum(0.0, 1.0 - distance)
-    weights /= weights.sum(axis=1, keepdims=True)
-    weights.setflags(write=False)
-    return weights
-
-
-@torch.compiler.assume_constant_result  # sizes are constants to a compiler; it could not trace NumPy's flags
-def _weights(source: int, target: int, antialias: bool) -> list[list[float]]:
-    return resampling_matrix(source, target, antialias).tolist()
+        centres = centres.clamp(0, 2 * target * (source - 1))  # the border repeats
+    support = 2 * (max(source, target) if antialias else target)
+    weights = (support - (2 * target * inputs - centres[:, None]).abs()).clamp(min=0)
+    precise = torch.promote_types(dtype, torch.float32)  # the sums of a large grid are no bfloat16
+    return (weights.to(precise) / weights.sum(1, keepdim=True)).to(dtype)
 
 
 def resample(grid: Tensor, size: tuple[int, int, int], antialias: bool = True) -> Tensor:
@@ -43,8 +38,7 @@ def resample(grid: Tensor, size: tuple[int, int, int], antialias: bool = True) -
         source, target = int(grid.shape[axis]), int(target)  # a tracer hands out sizes as tensors
         if source == target:
             continue
-        # Made anew from the cached NumPy array: a cached tensor would be captured by tracing.
-        weights = torch.tensor(_weights(source, target, antialias), dtype=grid.dtype, device=grid.device)
+        weights = resampling_matrix(source, target, antialias, grid.dtype, grid.device)
         between, after = grid.shape[1:axis], grid.shape[axis + 1 :]
         resized = weights @ grid.flatten(0, axis - 1).flatten(2)  # (B * between, target, after)
         # -1 and not B: a size computed from the batch's would fix it in an exported program

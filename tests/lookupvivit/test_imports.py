@@ -13,8 +13,9 @@ def python(code: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("package", "absent"),
     [
-        ("lookupvivit", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard", "torchvision",
-                         "data_pipelines", "safetensors", "PIL", "matplotlib", "lookupvivit.visualize")),
+        ("lookupvivit.models.catalogue",
+         ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard", "torchvision", "data_pipelines",
+          "safetensors", "PIL", "matplotlib", "lookupvivit.visualize", "torch._dynamo")),  # the compiler takes seconds
         ("lookupvivit.weights.files", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard")),
         ("data_pipelines.datasets", ("lookupvivit", "deepspeed", "fvcore", "tensorboard")),
     ],

@@ -175,7 +175,8 @@ def test_what_does_not_fit_is_told(monkeypatch):
 
 @pytest.mark.parametrize(("capability", "engine"), [((7, 5), "reference"), ((8, 0), "triton"), ((10, 0), "triton")])
 def test_gpus_before_ampere_take_the_reference(monkeypatch, capability, engine):
-    monkeypatch.setattr(kernels, "_capability", lambda device: capability)
+    properties = SimpleNamespace(major=capability[0], minor=capability[1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(kernels, "LARGE", 0)
     gpu = SimpleNamespace(type="cuda", index=0)
     tokens = SimpleNamespace(is_cuda=True, device=gpu, dtype=torch.bfloat16, shape=torch.Size((1, 1, 3, 64)))

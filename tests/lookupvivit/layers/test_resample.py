@@ -1,6 +1,5 @@
 """T of Eq. 1 against PyTorch's interpolation and JAX's published triangle kernel."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,7 @@ def test_with_antialias_one_frame_is_torch_antialiased_bilinear(source, target):
 def test_same_size_is_the_identity_and_upsampling_keeps_the_range(antialias):
     grid = torch.randn(1, 2, 14, 14, 4)
     assert resample(grid, (2, 14, 14), antialias) is grid
-    assert np.array_equal(resampling_matrix(14, 14, antialias), np.eye(14))
+    assert torch.equal(resampling_matrix(14, 14, antialias), torch.eye(14))
     larger = resample(grid, (5, 30, 17), antialias)
     assert larger.shape == (1, 5, 30, 17, 4)
     assert larger.min() >= grid.min() - 1e-6 and larger.max() <= grid.max() + 1e-6
@@ -44,16 +43,24 @@ def test_same_size_is_the_identity_and_upsampling_keeps_the_range(antialias):
 
 @given(st.integers(1, 64), st.integers(1, 64), st.booleans())
 def test_rows_are_averages(source, target, antialias):
-    matrix = resampling_matrix(source, target, antialias)
+    matrix = resampling_matrix(source, target, antialias, torch.float64)
     assert matrix.shape == (target, source)
     assert (matrix >= 0).all()
-    np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-12)
-    np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-12)  # left and right are treated alike
+    torch.testing.assert_close(matrix.sum(1), torch.ones(target, dtype=torch.float64))
+    assert torch.equal(matrix, matrix.flip(0, 1))  # left and right are treated alike
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_of_a_large_grid_are_exact_to_their_precision(dtype):
+    for antialias in (True, False):
+        exact = resampling_matrix(1000, 7, antialias, torch.float64)
+        found = resampling_matrix(1000, 7, antialias, dtype)
+        torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
 
 
 def test_shrinking_four_to_two_has_the_widened_triangle():
     # jax.image.resize([..4..], 2, "linear"): distances 0.25, 0.75 of the widened support on the inside
-    np.testing.assert_allclose(resampling_matrix(4, 2, True)[0], np.array([0.75, 0.75, 0.25, 0.0]) / 1.75)
+    torch.testing.assert_close(resampling_matrix(4, 2, True)[0], torch.tensor([0.75, 0.75, 0.25, 0.0]) / 1.75)
 
 
 def test_positions_and_tokens_may_be_added_before_resampling():
