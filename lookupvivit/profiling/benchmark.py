@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lookupvivit.models.common import Size
 from lookupvivit.profiling.footprint import Footprint, footprint
 from lookupvivit.profiling.operators import Breakdown, breakdown
 from lookupvivit.profiling.peak import peak
@@ -48,6 +49,7 @@ class Row:
 
     Attributes:
         model, kernels: as in `Case`.
+        input_size: (T, H, W) of a clip.
         lookup_tokens, compressed_tokens: N and M; None where there are none.
         gflops: multiply-adds of one clip's forward pass, in G (as Table 4 counts).
         parameters: scalars.
@@ -57,6 +59,7 @@ class Row:
 
     model: str
     kernels: str | None
+    input_size: Size
     lookup_tokens: int | None
     compressed_tokens: int | None
     gflops: float
@@ -129,8 +132,8 @@ def benchmark(
         told = {phase: _phase(subject, setting, phase, measured[phase][0], measured[phase][i], flops,
                               found.get((subject.case, phase))) for phase in phases}  # fmt: skip
         by_operator = breakdown(subject, device, range(rounds), after) if operators else None
-        rows.append(Row(subject.case.label, subject.case.kernels, *subject.tokens, subject.macs / 1e9,
-                        subject.parameters, told, by_operator))  # fmt: skip
+        rows.append(Row(subject.case.label, subject.case.kernels, subject.input_size, *subject.tokens,
+                        subject.macs / 1e9, subject.parameters, told, by_operator))  # fmt: skip
     return Benchmark(machine(device), setting, rounds, flops, source, rows)
 
 

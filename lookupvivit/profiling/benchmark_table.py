@@ -69,7 +69,7 @@ def lay_out(lines: Sequence[Cells], left: int, markdown: bool = False) -> str:
 
 def _table(rows: Sequence[Row], phase: str, markdown: bool) -> str:
     forward, first = phase == "forward", rows[0].phases[phase]
-    header = ["model", "kernels", "N", "M", "parameters", "GFLOPs"] if forward else ["model", "kernels"]
+    header = ["model", "kernels", "input", "N", "M", "parameters", "GFLOPs"] if forward else ["model", "kernels"]
     header += [f"{phase} ms", "x", "clips/s" if forward else "steps/s", "MFU"]
     header += ["peak GB"] * (first.peak_bytes is not None) + ["kept GB"] * (first.kept_bytes is not None)
     lines = [[*(_model(row) if forward else _model(row)[:2]), *_speed(row.phases[phase])] for row in rows]
@@ -77,8 +77,9 @@ def _table(rows: Sequence[Row], phase: str, markdown: bool) -> str:
 
 
 def _model(row: Row) -> Cells:
+    size = "x".join(map(str, row.input_size if row.input_size[0] > 1 else row.input_size[1:]))
     counts = ["" if count is None else str(count) for count in (row.lookup_tokens, row.compressed_tokens)]
-    return [row.model, row.kernels or "", *counts, f"{row.parameters / 1e6:.1f} M", f"{row.gflops:.2f}"]
+    return [row.model, row.kernels or "", size, *counts, f"{row.parameters / 1e6:.1f} M", f"{row.gflops:.2f}"]
 
 
 def _speed(phase: Phase) -> Cells:

@@ -83,6 +83,7 @@ class Subject:
         model: on its device and in its dtype.
         video: the input (B, 3, T, H, W), values in [-1, 1].
         macs: multiply-adds of the forward pass of one clip.
+        input_size: (T, H, W).
         tokens: lookup tokens N (all tokens of a model without an exchange) and compressed tokens M; None where there
             are none.
     """
@@ -91,7 +92,8 @@ class Subject:
         self.case = case
         device, dtype = setting.torch_device, setting.torch_dtype
         shapes = without_data(case)
-        shape = (3, *shapes.input_size)
+        self.input_size: Size = tuple(shapes.input_size)
+        shape = (3, *self.input_size)
         self.parameters = sum(weight.numel() for weight in shapes.parameters())
         self.tokens = _tokens(shapes)
         self.macs = count_from_shapes(shapes, (1, *shape))

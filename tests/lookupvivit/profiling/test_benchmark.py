@@ -201,6 +201,7 @@ def test_ratios_and_utilisation_of_a_benchmark():
     json.dumps(found.to_dict())
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_fresh_process():
     """At least weights, gradients and momentum and what is kept, though this process has held far more."""
     ballast = torch.ones(2**28)  # 1 GiB; a child's peak by getrusage would begin there
@@ -233,6 +234,7 @@ def test_the_tool_end_to_end(tmp_path):
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "speed.json").read_text())
     assert [row["kernels"] for row in told["rows"]] == [None, "reference", "cpu"]
+    assert all(row["input_size"] == [8, 64, 64] for row in told["rows"]) and " 8x64x64 " in done.stdout
     assert torch.__version__ in told["machine"] and told["setting"]["dtype"] == "fp32"
     for row in told["rows"]:
         assert row["phases"]["training"]["kept_bytes"] > 0 and row["phases"]["forward"]["kept_bytes"] is None
