@@ -1,11 +1,8 @@
 """Runs that are stopped, damaged or diverge: nothing is lost, and one line says what happened."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -26,17 +23,12 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, command, shell, number):
+def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, command, shell, signal_when, number):
     straight, asked = tmp_path / "straight", tmp_path / "asked"
     shell(command("train_net.py", straight, *OFTEN))
-    process = subprocess.Popen(command("train_net.py", asked, "data.workers=1"), stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, start_new_session=True)  # fmt: skip
-    while not (asked / "log.jsonl").exists():
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.02)
-    os.killpg(process.pid, number)  # launchers and schedulers signal whole groups, loading processes too
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, output[-3000:]
+    training = command("train_net.py", asked, "data.workers=1")
+    status, output = signal_when((asked / "log.jsonl").exists, training, number)
+    assert status == 75, output[-3000:]
     assert f"stopped by {number.name}: saved step " in output and "Traceback" not in output
     assert not (asked / "checkpoints" / "step_00000010").exists()
     output = shell(command("train_net.py", asked))
@@ -167,15 +159,21 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, se
     ranks = ("2", "1") if "2" in first else ("1", "2")
     assert f"was written by {ranks[0]} ranks, going on with {ranks[1]}" in output
     assert "resuming from step 3 of 6" in output
-    one, two = (load_file(run / "model.safetensors") for run in (straight, changed))
+    middle = straight / "checkpoints" / "step_00000003"
+    before, one, two = (load_file(run / "model.safetensors") for run in (middle, straight, changed))
     loose = "precision=bf16" in settings[0]
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-2 if loose else 2e-4)
+    if loose:  # Adam makes a whole step of a gradient that rounding alone moves off zero: single weights differ
+        start, end, other = (torch.cat([weights[name].flatten() for name in one]) for weights in (before, one, two))
+        assert (end - other).norm() < 0.06 * (end - start).norm()  # 0.02 seen, and 0.6 where the moments were lost
+    else:
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], rtol=0, atol=2e-4)
     losses = [[json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
               for run in (straight, changed)]  # fmt: skip
     assert losses[0] == pytest.approx(losses[1], abs=3e-2 if loose else 1e-4)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path, command, shell):
     """A limit on the size of files is met by the same calls in the same places as a disk's end."""
     straight, run = tmp_path / "straight", tmp_path / "run"
