@@ -1,11 +1,16 @@
 # make demo      from a fresh clone to a trained, tested model and its pictures
-# make test      the tests that take minutes; make test-all adds the slow ones
+# make test      the tests that take minutes, two at a time (JOBS=2); make test-all adds the slow ones
 # make lint      ruff
 
 PYTHON ?= python3
 VENV   ?= .venv
 CONFIG ?= configs/camera_motion.yaml
 RUN    ?= runs/camera_motion
+
+JOBS   ?= 2
+
+# a thread each: more of them than cores wait for one another
+PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
@@ -18,10 +23,10 @@ demo: $(VENV)/.installed
 	python tools/summarize.py $(RUN)
 
 test: $(VENV)/.installed
-	python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.installed lint
-	python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.installed
 	ruff check .

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from warm_start import WarmProcess, WarmStart
 
 ROOT = Path(__file__).parents[1]
 SMALL_RUN = (
@@ -56,17 +60,61 @@ def command(small_set):
     return build
 
 
+@pytest.fixture(scope="session")
+def warm_start():
+    server = WarmStart()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def shell():
+def start(warm_start, tmp_path_factory):
+    """Start a tool in the repository with Python; the process, and the file that all it prints goes to."""
+
+    def begin(arguments: list[str]) -> tuple[WarmProcess, Path]:
+        interpreter, *arguments = arguments
+        assert interpreter == sys.executable and arguments[0].endswith(".py")
+        output = tmp_path_factory.mktemp("output") / "told.txt"
+        return warm_start.start(arguments, ROOT, surroundings(), output), output
+
+    return begin
+
+
+@pytest.fixture
+def signal_when(start):
+    """Signal a tool and its loading processes as soon as ``moment()`` is true; its exit status and all it printed."""
+
+    def run(moment: Callable[[], object], arguments: list[str], number: int = signal.SIGKILL) -> tuple[int, str]:
+        process, output = start(arguments)
+        while not moment():
+            assert process.poll() is None, f"it ended before the moment came: {output.read_text()[-4000:]}"
+            time.sleep(0.001)
+        os.killpg(process.pid, number)  # launchers and schedulers signal whole groups
+        return process.wait(120), output.read_text()
+
+    return run
+
+
+@pytest.fixture
+def shell(start):
     """Run a command to its end in the repository, standard output and error together."""
 
     def run(arguments: list[str], expect: int = 0, timeout: float = 300) -> str:
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        done = subprocess.run(
-            arguments, cwd=ROOT, env=environment, timeout=timeout, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == expect, done.stdout[-4000:]
-        return done.stdout
+        if arguments[0] == sys.executable and arguments[1].endswith(".py"):
+            process, output = start(arguments)
+            code, told = process.wait(timeout), output.read_text()
+        else:
+            done = subprocess.run(
+                arguments, cwd=ROOT, env=surroundings(), timeout=timeout, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            code, told = done.returncode, done.stdout
+        assert code == expect, told[-4000:]
+        return told
 
     return run
+
+
+def surroundings() -> dict[str, str]:
+    """The environment with this Python's programs first."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

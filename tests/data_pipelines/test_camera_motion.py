@@ -157,6 +157,7 @@ def test_the_zoom_has_no_end(tmp_path):
     assert contrast.max() < 2 * contrast.min()
 
 
+@pytest.mark.slow
 def test_no_single_frame_tells_the_class(tmp_path):
     """A classifier on first, middle or last frames stays at chance; given the next frame too, it does not."""
     from sklearn.ensemble import ExtraTreesClassifier

@@ -1,9 +1,5 @@
 """The multi-view test: equal to a plain loop, however it is batched, shared out or interrupted."""
 
-import os
-import signal
-import subprocess
-import time
 from dataclasses import fields
 
 import numpy as np
@@ -158,23 +154,18 @@ def test_a_broken_video_is_not_kept_as_finished(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_and_restarted_on_other_ranks(tmp_path, command, shell):
+def test_killed_and_restarted_on_other_ranks(tmp_path, command, shell, signal_when):
     run = tmp_path / "run"
     shell(command("train_net.py", run, "optim.max_steps=1"))
     shell(command("test_net.py", run, "eval.save_seconds=0"))
     straight = Predictions.load(run / "predictions" / "2x3.npz")
     (run / "predictions" / "2x3.npz").unlink()
 
+    def scored_in_part():
+        return list(run.glob("predictions/2x3.partial/*.npz"))
+
     for launcher in ("python", "torchrun 2"):
-        process = subprocess.Popen(
-            command("test_net.py", run, "eval.save_seconds=0"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        while not list(run.glob("predictions/2x3.partial/*.npz")):
-            assert process.poll() is None, "the test ended before it could be killed"
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        signal_when(scored_in_part, command("test_net.py", run, "eval.save_seconds=0"))
         assert not (run / "predictions" / "2x3.npz").exists(), "the test ended before it could be killed"
         output = shell(command("test_net.py", run, launcher=launcher))
         assert "going on with the " in output

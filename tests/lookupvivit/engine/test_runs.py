@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,25 +28,15 @@ def assert_same_weights(one, other, **tolerance):
         torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
 
 
-def kill_when(moment, arguments):
-    """Start a run and SIGKILL it, its launcher and loading processes as soon as ``moment()`` is true."""
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(arguments, stdout=quiet, stderr=quiet, start_new_session=True)
-    while not moment():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell):
+def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell, signal_when):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     often = ("log.checkpoint_every_epochs=0.6", "optim.ema_decay=0.9")  # every 3 of 5 steps
     output = shell(command("train_net.py", straight, *often))
     assert "starting from scratch" in output
 
     for moment in ("step_00000003", ".step_00000006"):  # written; being written
-        kill_when((killed / "checkpoints" / moment).exists, command("train_net.py", killed, *often))
+        status, _ = signal_when((killed / "checkpoints" / moment).exists, command("train_net.py", killed, *often))
+        assert status == -signal.SIGKILL
     output = shell(command("train_net.py", killed, *often))
     assert re.search(r"resuming from step [36] of 10", output)
     assert_same_weights(straight, killed)
