@@ -1,4 +1,4 @@
-"""What several tests share: a small rendered data set, and the tools run as a user runs them."""
+"""What several tests share: a small rendered data set, and the tools run by their command lines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from warm_start import WarmProcess, WarmStart
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,15 @@ def small_set(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("camera_motion") / "set"
     prepare(root, Recipe(train_videos=40, validation_videos=13, frames=8))
     return root
+
+
+@pytest.fixture(scope="module")
+def two_threads():
+    """Of torch, also where the suite gives each process one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def free_port() -> str:
@@ -62,22 +72,38 @@ def command(small_set):
 
 @pytest.fixture(scope="session")
 def warm_start():
-    server = WarmStart()
+    server = WarmStart(ROOT)
     yield server
     server.close()
 
 
 @pytest.fixture
-def start(warm_start, tmp_path_factory):
-    """Start a tool in the repository with Python; the process, and the file that all it prints goes to."""
+def start(request, tmp_path_factory):
+    """Start a command in the repository; the process, and the file that all it prints goes to.
 
-    def begin(arguments: list[str]) -> tuple[WarmProcess, Path]:
-        interpreter, *arguments = arguments
-        assert interpreter == sys.executable and arguments[0].endswith(".py")
+    Python programs start in forks of a process that has loaded their libraries, but in tests marked ``cold`` or
+    ``slow`` as a user starts them. GPUs do not outlive a fork.
+    """
+    cold = any(map(request.node.get_closest_marker, ("cold", "slow"))) or torch.cuda.is_available()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    begun = []
+
+    def begin(arguments: list[str]) -> tuple[subprocess.Popen | WarmProcess, Path]:
         output = tmp_path_factory.mktemp("output") / "told.txt"
-        return warm_start.start(arguments, ROOT, surroundings(), output), output
+        if not cold and arguments[0] == sys.executable and arguments[1].endswith(".py"):
+            process = request.getfixturevalue("warm_start").start(arguments[1:], environment, output)
+        else:
+            with output.open("wb") as file:
+                process = subprocess.Popen(arguments, cwd=ROOT, env=environment, start_new_session=True,
+                                           stdin=subprocess.DEVNULL, stdout=file, stderr=file)  # fmt: skip
+        begun.append(process)
+        return process, output
 
-    return begin
+    yield begin
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
 
 
 @pytest.fixture
@@ -89,6 +115,7 @@ def signal_when(start):
         while not moment():
             assert process.poll() is None, f"it ended before the moment came: {output.read_text()[-4000:]}"
             time.sleep(0.001)
+        assert process.poll() is None, "it ended before it could be signalled"
         os.killpg(process.pid, number)  # launchers and schedulers signal whole groups
         return process.wait(120), output.read_text()
 
@@ -100,21 +127,13 @@ def shell(start):
     """Run a command to its end in the repository, standard output and error together."""
 
     def run(arguments: list[str], expect: int = 0, timeout: float = 300) -> str:
-        if arguments[0] == sys.executable and arguments[1].endswith(".py"):
-            process, output = start(arguments)
-            code, told = process.wait(timeout), output.read_text()
-        else:
-            done = subprocess.run(
-                arguments, cwd=ROOT, env=surroundings(), timeout=timeout, text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            code, told = done.returncode, done.stdout
-        assert code == expect, told[-4000:]
+        process, output = start(arguments)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status = f"still running after {timeout} seconds"
+        told = output.read_text()
+        assert status == expect, told[-4000:]
         return told
 
     return run
-
-
-def surroundings() -> dict[str, str]:
-    """The environment with this Python's programs first."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -3,16 +3,20 @@
 Run as a program, this is that process. It reads tasks from its standard input, a line of JSON each, and answers each
 with two lines: the fork's process number at once, the exit status in the end. This project's own modules are loaded by
 the forks, as they read the environment.
+
+What a fork does not show is whether a program imports all that it needs, and in the right order; nor has it a hash seed
+of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
+import random
 import runpy
 import select
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,30 +28,31 @@ LIBRARIES = ("torch._inductor.compile_fx", "torchvision.transforms.v2", "deepspe
 
 
 class WarmStart:
-    """The process that forks; runs one program at a time."""
+    """The process that forks, and the folder it runs programs in; one program at a time."""
 
-    def __init__(self) -> None:
-        self.server = subprocess.Popen([sys.executable, __file__], bufsize=0,
+    def __init__(self, folder: Path) -> None:
+        self.server = subprocess.Popen([sys.executable, __file__], cwd=folder, bufsize=0, start_new_session=True,
                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
 
-    def start(self, arguments: list[str], folder: Path, environment: dict[str, str], output: Path) -> WarmProcess:
+    def start(self, arguments: list[str], environment: dict[str, str], output: Path) -> WarmProcess:
         """Start a program, all it prints going to the file ``output``. ``arguments``: those of the interpreter."""
-        task = {"arguments": arguments, "folder": str(folder), "environment": environment, "output": str(output)}
+        task = {"arguments": arguments, "environment": environment, "output": str(output)}
         self.server.stdin.write(json.dumps(task).encode() + b"\n")
         return WarmProcess(self.server)
 
     def close(self) -> None:
-        """Let the process end; a program that runs is waited for."""
+        """Let the process end."""
         self.server.stdin.close()
         self.server.wait()
 
 
 class WarmProcess:
-    """What tests need of `subprocess.Popen`. Leads a session of its own."""
+    """What tests need of `subprocess.Popen`; leads a session of its own. Look until it has ended before the next."""
 
     def __init__(self, server: subprocess.Popen) -> None:
-        self.answers = server.stdout
-        self.pid = int(self.answers.readline())
+        self.server = server
+        self.pid = self._answer()
+        assert self.pid > 1
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -55,17 +60,25 @@ class WarmProcess:
         return self._look(0)
 
     def wait(self, timeout: float) -> int:
-        """The exit status; past the timeout (seconds) it is killed, its children too, and the test fails."""
+        """The exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after ``timeout`` seconds.
+        """
         if self._look(timeout) is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._look(None)
-            raise TimeoutError(f"the program took longer than {timeout} seconds")
+            raise subprocess.TimeoutExpired("a fork", timeout)
         return self.returncode
 
-    def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self.answers], [], [], timeout)[0]:
-            self.returncode = int(self.answers.readline())
+    def _look(self, timeout: float) -> int | None:
+        if self.returncode is None and select.select([self.server.stdout], [], [], timeout)[0]:
+            self.returncode = self._answer()
         return self.returncode
+
+    def _answer(self) -> int:
+        line = self.server.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that forks has ended with status {self.server.wait()}")
+        return int(line)
 
 
 def next_task(answers: TextIO) -> dict:
@@ -81,24 +94,28 @@ def next_task(answers: TextIO) -> dict:
     sys.exit()
 
 
-def become(task: dict) -> None:
-    """Take over the task's environment, folder, arguments and output."""
+def become(task: dict, own: dict[str, str]) -> None:
+    """Take over the task's environment, with what libraries added to it, its arguments and output, and new seeds."""
     os.environ.clear()
-    os.environ.update(task["environment"])
-    os.chdir(task["folder"])
+    os.environ.update(own | task["environment"])
     sys.argv[:] = task["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])
     with open(os.devnull) as nothing, open(task["output"], "wb") as output:
         for number, file in ((0, nothing), (1, output), (2, output)):
             os.dup2(file.fileno(), number)
+    for seed in (random.seed, sys.modules["numpy"].random.seed, sys.modules["torch"].seed):
+        seed()
 
 
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries tell of themselves while they load
+    before = set(os.environ)
     for library in LIBRARIES:
-        __import__(library)
+        with contextlib.suppress(ImportError):  # not every platform has all of them
+            __import__(library)
+    added = {name: value for name, value in os.environ.items() if name not in before}
     gc.freeze()  # a collection in a fork would copy all its pages
-    become(next_task(answers))
+    become(next_task(answers), added)
     answers.close()
     runpy.run_path(sys.argv[0], run_name="__main__")

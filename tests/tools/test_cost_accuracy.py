@@ -1,4 +1,4 @@
-"""tools/cost_accuracy.py, run as a user runs it, against tools/test_net.py and loops over what it keeps."""
+"""tools/cost_accuracy.py, by its command line, against tools/test_net.py and loops over what it keeps."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""tools/prepare_dataset.py and tools/benchmark_loader.py, run as a user runs them."""
+"""tools/prepare_dataset.py and tools/benchmark_loader.py, by their command lines."""
 
 import json
 import shutil
@@ -43,6 +43,7 @@ def test_prepare_tells_what_is_broken_and_a_run_leaves_it_out(tmp_path, small_se
     assert told.startswith("error: nowhere") and "Traceback" not in told
 
 
+@pytest.mark.cold
 def test_the_benchmark_measures_every_case(small_set, shell):
     videos = [str(small_set / "videos" / f"{number}.mp4") for number in (1, 2)]
     tool = [sys.executable, str(ROOT / "tools" / "benchmark_loader.py")]

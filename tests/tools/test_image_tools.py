@@ -1,4 +1,4 @@
-"""tools/test_robustness.py and tools/few_shot.py, run as a user runs them."""
+"""tools/test_robustness.py and tools/few_shot.py, by their command lines."""
 
 import json
 import runpy
@@ -65,6 +65,7 @@ def test_imagenet_c_whole_and_in_part(tmp_path, robustness, corrupted):
     assert "mce" not in json.loads((tmp_path / "other" / "robustness.json").read_text())["imagenet_c"]
 
 
+@pytest.mark.cold
 def test_imagenet_a_r_and_o_in_one_table(tmp_path, robustness):
     run = small_model(tmp_path / "run", class_names("imagenet"))
     given = {}
@@ -104,6 +105,7 @@ def stopped(monkeypatch, tool, *arguments):
     return leaving.value.code
 
 
+@pytest.mark.cold
 def test_few_shot_of_any_labelled_pictures(tmp_path, shell, monkeypatch, capsys):
     """Three classes of plain colours: what a random model's features tell apart, a probe of few shots does too."""
     run, rng = small_model(tmp_path / "run", ("a", "b")), np.random.default_rng(0)

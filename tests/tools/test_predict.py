@@ -1,4 +1,4 @@
-"""tools/predict.py, run as a user runs it."""
+"""tools/predict.py, by its command line."""
 
 import json
 import shutil
@@ -41,6 +41,7 @@ def predict(shell, model):
     return run
 
 
+@pytest.mark.cold
 def test_a_folder_of_anything(tmp_path, small_set, predict):
     """Videos of 8 frames, a picture and a broken file: what can be read is told, the exit status tells of the rest."""
     clips = tmp_path / "clips"

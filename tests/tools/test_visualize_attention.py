@@ -1,4 +1,4 @@
-"""tools/visualize_attention.py, run as a user runs it."""
+"""tools/visualize_attention.py, by its command line."""
 
 import shutil
 import sys

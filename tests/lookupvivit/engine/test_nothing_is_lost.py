@@ -1,6 +1,7 @@
 """Runs that are stopped, damaged or diverge: nothing is lost, and one line says what happened."""
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_divergence_is_one_line_and_moves_no_weight(tmp_path, command, shell, se
     status = 2 if launcher == "python" else 1
     output = shell(command("train_net.py", run, *diverging, *settings, launcher=launcher), expect=status)
     (told, *_) = [line for line in output.splitlines() if "gradients are not finite" in line]
-    assert "rank 0" in told and ".mp4" in told and "no weight was moved" in told
+    assert re.search(r", rank [01]: gradients", told) and ".mp4" in told and "no weight was moved" in told
     assert launcher != "python" or "Traceback" not in output
     newest = max((run / "checkpoints").glob("step_*"))
     assert f"step {int(newest.name[5:]) + 1}, " in told  # the first step that could not be taken
@@ -162,12 +163,13 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, se
     middle = straight / "checkpoints" / "step_00000003"
     before, one, two = (load_file(run / "model.safetensors") for run in (middle, straight, changed))
     loose = "precision=bf16" in settings[0]
-    if loose:  # Adam makes a whole step of a gradient that rounding alone moves off zero: single weights differ
-        start, end, other = (torch.cat([weights[name].flatten() for name in one]) for weights in (before, one, two))
-        assert (end - other).norm() < 0.06 * (end - start).norm()  # 0.02 seen, and 0.6 where the moments were lost
-    else:
-        for name in one:
+    for name in one:
+        if not loose:
             torch.testing.assert_close(one[name], two[name], rtol=0, atol=2e-4)
+        elif one[name].dim() > 1:
+            # Adam makes a whole step of a gradient that rounding alone moves off zero, as that of keys' biases is:
+            # by the way a whole matrix went. 0.016 of it seen, and at least 0.4 where the moments were lost.
+            assert (one[name] - two[name]).norm() < 0.06 * (one[name] - before[name]).norm(), name
     losses = [[json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
               for run in (straight, changed)]  # fmt: skip
     assert losses[0] == pytest.approx(losses[1], abs=3e-2 if loose else 1e-4)

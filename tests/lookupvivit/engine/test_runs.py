@@ -1,4 +1,4 @@
-"""Whole runs through the tools, as a user starts them."""
+"""Whole runs through the command lines of the tools."""
 
 import hashlib
 import json

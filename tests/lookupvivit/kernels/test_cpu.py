@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lookupvivit import kernels
 from lookupvivit.kernels import fused, reference
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 @pytest.fixture(autouse=True)
 def on_the_cpu():

@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lookupvivit import kernels
 from lookupvivit.layers.exchange import Gather, Infuse
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 class Exchange(nn.Module):
     """Both directions, with what comes back depending on what was read, and biases that do something."""

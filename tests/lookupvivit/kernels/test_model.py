@@ -8,6 +8,8 @@ from lookupvivit import kernels
 from lookupvivit.layers.recompute import recompute_activations
 from lookupvivit.models.lookupvit import LookupViT, LookupViTBlock
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 def small(**overrides) -> LookupViT:
     torch.manual_seed(0)
