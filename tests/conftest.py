@@ -81,10 +81,10 @@ def warm_start():
 def start(request, tmp_path_factory):
     """Start a command in the repository; the process, and the file that all it prints goes to.
 
-    Python programs start in forks of a process that has loaded their libraries, but in tests marked ``cold`` or
-    ``slow`` as a user starts them. GPUs do not outlive a fork.
+    Python programs start in forks of a process that has loaded their libraries, but in tests marked ``cold`` as a user
+    starts them. GPUs do not outlive a fork.
     """
-    cold = any(map(request.node.get_closest_marker, ("cold", "slow"))) or torch.cuda.is_available()
+    cold = request.node.get_closest_marker("cold") or torch.cuda.is_available()
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     begun = []
 

@@ -98,6 +98,7 @@ def assert_encoder_is(run, encoder):
     assert len(kept) > 20 and all(torch.equal(ours[name], theirs[name.removeprefix("encoder.")]) for name in kept)
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_a_captioner_learns_and_the_tool_writes_and_scores(tmp_path, train, caption, coco, encoder):
     run = tmp_path / "run"

@@ -38,6 +38,7 @@ def points_of(folder):
             for p in json.loads((folder / "1x3.json").read_text())["points"]}  # fmt: skip
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_every_size_from_one_decode_and_none_twice(runs, command, shell):
     main, vivit = runs

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 CAMERA_MOTION = ("--cfg", str(ROOT / "configs" / "camera_motion.yaml"))
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_prepare_tells_what_is_broken_and_a_run_leaves_it_out(tmp_path, small_set, shell, command):
     root, output = tmp_path / "the set", tmp_path / "prepared"

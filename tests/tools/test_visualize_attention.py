@@ -72,6 +72,7 @@ def test_videos_pictures_and_a_broken_file(tmp_path, small_set, visualize):
     assert events(tmp_path / "tb") == shown
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_sizes_tokens_heads_and_start(tmp_path, small_set, visualize):
     video = tmp_path / "1.mp4"  # in the output folder: it must survive

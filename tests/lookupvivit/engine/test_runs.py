@@ -155,6 +155,7 @@ def test_broken_videos_are_replaced_in_training_and_not_scored(tmp_path, command
     assert launcher != "python" or "Traceback" not in output
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_two_ranks_equal_one(tmp_path, command, shell, stage):
@@ -178,6 +179,7 @@ def test_two_ranks_equal_one(tmp_path, command, shell, stage):
     np.testing.assert_allclose(one.view_logits, two.view_logits, atol=1e-4)
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "settings"),

@@ -99,6 +99,7 @@ def test_mistakes_are_named(monkeypatch, tmp_path):
         export_onnx(build("vit_b16", IMAGE), tmp_path / "model.onnx", (1, 3, 32, 32))
 
 
+@pytest.mark.cold
 @pytest.mark.slow
 def test_the_tool_exports_a_run_and_tells_mistakes_in_one_line(tmp_path, shell):
     run, file = tmp_path / "run", tmp_path / "out" / "model.onnx"
