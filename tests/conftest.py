@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from warm_start import WarmProcess, WarmStart
@@ -24,6 +25,10 @@ SMALL_RUN = (
     "engine.threads=1", "eval.clips=2", "eval.batch_size=5",
     "log.every=1", "log.attention_clips=2",
 )  # fmt: skip
+
+# Two tests share the machine: how long an example takes tells nothing.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +83,7 @@ def warm_start():
 
 
 @pytest.fixture
-def start(request, tmp_path_factory):
+def start_tool(request, tmp_path_factory):
     """Start a command in the repository; the process, and the file that all it prints goes to.
 
     Python programs start in forks of a process that has loaded their libraries, but in tests marked ``cold`` as a user
@@ -107,11 +112,11 @@ def start(request, tmp_path_factory):
 
 
 @pytest.fixture
-def signal_when(start):
+def signal_when(start_tool):
     """Signal a tool and its loading processes as soon as ``moment()`` is true; its exit status and all it printed."""
 
     def run(moment: Callable[[], object], arguments: list[str], number: int = signal.SIGKILL) -> tuple[int, str]:
-        process, output = start(arguments)
+        process, output = start_tool(arguments)
         while not moment():
             assert process.poll() is None, f"it ended before the moment came: {output.read_text()[-4000:]}"
             time.sleep(0.001)
@@ -123,11 +128,11 @@ def signal_when(start):
 
 
 @pytest.fixture
-def shell(start):
+def shell(start_tool):
     """Run a command to its end in the repository, standard output and error together."""
 
     def run(arguments: list[str], expect: int = 0, timeout: float = 300) -> str:
-        process, output = start(arguments)
+        process, output = start_tool(arguments)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:

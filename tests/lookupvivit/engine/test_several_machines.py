@@ -182,7 +182,8 @@ def copy_without(source: Path, target: Path, name: str) -> None:
 def test_no_shared_memory_is_taken_whatever_local_size_says(machines):
     """DeepSpeed's, which it would make for two ranks of LOCAL_SIZE=2 and two machines would wait for."""
     look = "from lookupvivit.engine import distributed; w = distributed.start(1); "
-    look += "print('buffers', open('/proc/self/maps').read().count('deepspeed_allreduce')); distributed.stop()"
+    look += "found = open('/proc/self/maps').read().count('deepspeed_allreduce'); "
+    look += "print(f'buffers {found}'); distributed.stop()"  # one string: the ranks write at the same time
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
     statuses, outputs = machines([*start, sys.executable, "-c", look], LOCAL_SIZE="2")
     assert statuses == [0] and outputs[0].count("buffers 0") == 2, outputs
