@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from data_pipelines.datasets import ClipDataset
-from data_pipelines.errors import DataError
+from data_pipelines.datasets.clips import ClipDataset
+from data_pipelines.io.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from data_pipelines.backends import DEFAULT_FPS
-from data_pipelines.decode import SECONDS, VideoReader, open_video
-from data_pipelines.errors import DataError
-from data_pipelines.transforms import RESIZES, crop_views, normalize
-from data_pipelines.views import Sampling, resized_size, spatial_crops
+from data_pipelines.io.errors import DataError
+from data_pipelines.sampling import Sampling, resized_size, spatial_crops
+from data_pipelines.transforms.clip_transforms import RESIZES, crop_views, normalize
+from data_pipelines.video.backends import DEFAULT_FPS
+from data_pipelines.video.reader import SECONDS, VideoReader, open_video
 
 KEYS = ("frames", "stride", "short_side", "crop", "range", "target_fps", "sampling", "resize")
 AT_A_TIME = 32  # whole frames in memory: 0.2 GB of 1920 x 1080
@@ -75,7 +75,7 @@ def open_any(video: Video) -> Iterator[VideoReader | ArrayReader]:
     A reader that is open already is handed back and stays open.
 
     Raises:
-        MissingDataError, VideoDecodeError: as `data_pipelines.decode.open_video`.
+        MissingDataError, VideoDecodeError: as `data_pipelines.video.reader.open_video`.
         DataError: not a video.
     """
     if isinstance(video, (VideoReader, ArrayReader)):

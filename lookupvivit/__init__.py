@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from lookupvivit.models.catalogue import create_model, list_models
-    from lookupvivit.visualize.attention import attention_maps
+    from lookupvivit.models.registry import create_model, list_models
+    from lookupvivit.visualization.attention_maps import attention_maps
 
 __all__ = ["attention_maps", "create_model", "list_models", "load_model"]
 __version__ = "0.1.0"
@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in ("create_model", "list_models"):  # only who builds a model waits for torch
-        from lookupvivit.models import catalogue
+        from lookupvivit.models import registry
 
-        return getattr(catalogue, name)
+        return getattr(registry, name)
     if name == "attention_maps":
-        from lookupvivit.visualize.attention import attention_maps
+        from lookupvivit.visualization.attention_maps import attention_maps
 
         return attention_maps
     raise AttributeError(f"module 'lookupvivit' has no attribute {name!r}")

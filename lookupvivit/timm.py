@@ -17,10 +17,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from lookupvivit.layers.recompute import recompute_activations
-from lookupvivit.models.catalogue import CATALOGUE
-from lookupvivit.models.common import Size
+from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.models.base import Size
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.registry import CATALOGUE
 
 
 class TimmLookupViT(LookupViT):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,17 +13,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from warm_start import WarmProcess, WarmStart
-
-ROOT = Path(__file__).parents[1]
-SMALL_RUN = (
-    "model.overrides={width: 32, depth: 2, num_heads: 2, compressed_size: [2, 3, 3]}",
-    "data.camera_motion={train_videos: 40, validation_videos: 13, frames: 8}",
-    "data.frames=4", "data.stride=1", "data.workers=0",
-    "optim.batch_size=8", "optim.max_steps=10",
-    "engine.threads=1", "eval.clips=2", "eval.batch_size=5",
-    "log.every=1", "log.attention_clips=2",
-)  # fmt: skip
+from support.paths import ROOT
+from support.runs import SMALL_RUN, free_port
+from support.warm_start import WarmProcess, WarmStart
 
 # Two tests share the machine: how long an example takes tells nothing.
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -34,7 +25,7 @@ hypothesis.settings.load_profile("suite")
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory) -> Path:
     """A camera_motion set of 40 + 13 videos, rendered once."""
-    from data_pipelines.camera_motion import Recipe, prepare
+    from data_pipelines.datasets.camera_motion import Recipe, prepare
 
     root = tmp_path_factory.mktemp("camera_motion") / "set"
     prepare(root, Recipe(train_videos=40, validation_videos=13, frames=8))
@@ -48,13 +39,6 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-
-
-def free_port() -> str:
-    """A port for a launcher, so that tests do not meet another run on this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.predictions import AVERAGES, Predictions, PredictionsError
-from lookupvivit.visualize.pictures import confusion_picture, save_png
+from lookupvivit.visualization.canvas import confusion_picture, save_png
 
 
 def main() -> None:

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import torch
 
-from data_pipelines.progress import progress
+from data_pipelines.io.progress import progress
 from lookupvivit import kernels
-from lookupvivit.engine.command_line import device, give_up, whole_number
+from lookupvivit.cli.arguments import device, give_up, whole_number
 from lookupvivit.profiling.benchmark import Benchmark, benchmark, calls_of
+from lookupvivit.profiling.benchmark_cases import Setting, cases, without_data
 from lookupvivit.profiling.benchmark_table import legend, operator_table, tables
-from lookupvivit.profiling.footprint import FootprintError
-from lookupvivit.profiling.memory import DTYPES
-from lookupvivit.profiling.subjects import Setting, cases, without_data
+from lookupvivit.profiling.measured_memory import FootprintError
+from lookupvivit.profiling.memory_estimate import DTYPES
 
 
 def main() -> None:

@@ -10,11 +10,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from data_pipelines import benchmark
-from data_pipelines.errors import DataError, VideoDecodeError
-from data_pipelines.preparation import copy_video
-from data_pipelines.views import Sampling
-from lookupvivit.engine.command_line import give_up
+from data_pipelines import loader_benchmark as benchmark
+from data_pipelines.io.errors import DataError, VideoDecodeError
+from data_pipelines.preparation.scanning import copy_video
+from data_pipelines.sampling import Sampling
+from lookupvivit.cli.arguments import give_up
 
 
 def main() -> None:

@@ -21,20 +21,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_pipelines.captions import KARPATHY, LISTS, SPLITS, CaptionManifest, read_caption_list, read_karpathy
-from data_pipelines.datasets import MultiViewDataset
-from data_pipelines.errors import DataError, MissingDataError
-from data_pipelines.files import listing, write_json
-from data_pipelines.finding import find_videos
+from data_pipelines.datasets.captions import KARPATHY, LISTS, SPLITS, CaptionManifest, read_caption_list, read_karpathy
+from data_pipelines.datasets.clips import MultiViewDataset
+from data_pipelines.datasets.manifest import on_disk
+from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.files import listing, write_json
+from data_pipelines.io.input_paths import find_videos
+from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
-from data_pipelines.manifest import on_disk
-from data_pipelines.progress import progress
-from lookupvivit.engine.captioning import karpathy_file
-from lookupvivit.engine.command_line import device, one_line_errors, token_size, whole_number
-from lookupvivit.evaluation.caption_writer import CaptionWriter, write_all
-from lookupvivit.evaluation.captions import caption_scores
-from lookupvivit.visualize.captions import caption_sheet
-from lookupvivit.visualize.pictures import save_png
+from lookupvivit.captioning.figures import caption_sheet
+from lookupvivit.captioning.generation import CaptionWriter, write_all
+from lookupvivit.captioning.metrics import caption_scores
+from lookupvivit.captioning.task import karpathy_file
+from lookupvivit.cli.arguments import device, one_line_errors, token_size, whole_number
+from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import weights_file
 
 BEAMS = 4

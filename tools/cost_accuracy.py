@@ -11,9 +11,9 @@ finished are not computed again by the same command.
 import argparse
 from pathlib import Path
 
+from lookupvivit.cli.arguments import one_line_errors
 from lookupvivit.config import ConfigError
-from lookupvivit.engine.command_line import one_line_errors
-from lookupvivit.settings import load_config
+from lookupvivit.config.loading import load_config
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if cascade and len(set(cascade)) != 2:
         raise ConfigError(f"--cascade: found {arguments.cascade!r}, must be two sizes, such as 4x2x2,4x6x6")
 
-    from lookupvivit.engine.cost_accuracy import Request, cost_accuracy  # torch only for what can be understood
+    from lookupvivit.accuracy_cost.evaluate import Request, cost_accuracy  # torch only for what can be understood
 
     request = Request(
         config.checkpoint or str(run), arguments.output or run / "cost_accuracy",

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lookupvivit.engine.command_line import give_up
-from lookupvivit.engine.doctor.checks import checks
-from lookupvivit.engine.doctor.report import FAIL, WARN, examine
+from lookupvivit.cli.arguments import give_up
+from lookupvivit.cli.doctor.checks import checks
+from lookupvivit.cli.doctor.report import FAIL, WARN, examine
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
 import argparse
 from pathlib import Path
 
-from lookupvivit.engine.command_line import give_up
+from lookupvivit.cli.arguments import give_up
 from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.weights.export import export_onnx
 from lookupvivit.weights.files import load_classifier

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_pipelines.errors import DataError
-from data_pipelines.files import write_json
-from data_pipelines.folders import read_class_folders
-from data_pipelines.manifest import VideoManifest
-from lookupvivit.engine.command_line import give_up, whole_number
-from lookupvivit.evaluation.few_shot import SEEDS, SHOTS, few_shot
-from lookupvivit.evaluation.images import image_outputs
+from data_pipelines.datasets.class_folders import read_class_folders
+from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.files import write_json
+from lookupvivit.cli.arguments import give_up, whole_number
+from lookupvivit.evaluation.image_outputs import image_outputs
+from lookupvivit.probing.few_shot import SEEDS, SHOTS, few_shot
 from lookupvivit.weights.files import load_classifier
 
 

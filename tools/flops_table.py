@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-from data_pipelines.progress import progress
+from data_pipelines.io.progress import progress
 from lookupvivit.profiling.equations import block_macs_lookupvit, block_macs_vit
-from lookupvivit.profiling.paper import ROWS, Measured, Row, measure
+from lookupvivit.profiling.paper_costs import ROWS, Measured, Row, measure
 
 CONVENTIONS = """GFLOPs per view. Tables 1, 3 and 5 count multiply and add apart (2 per multiply-add) and leave out the
 last lookup update, which neither the compressed head nor a caption decoder reads; Table 4 counts 1 per multiply-add and

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data_pipelines.errors import DataError
-from data_pipelines.files import write_json
-from data_pipelines.finding import find_videos
-from data_pipelines.progress import progress
-from lookupvivit.engine.command_line import device, one_line_errors, token_size, whole_number
-from lookupvivit.evaluation.predict import Prediction, Predictor
-from lookupvivit.visualize.pictures import save_png
-from lookupvivit.visualize.timeline import clock, prediction_sheet
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.files import write_json
+from data_pipelines.io.input_paths import find_videos
+from data_pipelines.io.progress import progress
+from lookupvivit.cli.arguments import device, one_line_errors, token_size, whole_number
+from lookupvivit.evaluation.predictor import Prediction, Predictor
+from lookupvivit.visualization.canvas import save_png
+from lookupvivit.visualization.timeline import clock, prediction_sheet
 from lookupvivit.weights.files import WeightsError, load_classifier
 
 SCENES = 12  # lines of a timeline on the screen

@@ -11,14 +11,14 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from data_pipelines.manifest import VideoManifest
-from data_pipelines.preparation import Copies, Row, scan
-from data_pipelines.shard_writing import write_shards
-from data_pipelines.shards import read_shards
+from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.datasets.shards import read_shards
+from data_pipelines.preparation.scanning import Copies, Row, scan
+from data_pipelines.preparation.shard_writing import write_shards
+from lookupvivit.cli.arguments import one_line_errors
 from lookupvivit.config import RunConfig
-from lookupvivit.engine.command_line import one_line_errors
-from lookupvivit.engine.data import listed_videos
-from lookupvivit.settings import load_config
+from lookupvivit.config.loading import load_config
+from lookupvivit.training.data import listed_videos
 
 
 def main() -> None:

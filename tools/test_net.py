@@ -7,11 +7,11 @@ Without checkpoint=..., the newest model of the configuration's own run director
 and it goes on with the videos it has finished.
 """
 
-from lookupvivit.engine.command_line import run
+from lookupvivit.cli.arguments import run
 
 
 def main() -> None:
-    from lookupvivit.engine.test import test
+    from lookupvivit.training.multi_view_test import test
 
     run(test, __doc__.splitlines()[0])
 

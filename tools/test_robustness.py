@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from data_pipelines.files import write_json
-from lookupvivit.engine.command_line import give_up
-from lookupvivit.evaluation.robustness_suite import PUBLISHED_SIZES, Suite
-from lookupvivit.visualize.deviation import deviation_picture
-from lookupvivit.visualize.pictures import save_png
+from data_pipelines.io.files import write_json
+from lookupvivit.cli.arguments import give_up
+from lookupvivit.robustness.figures import deviation_picture
+from lookupvivit.robustness.suite import PUBLISHED_SIZES, Suite
+from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import load_classifier, weights_file
 
 SETS = {"imagenet_c": "ImageNet-C", "imagenet_o": "ImageNet-O", "imagenet_r": "ImageNet-R", "imagenet_a": "ImageNet-A"}

@@ -8,12 +8,12 @@
 Run it again and it goes on from its last checkpoint.
 """
 
-from lookupvivit.engine.command_line import run
+from lookupvivit.cli.arguments import run
 
 
 def main() -> None:
-    from lookupvivit.engine.dry_run import dry_run
-    from lookupvivit.engine.train import train
+    from lookupvivit.cli.dry_run import dry_run
+    from lookupvivit.training.trainer import train
 
     run(train, __doc__.splitlines()[0], dry_run)
 

@@ -21,14 +21,14 @@ import torch
 from torch import nn
 
 import lookupvivit
-from data_pipelines.errors import DataError
-from data_pipelines.finding import find_videos
-from data_pipelines.transforms import normalize
-from lookupvivit.engine.command_line import device, one_line_errors, whole_number
-from lookupvivit.visualize.attention import AttentionMaps, attention_maps, check_choice
-from lookupvivit.visualize.films import save_gif, save_mp4
-from lookupvivit.visualize.pictures import save_png
-from lookupvivit.visualize.sheets import clip_sheet, size_text, still
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.input_paths import find_videos
+from data_pipelines.transforms.clip_transforms import normalize
+from lookupvivit.cli.arguments import device, one_line_errors, whole_number
+from lookupvivit.visualization.attention_grid import clip_sheet, size_text, still
+from lookupvivit.visualization.attention_maps import AttentionMaps, attention_maps, check_choice
+from lookupvivit.visualization.canvas import save_png
+from lookupvivit.visualization.video_writer import save_gif, save_mp4
 from lookupvivit.weights.files import WeightsError
 
 FILM_SECONDS = 4  # at their own speed most clips are over before they are seen

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_pipelines.errors import DataError
-from data_pipelines.progress import progress
-from data_pipelines.transforms import normalize
-from lookupvivit.evaluation.partial import Columns, PartialResult, join
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.progress import progress
+from data_pipelines.transforms.clip_transforms import normalize
 from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.evaluation.resume import Columns, PartialResult, join
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def predict_views(
 
     Args:
         forward: views (B, 3, T, H, W) in [-1, 1] to logits (B, S, K) of the S ``heads``, or (B, K) of one.
-        loader: this rank's share of the videos, samples of `data_pipelines.datasets.MultiViewDataset`.
+        loader: this rank's share of the videos, samples of `data_pipelines.datasets.clips.MultiViewDataset`.
         num_videos: videos of all ranks together.
         batch_size: most views in one forward pass.
         within: the bar stands below another one, and goes when it is done.

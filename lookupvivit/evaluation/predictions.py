@@ -19,7 +19,7 @@ from lookupvivit.evaluation.metrics import confusion_matrix, mean_class_accuracy
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 AVERAGES = ("logits", "softmax")
-CENTRAL = -1  # as in data_pipelines.datasets
+CENTRAL = -1  # as in data_pipelines.datasets.clips
 
 
 class PredictionsError(ValueError):
@@ -232,7 +232,7 @@ class Predictions:
 def clips_of_a_shorter_run(total: int, count: int, segments: bool = False) -> list[int] | None:
     """Which of ``total`` test clips a run with ``count`` of them would read; None where they do not contain it.
 
-    Clips start at i / (total - 1) of the way and a single one at half of it (`data_pipelines.views.uniform_clips`);
+    Clips start at i / (total - 1) of the way and a single one at half of it (`data_pipelines.sampling.uniform_clips`);
     with segments, they read each segment at (i + 1/2) / total (`uniform_segments`).
     """
     if segments:

@@ -7,7 +7,7 @@ name           what it is                                                 where 
                it for the backward pass
 ``folded``     the same, and the layer's projections of the many lookup   everywhere; chosen on a CPU in float32
                tokens moved to the side of the few compressed ones:       where it leaves few multiplications
-               `lookupvivit.layers.exchange`
+               `lookupvivit.layers.mhbc`
 ``cpu``        PyTorch's flash attention, used both ways; A never exists  CPU
 ``triton``     kernels of its own; A never exists                         GPU (CPU under ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================

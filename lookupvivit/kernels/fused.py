@@ -83,7 +83,7 @@ def _autocast(tensor: Tensor) -> Tensor:
 
 
 def _implementation(engine: str) -> ModuleType:
-    return importlib.import_module({"cpu": "lookupvivit.kernels.cpu", "triton": "lookupvivit.kernels.gpu"}[engine])
+    return importlib.import_module({"cpu": "lookupvivit.kernels.cpu", "triton": "lookupvivit.kernels.triton"}[engine])
 
 
 def token_major(like: Tensor) -> Tensor:

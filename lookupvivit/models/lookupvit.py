@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from lookupvivit.layers.compress import COMPRESSED_INITS, Resample, require_within
+from lookupvivit.layers.compressed_init import COMPRESSED_INITS, Resample, require_within
 from lookupvivit.layers.drop_path import DropPath
-from lookupvivit.layers.exchange import Gather, Infuse
+from lookupvivit.layers.mhbc import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
-from lookupvivit.layers.positions import POSITION_INITS
+from lookupvivit.layers.patch_embed import TubeletEmbedding
+from lookupvivit.layers.pos_embed import POSITION_INITS
 from lookupvivit.layers.resample import resample
-from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
+from lookupvivit.models.base import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.described import Described
-from lookupvivit.models.output import ModelOutput
+from lookupvivit.models.outputs import ModelOutput
 
 if TYPE_CHECKING:
     from lookupvivit.profiling.budget import AtSize

@@ -14,11 +14,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
-from lookupvivit.layers.tubelet import as_video
+from lookupvivit.layers.patch_embed import as_video
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth
+from lookupvivit.models.base import Size, as_size, check_transformer, classifier, groups_by_depth
 from lookupvivit.models.described import Described
-from lookupvivit.models.output import ModelOutput
+from lookupvivit.models.outputs import ModelOutput
 
 
 class CrossAttend(nn.Module):

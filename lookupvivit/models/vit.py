@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lookupvivit.layers.positions import POSITION_INITS
+from lookupvivit.layers.patch_embed import TubeletEmbedding
+from lookupvivit.layers.pos_embed import POSITION_INITS
 from lookupvivit.layers.resample import resample
-from lookupvivit.layers.tubelet import TubeletEmbedding
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.common import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
+from lookupvivit.models.base import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
 from lookupvivit.models.described import Described
-from lookupvivit.models.output import ModelOutput
+from lookupvivit.models.outputs import ModelOutput
 
 POOLS = ("gap", "gap_norm", "token")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from lookupvivit.models.common import Size
-from lookupvivit.profiling.footprint import Footprint, footprint
-from lookupvivit.profiling.operators import Breakdown, breakdown
-from lookupvivit.profiling.peak import peak
-from lookupvivit.profiling.speed import Spread, machine, ratios, times_of
-from lookupvivit.profiling.subjects import Case, Setting, Subject
+from lookupvivit.models.base import Size
+from lookupvivit.profiling.benchmark_cases import Case, Setting, Subject
+from lookupvivit.profiling.device_flops import peak
+from lookupvivit.profiling.measured_memory import Footprint, footprint
+from lookupvivit.profiling.operator_times import Breakdown, breakdown
+from lookupvivit.profiling.timing import Spread, machine, ratios, times_of
 
 WARMUP = 2
 # Forward passes that the arithmetic of a pass counts for: a backward pass costs two.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lookupvivit.profiling.benchmark import Benchmark, Phase, Row
-from lookupvivit.profiling.operators import Breakdown
-from lookupvivit.profiling.speed import Spread
+from lookupvivit.profiling.operator_times import Breakdown
+from lookupvivit.profiling.timing import Spread
 
 Cells = Sequence[str]
 

@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from lookupvivit.layers.compress import Resample
-from lookupvivit.models.common import Size, as_size
+from lookupvivit.layers.compressed_init import Resample
+from lookupvivit.models.base import Size, as_size
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.models.output import ModelOutput
+from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.profiling.flops import count
-from lookupvivit.profiling.speed import seconds_of
+from lookupvivit.profiling.timing import seconds_of
 
 # Shares of a lookup grid's sides. 14 x 14 gives 4, 5, 7, 9 and 10, as the paper's sizes lie; with all of the grid the
 # exchange would cost more than it saves.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lookupvivit.models.common import Size, as_size
+from lookupvivit.models.base import Size, as_size
 from lookupvivit.models.lookupvit import LookupViT
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lookupvivit.models.captioner import Captioner, create_captioner
-from lookupvivit.models.catalogue import create_model
+from lookupvivit.captioning.model import Captioner, create_captioner
+from lookupvivit.models.registry import create_model
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 TOKENIZER = "tokenizer.json"  # beside a captioner's

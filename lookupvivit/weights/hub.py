@@ -15,9 +15,9 @@ from typing import Any
 
 from huggingface_hub import ModelHubMixin, snapshot_download
 
-from lookupvivit.models.catalogue import create_model
 from lookupvivit.models.described import Described
-from lookupvivit.models.output import ModelOutput
+from lookupvivit.models.outputs import ModelOutput
+from lookupvivit.models.registry import create_model
 from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_classifier, read_description, save_model
 
 CARD = """---

@@ -29,7 +29,7 @@ from lookupvivit.weights.files import (
     read_tensors,
     weights_file,
 )
-from lookupvivit.weights.sources import Source, read_source
+from lookupvivit.weights.source_formats import Source, read_source
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Files: errors, directory listings, atomic writes, tar paths and progress bars."""

@@ -1,0 +1,1 @@
+"""Dataset preparation: scanning, resized copies and shard writing."""

@@ -1,0 +1,1 @@
+"""Pixel transforms: geometry, colour, RandAugment, erasing and mixup."""

@@ -1,0 +1,1 @@
+"""Video decoding: backends, readers, and the decoding subprocess."""

@@ -1,0 +1,1 @@
+"""Image captioning: model, task, metrics and figures (paper, Table 3)."""

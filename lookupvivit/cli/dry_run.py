@@ -1,0 +1,122 @@
+"""What a configuration would run and what that costs, told without running it: nothing is written or started."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data_pipelines.io.errors import MissingDataError
+from data_pipelines.loader import TrainingOrder
+from lookupvivit.config import RunConfig
+from lookupvivit.config.loading import to_yaml
+from lookupvivit.profiling.flops import count_from_shapes
+from lookupvivit.profiling.memory_estimate import Memory, Setup, estimate
+from lookupvivit.training.build import shapes_only
+from lookupvivit.training.data import Batching, Plan, camera_motion_recipe, present_videos, require_same_classes
+from lookupvivit.training.distributed import World
+from lookupvivit.training.optimizer import parameter_groups
+from lookupvivit.training.utilization import training_macs
+
+GIGA = 1e9
+
+
+def dry_run(config: RunConfig, ranks: int | None = None) -> None:
+    """Print configuration, data, batches, steps, costs and memory of a run on ``ranks`` (default: GPUs here, or 1).
+
+    Raises:
+        ConfigError, DataError: as the run itself would; for missing data at the end, when what needs none was told.
+    """
+    gpus = torch.cuda.device_count()
+    world = World(0, ranks or max(1, gpus), torch.device("cuda" if gpus else "cpu"))
+    print(to_yaml(config))
+    batching, steps, missing = Batching.of(config, world), "no data to count steps of", None
+    try:
+        order = TrainingOrder(training_videos(config), config.optim.batch_size // config.data.repeats, config.seed)
+        plan = Plan.of(config, order)
+        steps = f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
+    except MissingDataError as error:
+        missing = error
+    print(f"{batching}; {steps}; {config.engine.precision}, ZeRO {config.engine.zero_stage}")
+    model = shapes_only(config)
+    tell_model(model, config)
+    for device in ("cuda",) if gpus else ("cpu", "cuda"):
+        if (device, config.engine.precision) != ("cpu", "fp16"):
+            tell_memory(memory(model, config, batching, device), device)
+    if config.engine.offload_optimizer:
+        print("engine.offload_optimizer: master weights, moments and moving average are counted above, but lie in the "
+              "CPU's memory")  # fmt: skip
+    if missing:
+        raise missing
+
+
+def training_videos(config: RunConfig) -> int:
+    """How many videos there are to train on; what is missing, or yet to be rendered, is told."""
+    if config.data.dataset == "camera_motion":
+        from data_pipelines.datasets.camera_motion import unrendered
+
+        recipe = camera_motion_recipe(config)
+        missing = Counter(split for split, _ in unrendered(Path(config.data.root), recipe))
+        if missing:
+            print(f"train: {recipe.train_videos} videos, {missing['train']} of them yet to be rendered into "
+                  f"{config.data.root}; val: {recipe.validation_videos}, {missing['validation']} of them")  # fmt: skip
+            return recipe.train_videos
+    if config.data.has_captions:
+        from lookupvivit.captioning.task import present_captions
+
+        train_set, _ = (present_captions(config, split) for split in ("train", "val"))
+        return len(train_set)
+    train_set, val_set = (present_videos(config, split) for split in ("train", "val"))
+    require_same_classes(train_set, val_set)
+    return len(train_set)
+
+
+def compressed_sizes(config: RunConfig) -> list[dict[str, tuple[int, int, int]]]:
+    """The calls that training makes, one for every compressed size it draws from."""
+    sizes = config.model.multi_resolution
+    return [{"compressed_size": (t, k, k)} for t, k in product(sizes["t"], sizes["k"])] if sizes else [{}]
+
+
+def tell_model(model: nn.Module, config: RunConfig) -> None:
+    """Parameters and multiply-adds; over all compressed sizes in multi-resolution training."""
+    total = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    data = config.data
+    calls = compressed_sizes(config)
+    macs = [count_from_shapes(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
+    mean = sum(macs) / len(macs)
+    span = f" on average over {len(macs)} compressed sizes ({min(macs) / GIGA:.1f} to {max(macs) / GIGA:.1f})"
+    print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained")
+    print(f"forward pass: {2 * mean / GIGA:.2f} GFLOPs per clip ({mean / GIGA:.2f} G multiply-adds)"
+          f"{span if len(macs) > 1 else ''}")  # fmt: skip
+    trained = [training_macs(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
+    step = 2 * sum(trained) / len(trained) * config.optim.batch_size
+    again = ", a third more with activation checkpointing" if config.engine.activation_checkpointing else ""
+    print(f"training: {step / 1e12:.4g} TFLOPs per step, of all ranks together{again}")
+
+
+def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> Memory:
+    """The estimate for one rank, at the largest compressed size."""
+    data, optim, engine = config.data, config.optim, config.engine
+    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
+    sizes = [sum(p.numel() for p in group["params"]) for group in groups]
+    setup = Setup(
+        engine.precision, optim.name, engine.zero_stage, batching.world, batching.accumulation,
+        engine.activation_checkpointing, optim.ema_decay > 0, optim.weight_decay > 0, sizes, device,
+        sum(p.numel() for p in model.parameters() if not p.requires_grad),
+    )  # fmt: skip
+    largest = max(compressed_sizes(config), key=lambda call: math.prod(call.get("compressed_size", ())))
+    return estimate(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)
+
+
+def tell_memory(found: Memory, device: str) -> None:
+    """One line for the peak, and what makes it up."""
+    where = {"cpu": "on a CPU", "cuda": "on a GPU"}[device]
+    stays = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.resident.items())
+    parts = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.phases.items())
+    print(f"memory per rank {where}: about {found.peak / GIGA:.2f} GB at the peak ({parts}); of this stay {stays}; "
+          f"micro-batch {found.inputs / GIGA:.2f}, saved activations {found.saved / GIGA:.2f}")  # fmt: skip

@@ -1,0 +1,222 @@
+"""Whole runs through the command lines of the tools."""
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.weights.files import load_model
+
+
+def lines(run, kind="train"):
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def assert_same_weights(one, other, **tolerance):
+    one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell, signal_when):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    often = ("log.checkpoint_every_epochs=0.6", "optim.ema_decay=0.9")  # every 3 of 5 steps
+    output = shell(command("train_net.py", straight, *often))
+    assert "starting from scratch" in output
+
+    for moment in ("step_00000003", ".step_00000006"):  # written; being written
+        status, _ = signal_when((killed / "checkpoints" / moment).exists, command("train_net.py", killed, *often))
+        assert status == -signal.SIGKILL
+    output = shell(command("train_net.py", killed, *often))
+    assert re.search(r"resuming from step [36] of 10", output)
+    assert_same_weights(straight, killed)
+    drop = ("clips_per_second", "data_wait", "mfu", "memory")
+    assert all(0 < record["mfu"] < 2 and 0.1 < record["memory"] < 100 for record in lines(straight))
+    one, other = ([{k: v for k, v in r.items() if k not in drop} for r in lines(run)] for run in (straight, killed))
+    assert one == other  # every step told once, with the same figures
+    assert [record["step"] for record in one] == list(range(1, 11))
+    assert lines(straight, "val") == lines(killed, "val")
+    assert [record["step"] for record in lines(straight, "val")] == [5, 10]
+
+    # killed between its last checkpoint and the validation
+    *before, last = (killed / "log.jsonl").read_text().splitlines(keepends=True)
+    assert json.loads(last)["kind"] == "val"
+    (killed / "log.jsonl").write_text("".join(before))
+    shell(command("train_net.py", killed, *often))
+    assert lines(straight, "val") == lines(killed, "val")
+
+    # another model does not go on from this one's checkpoints
+    refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
+    assert "overrides.depth: 2 -> 1" in refused and "Traceback" not in refused
+    refused = shell(command("train_net.py", straight, "optim.name=sgd"), expect=2)
+    assert "training.optimizer: adamw -> sgd" in refused and "Traceback" not in refused
+
+    again = shell(command("train_net.py", straight, *often))
+    assert "already finished (10 steps)" in again and "val top-1" not in again
+
+    # what a run leaves behind
+    assert len(list((straight / "checkpoints").glob("step_*"))) == 2  # log.keep_checkpoints
+    assert len(list((straight / "attention").glob("*.png"))) == 4  # 2 clips, after epoch 1 and at the end
+    assert list((straight / "tensorboard").glob("events*"))
+    model = load_model(straight)
+    assert model(torch.zeros(1, 3, 4, 64, 64)).logits.shape == (1, 10)
+
+
+def test_test_net_scores_every_video_once(tmp_path, command, shell):
+    run = tmp_path / "run"
+    shell(command("train_net.py", run, "optim.max_steps=1"))
+    output = shell(command("test_net.py", run))
+    predictions = Predictions.load(run / "predictions" / "2x3.npz")
+    assert predictions.view_logits.shape == (13, 7, 10)  # and the view of a 1x1 test
+    digest = hashlib.blake2b((run / "model.safetensors").read_bytes(), digest_size=16).hexdigest()
+    facts = {"checkpoint": str(run), "digest": digest, "step": 1, "precision": "fp32", "sampling": "clip"}
+    facts |= {"missing_videos": 0, "broken_videos": {}, "compressed_size": [2, 3, 3]}
+    assert predictions.facts == facts
+    assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
+    shell(command("test_net.py", run, "engine.precision=bf16", "eval.clips=1", "eval.crops=1"))
+    half = json.loads((run / "predictions/1x1.json").read_text())
+    assert half["precision"] == "bf16"
+    shell(command("test_net.py", run, "eval.compressed_size=[1,2,2]", "eval.clips=1", "eval.crops=1"))
+    small = json.loads((run / "predictions/1x1_compressed_1x2x2.json").read_text())
+    assert small["compressed_size"] == [1, 2, 2]
+    refused = shell(command("test_net.py", run, "data.stride=2"), expect=2)
+    assert "preprocessing.stride: 1 -> 2" in refused and "Traceback" not in refused
+    assert "of 13; 95 %" in output
+    refused = shell(command("test_net.py", run, "eval.compressed_size=[2,9,3]"), expect=2)
+    assert "eval.compressed_size: found [2, 9, 3] (t, h, w), must be at most [2, 8, 8] (t, h, w)" in refused
+
+    # a straightforward loop over the same files gives the same logits
+    from data_pipelines.video.reader import read_frames
+
+    model = load_model(run)
+    with torch.no_grad():
+        for i in (0, 12):
+            frames = torch.from_numpy(read_frames(predictions.video_names[i], [4, 5, 6, 7])).float() / 127.5 - 1
+            right = frames[:, :, 16:80].permute(3, 0, 1, 2)[None]  # last clip (view 5), right crop of 64 x 80
+            np.testing.assert_allclose(model(right).logits[0], predictions.view_logits[i, 5], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("tool", "overrides", "words"),
+    [
+        ("train_net.py", ("optim.lrr=1",), "command line: optim.lrr: no such key, did you mean optim.lr?"),
+        ("train_net.py", ("model.overrides.dept=3",), "did you mean 'depth'"),
+        ("train_net.py", ("optim.micro_batch_size=3",), "optim.batch_size: 8 clips cannot be shared"),
+        ("train_net.py", ("init_from=nowhere",), "nowhere: not found; expected a run directory"),
+        (
+            "train_net.py",
+            ("data.dataset=kinetics", "data.root=nowhere", "data.camera_motion={}"),
+            "nowhere/train.csv: no such file; looked for a list of videos there, one 'path label' a line",
+        ),
+        ("train_net.py", ("data.camera_motion={train_vidoes: 4}",), "data.camera_motion: no such key 'train_vidoes'"),
+        ("train_net.py", ("model.overrides.num_heads=0",), "model: num_heads must be a whole number of at least 1"),
+        ("train_net.py", ("model.overrides.gelu=erf",), "model: gelu must be one of ('tanh', 'none'), found 'erf'"),
+        ("train_net.py", ("output_dir=/proc/run",), "/proc/run"),
+        ("test_net.py", (), "run: not found; expected a run directory or a model.safetensors file"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words):
+    output = shell(command(tool, tmp_path / "run", *overrides), expect=2)
+    told = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and words in told[0]
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["python", "torchrun 2"])
+def test_broken_videos_are_replaced_in_training_and_not_scored(tmp_path, command, shell, small_set, launcher):
+    root, run = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(small_set, root)
+    for name in ("7.mp4", "42.mp4"):  # one to train on; the second validation video, rank 1's
+        (root / "videos" / name).write_bytes(b"no video")
+    epoch = ("data.workers=1", "optim.max_steps=5", f"data.root={root}")  # all 40 videos
+    output = shell(command("train_net.py", run, *epoch, "data.max_broken=0.03", launcher=launcher))
+    (listed,) = (run / "broken_videos.txt").read_text().splitlines()
+    assert listed.startswith(str(root / "videos" / "7.mp4")) and "cannot be decoded" in listed
+    assert f"BROKEN, another video stands in: {listed}" in output and "(1 view, without 1 broken videos)" in output
+    assert lines(run)[-1]["broken_videos"] == 1
+    output = shell(command("test_net.py", run, f"data.root={root}", launcher=launcher))
+    scores = json.loads((run / "predictions" / "2x3.json").read_text())
+    assert scores["videos"] == 12 and [Path(name).name for name in scores["broken_videos"]] == ["42.mp4"]
+    assert "BROKEN, not in the scores: " in output and "not in the scores: 1 broken" in output
+    status = 2 if launcher == "python" else 1
+    output = shell(command("train_net.py", tmp_path / "strict", *epoch, launcher=launcher), expect=status)
+    assert "1 of 40 training videos cannot be read, more than data.max_broken = 1.00%" in output
+    assert launcher != "python" or "Traceback" not in output
+
+
+@pytest.mark.cold
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_two_ranks_equal_one(tmp_path, command, shell, stage):
+    """The same global batch on one rank, in two accumulation steps, and on two ranks under both launchers."""
+    # 13 validation videos, 6 at a time: one rank has a pass more than the other
+    sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=4", f"engine.zero_stage={stage}", "eval.batch_size=6")
+    runs = {
+        "one": ("python", ()),
+        "accumulated": ("python", ("optim.micro_batch_size=4",)),
+        "torchrun": ("torchrun 2", ()),
+        "deepspeed": ("deepspeed 2", ()),
+    }
+    for name, (launcher, extra) in runs.items():
+        shell(command("train_net.py", tmp_path / name, *sgd, *extra, launcher=launcher))
+        assert_same_weights(tmp_path / "one", tmp_path / name, rtol=1e-5, atol=1e-6)
+        assert lines(tmp_path / name, "val") == lines(tmp_path / "one", "val")
+    shell(command("test_net.py", tmp_path / "one"))
+    shell(command("test_net.py", tmp_path / "torchrun", launcher="torchrun 2"))
+    one, two = (Predictions.load(tmp_path / name / "predictions" / "2x3.npz") for name in ("one", "torchrun"))
+    assert one.video_names.tolist() == two.video_names.tolist()
+    np.testing.assert_allclose(one.view_logits, two.view_logits, atol=1e-4)
+
+
+@pytest.mark.cold
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "settings"),
+    [("torchrun 2", ("engine.zero_stage=3",)), ("torchrun 2", ("engine.precision=bf16",)),
+     ("python", ("engine.precision=bf16", "optim.micro_batch_size=4"))],
+)  # fmt: skip
+def test_a_stopped_run_goes_on_bit_equal_however_it_is_run(tmp_path, command, shell, launcher, settings):
+    """As left by a kill after the checkpoint of step 3 and before the next."""
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    settings = (*settings, "log.checkpoint_every_epochs=0.6", "optim.max_steps=5")
+    shell(command("train_net.py", straight, *settings, launcher=launcher))
+    shutil.copytree(straight, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_00000005")
+    (resumed / "model.safetensors").unlink()
+    output = shell(command("train_net.py", resumed, *settings, launcher=launcher))
+    assert "resuming from step 3 of 5" in output
+    assert_same_weights(straight, resumed)
+    assert [record["loss"] for record in lines(straight)] == [record["loss"] for record in lines(resumed)]
+
+
+@pytest.mark.slow
+def test_bf16_sums_gradients_in_float32(tmp_path, command, shell):
+    """Eight micro-batches of one clip come as near to one batch of eight as float32 weights of a bf16 pass can."""
+    sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=2", "optim.warmup_epochs=0", "augment.mixup=0")
+    for name, extra in (("one", ()), ("eight", ("optim.micro_batch_size=1",))):
+        shell(command("train_net.py", tmp_path / name, *sgd, "engine.precision=bf16", *extra))
+    shell(command("train_net.py", tmp_path / "exact", *sgd))
+    one, eight, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "eight", "exact"))
+    kernels = [name for name in exact if "mlp.0.weight" in name]
+    error = {k: sum((w[n] - exact[n]).norm() for n in kernels) for k, w in {"one": one, "eight": eight}.items()}
+    assert error["eight"] < 2 * error["one"]
+
+
+@pytest.mark.slow
+def test_bf16_trains_and_keeps_float32_weights(tmp_path, command, shell):
+    shell(command("train_net.py", tmp_path / "run", "engine.precision=bf16", "optim.max_steps=3"))
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 for tensor in weights.values())
+    kernel = weights["blocks.0.refine.mlp.0.weight"]
+    assert not torch.equal(kernel, kernel.bfloat16().float())  # the master weights, not their shadow
