@@ -1,10 +1,10 @@
 """What a video goes through before a trained model sees it, as the ``preprocessing`` of its model.json tells.
 
-    preprocess = Preprocess.from_dict(json.loads(Path("runs/camera_motion/model.json").read_text())["preprocessing"])
-    preprocess("clip.mp4")                                   # float32 (3, T, crop, crop) in [-1, 1], for the model
-    preprocess.clip("clip.mp4")                              # the same as uint8, to look at
-    for start, end, clip in preprocess.clips("film.mp4"):    # one clip after the other, uint8
-        ...
+preprocess = Preprocess.from_dict(json.loads(Path("runs/camera_motion/model.json").read_text())["preprocessing"])
+preprocess("clip.mp4")                                   # float32 (3, T, crop, crop) in [-1, 1], for the model
+preprocess.clip("clip.mp4")                              # the same as uint8, to look at
+for start, end, clip in preprocess.clips("film.mp4"):    # one clip after the other, uint8
+    ...
 """
 
 from __future__ import annotations

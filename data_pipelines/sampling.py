@@ -131,8 +131,7 @@ def uniform_clips(
     starts = [latest // 2] if num_clips == 1 else [i * latest // (num_clips - 1) for i in range(num_clips)]
     views = [(clip, crop) for clip in range(num_clips) for crop in range(num_crops)]
     return [
-        _clip(starts[clip], fps, frames * stride, clip, crop, is_last=(clip, crop) == views[-1])
-        for clip, crop in views
+        _clip(starts[clip], fps, frames * stride, clip, crop, is_last=(clip, crop) == views[-1]) for clip, crop in views
     ]
 
 

@@ -50,8 +50,13 @@ def command(small_set):
         start = {
             "python": [sys.executable],
             "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks],
-            "deepspeed": [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", ranks,
-                          "--master_port", free_port()],
+            "deepspeed": [
+                str(Path(sys.executable).with_name("deepspeed")),
+                "--num_accelerators",
+                ranks,
+                "--master_port",
+                free_port(),
+            ],
         }[name]
         settings = (*SMALL_RUN, f"data.root={small_set}", f"output_dir={run}", *overrides)
         return [*start, str(ROOT / "tools" / tool), "--cfg", str(ROOT / "configs" / "camera_motion.yaml"), *settings]
@@ -83,8 +88,15 @@ def start_tool(request, tmp_path_factory):
             process = request.getfixturevalue("warm_start").start(arguments[1:], environment, output)
         else:
             with output.open("wb") as file:
-                process = subprocess.Popen(arguments, cwd=ROOT, env=environment, start_new_session=True,
-                                           stdin=subprocess.DEVNULL, stdout=file, stderr=file)  # fmt: skip
+                process = subprocess.Popen(
+                    arguments,
+                    cwd=ROOT,
+                    env=environment,
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                )
         begun.append(process)
         return process, output
 

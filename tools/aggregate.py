@@ -63,10 +63,13 @@ def detail(predictions: Predictions, options: argparse.Namespace) -> dict[str, A
     matrix = confusion_matrix(predictions.labels, logits.argmax(axis=1), len(predictions.class_names))
     save_png(picture, confusion_picture(matrix, predictions.class_names))
     return {
-        **predictions.facts, "videos": len(predictions.labels), "scores": [score],
-        "confused": aggregate.confused_pairs(predictions, logits), "classes": rows,
+        **predictions.facts,
+        "videos": len(predictions.labels),
+        "scores": [score],
+        "confused": aggregate.confused_pairs(predictions, logits),
+        "classes": rows,
         "written": [str(table), str(picture)],
-    }  # fmt: skip
+    }
 
 
 def tell(found: dict[str, Any]) -> None:

@@ -43,8 +43,10 @@ def main() -> None:
         give_up(f"these models do not fit together, measure fewer at a time or a smaller batch: {error}")
     print(f"{legend(found)}\n\n{tables(found, arguments.markdown)}")
     for row in found.rows if arguments.operators else ():
-        print(f"\n{row.model}{f', kernels {row.kernels}' if row.kernels else ''}: "
-              f"a forward pass of batch {setting.batch} by operator; GFLOPs as done\n")  # fmt: skip
+        print(
+            f"\n{row.model}{f', kernels {row.kernels}' if row.kernels else ''}: "
+            f"a forward pass of batch {setting.batch} by operator; GFLOPs as done\n"
+        )
         print(operator_table(row, arguments.markdown))
 
 
@@ -59,14 +61,22 @@ def understand() -> argparse.Namespace:
     parser.add_argument("--batch", type=whole_number, default=1, help="clips or pictures per call (1)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of weights and input (fp32)")
     parser.add_argument("--compile", action="store_true", help="models through torch.compile (minutes for each)")
-    parser.add_argument("--kernels", metavar="NAME,...", type=engines,
-                        help=f"of the exchange, each on a line of its own: {', '.join(kernels.NAMES)}")  # fmt: skip
+    parser.add_argument(
+        "--kernels",
+        metavar="NAME,...",
+        type=engines,
+        help=f"of the exchange, each on a line of its own: {', '.join(kernels.NAMES)}",
+    )
     parser.add_argument("--device", type=device, default=device("cpu"), help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--threads", type=whole_number, help="of the CPU (torch's choice)")
     parser.add_argument("--rounds", type=whole_number, default=15, help="of the measurement (15)")
     parser.add_argument("--no-memory", action="store_true", help="leave memory out, which takes a process per model")
-    parser.add_argument("--json", type=writable, metavar="FILE",
-                        help="write all that was measured, every round's times; folders are made")  # fmt: skip
+    parser.add_argument(
+        "--json",
+        type=writable,
+        metavar="FILE",
+        help="write all that was measured, every round's times; folders are made",
+    )
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     arguments = parser.parse_args()
     if arguments.compile and arguments.operators:

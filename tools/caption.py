@@ -49,12 +49,23 @@ def main() -> None:
     parser.add_argument("--split", choices=tuple(SPLITS), help="of a file of Karpathy's format (test)")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where the images of a list are (the list's folder)")
     parser.add_argument("--beams", type=whole_number, default=BEAMS, metavar="N", help="beam search; 1: greedy (4)")
-    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="P", help="scores are log probabilities "
-                        "over the number of tokens to the power of P (1)")  # fmt: skip
-    parser.add_argument("--compressed-size", type=token_size, metavar="T,H,W",
-                        help="compressed tokens (the encoder's own)")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for sheets of pictures with their captions; "
-                        "with --score, for everything (predictions/ in the run)")  # fmt: skip
+    parser.add_argument(
+        "--length-penalty",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="scores are log probabilities over the number of tokens to the power of P (1)",
+    )
+    parser.add_argument(
+        "--compressed-size", type=token_size, metavar="T,H,W", help="compressed tokens (the encoder's own)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for sheets of pictures with their captions; "
+        "with --score, for everything (predictions/ in the run)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the captions")
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=whole_number, default=16, metavar="N", help="pictures in one forward pass (16)")
@@ -68,8 +79,9 @@ def main() -> None:
     if arguments.json and arguments.score:
         parser.error("--json: with --score, the captions go into the folder of --output")
     with one_line_errors("nothing was written"):
-        writer = CaptionWriter.load(arguments.model, arguments.device, arguments.beams, arguments.length_penalty,
-                                    arguments.compressed_size)  # fmt: skip
+        writer = CaptionWriter.load(
+            arguments.model, arguments.device, arguments.beams, arguments.length_penalty, arguments.compressed_size
+        )
         failed = score(writer, arguments) if arguments.score else write(writer, arguments)
     sys.exit(1 if failed else 0)
 
@@ -129,9 +141,15 @@ def score(writer: CaptionWriter, arguments: argparse.Namespace) -> int:
     paths = images.paths
     order = sorted(written)
     entries = [{"image": paths[i], "caption": written[i], "references": manifest.of(i)} for i in order]
-    told = {**_how(arguments), "set": str(images.source), "split": name, "images": len(written),
-            "missing_images": images.left_out, "broken_images": {paths[i]: reason for i, reason in broken.items()},
-            "scores": scores}  # fmt: skip
+    told = {
+        **_how(arguments),
+        "set": str(images.source),
+        "split": name,
+        "images": len(written),
+        "missing_images": images.left_out,
+        "broken_images": {paths[i]: reason for i, reason in broken.items()},
+        "scores": scores,
+    }
     file = _file_name(name, arguments)
     write_json(folder / f"{file}.json", {**told, "captions": entries})
     shown = [order[place] for place in np.linspace(0, len(order) - 1, min(ON_A_SHEET, len(order))).astype(int)]
@@ -181,8 +199,12 @@ def _file_name(name: str, arguments: argparse.Namespace) -> str:
 
 def _how(arguments: argparse.Namespace) -> dict[str, Any]:
     size = arguments.compressed_size
-    return {"model": str(arguments.model), "beams": arguments.beams, "length_penalty": arguments.length_penalty,
-            "compressed_size": list(size) if size else None}  # fmt: skip
+    return {
+        "model": str(arguments.model),
+        "beams": arguments.beams,
+        "length_penalty": arguments.length_penalty,
+        "compressed_size": list(size) if size else None,
+    }
 
 
 def _searched(arguments: argparse.Namespace) -> str:

@@ -21,8 +21,13 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a run directory, best one of multi-resolution training")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as eval.clips=1")
     parser.add_argument("--sizes", metavar="TxHxW,...", default="", help="compressed sizes (those it was trained at)")
-    parser.add_argument("--individual", metavar="RUN", action="append", default=[],
-                        help="another checkpoint, at its own size; may be given again")  # fmt: skip
+    parser.add_argument(
+        "--individual",
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="another checkpoint, at its own size; may be given again",
+    )
     parser.add_argument("--everywhere", action="store_true", help="individual checkpoints at all the sizes, too")
     parser.add_argument("--image-sizes", metavar="PIXELS,...", default="", help="sides of the input (the run's)")
     parser.add_argument("--cascade", metavar="TxHxW,TxHxW", default="", help="its sizes (the cheapest and the dearest)")
@@ -45,10 +50,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from lookupvivit.accuracy_cost.evaluate import Request, cost_accuracy  # torch only for what can be understood
 
     request = Request(
-        config.checkpoint or str(run), arguments.output or run / "cost_accuracy",
-        tuple(map(str, map(Path, arguments.individual))), arguments.everywhere, sizes("--sizes", arguments.sizes),
-        pixels(arguments.image_sizes), cascade or None, arguments.batch, arguments.rounds,
-    )  # fmt: skip
+        config.checkpoint or str(run),
+        arguments.output or run / "cost_accuracy",
+        tuple(map(str, map(Path, arguments.individual))),
+        arguments.everywhere,
+        sizes("--sizes", arguments.sizes),
+        pixels(arguments.image_sizes),
+        cascade or None,
+        arguments.batch,
+        arguments.rounds,
+    )
     cost_accuracy(config, request)
 
 

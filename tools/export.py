@@ -1,6 +1,6 @@
 """Write a trained model as an ONNX file, checked against the model.
 
-    python tools/export.py runs/camera_motion --onnx camera_motion.onnx --compressed-size 2 4 4
+python tools/export.py runs/camera_motion --onnx camera_motion.onnx --compressed-size 2 4 4
 """
 
 import argparse

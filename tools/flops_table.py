@@ -1,7 +1,7 @@
 """Print every cost that the paper prints, beside what this library counts.
 
-    python tools/flops_table.py
-    python tools/flops_table.py --markdown        the table of docs/FIDELITY.md
+python tools/flops_table.py
+python tools/flops_table.py --markdown        the table of docs/FIDELITY.md
 """
 
 from __future__ import annotations

@@ -36,12 +36,18 @@ def main() -> None:
     parser.add_argument("--model", required=True, type=Path, help="a run directory or its model.safetensors")
     parser.add_argument("--top", type=whole_number, default=5, metavar="K", help="classes to tell (5)")
     parser.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="of the whole video (4x3)")
-    parser.add_argument("--window", type=_seconds, metavar="SECONDS", help="from one clip of the timeline to the next "
-                        "(default: of videos longer than two clips, one clip after the other)")  # fmt: skip
+    parser.add_argument(
+        "--window",
+        type=_seconds,
+        metavar="SECONDS",
+        help="from one clip of the timeline to the next "
+        "(default: of videos longer than two clips, one clip after the other)",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for a picture of every video")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for everything that is told")
-    parser.add_argument("--compressed-size", type=token_size, metavar="T,H,W",
-                        help="compressed tokens (the model's own)")  # fmt: skip
+    parser.add_argument(
+        "--compressed-size", type=token_size, metavar="T,H,W", help="compressed tokens (the model's own)"
+    )
     parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=whole_number, default=8, metavar="N", help="clips in one forward pass (8)")
     arguments = parser.parse_args()
@@ -55,8 +61,9 @@ def predict(arguments: argparse.Namespace) -> int:
     model = load_classifier(arguments.model)
     clips, crops = arguments.views
     try:
-        predictor = Predictor(model, clips, crops, arguments.window, arguments.compressed_size, arguments.batch,
-                              arguments.device)  # fmt: skip
+        predictor = Predictor(
+            model, clips, crops, arguments.window, arguments.compressed_size, arguments.batch, arguments.device
+        )
     except (WeightsError, DataError) as error:
         raise WeightsError(f"{arguments.model}: {error}") from None
     found = find_videos(arguments.videos, single_pictures=predictor.preprocess.sampling.frames == 1)
@@ -112,9 +119,16 @@ def picture(prediction: Prediction, name: str, arguments: argparse.Namespace) ->
     timed = len(prediction.starts)
     caption += f"{timed} clips over time, 0 to 100 %" if timed else f"{clips}x{crops} views of the whole video"
     return prediction_sheet(
-        prediction.frames, [prediction.class_names[label] for label in shown], prediction.over_time[shown],
-        prediction.seconds, prediction.starts, prediction.ends, prediction.timeline[:, shown], name, caption,
-    )  # fmt: skip
+        prediction.frames,
+        [prediction.class_names[label] for label in shown],
+        prediction.over_time[shown],
+        prediction.seconds,
+        prediction.starts,
+        prediction.ends,
+        prediction.timeline[:, shown],
+        name,
+        caption,
+    )
 
 
 def _length(prediction: Prediction) -> str:

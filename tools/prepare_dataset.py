@@ -64,8 +64,10 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     lines = "".join(f"{row.path}\t{row.reason}\n" for row in skipped)
     (output / "skip.txt").write_text(lines, encoding="utf-8")
     if copies:
-        print(f"\nTrain on the copies:  data.dataset=kinetics data.root={output} data.train_list=train.csv "
-              "data.val_list=val.csv")  # fmt: skip
+        print(
+            f"\nTrain on the copies:  data.dataset=kinetics data.root={output} data.train_list=train.csv "
+            "data.val_list=val.csv"
+        )
     elif arguments.shards:
         print(f"\nTrain on the shards:  data.dataset=shards data.root={output}")
     elif skipped:

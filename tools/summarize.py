@@ -1,6 +1,6 @@
 """Sum up a finished run: accuracy per view count, cost, and where its pictures are.
 
-    python tools/summarize.py runs/camera_motion
+python tools/summarize.py runs/camera_motion
 """
 
 import argparse

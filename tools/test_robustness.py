@@ -128,8 +128,11 @@ def corruption_table(model: str, width: int, report: dict[str, Any]) -> list[str
         means = [None if None in cells else sum(cells) / len(cells) for cells in zip(*rows, strict=True)]
         shown = ("not found" if mean is None else f"{mean:.3f}" for mean in means)
         lines.append(f"{'feature deviation':{width}}" + "".join(f"{text:>11}" for text in shown))
-    absent = {name: [level for level, share in enumerate(row, start=1) if share is None]
-              for name, row in report["accuracies"].items() if None in row}  # fmt: skip
+    absent = {
+        name: [level for level, share in enumerate(row, start=1) if share is None]
+        for name, row in report["accuracies"].items()
+        if None in row
+    }
     if absent:
         places = "; ".join(f"{name} {', '.join(map(str, levels))}" for name, levels in absent.items())
         lines.append(f"NOT FOUND: {places}. No mean is taken over what is left")

@@ -41,12 +41,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("attention"), metavar="DIR", help="(attention)")
     parser.add_argument("--blocks", type=_blocks, default=[0], metavar="0,5,11", help="from 0 on, or all (0)")
     parser.add_argument("--heads", type=_numbers, metavar="0,3", help="to take the mean of (all)")
-    parser.add_argument("--tokens", type=_token, nargs="+", metavar="T,H,W", help="compressed tokens, a row for each "
-                        "(the mean over all)")  # fmt: skip
-    parser.add_argument("--sizes", type=_sizes, metavar="3,5,7", help="compressed sizes, k for k x k or TxHxW (the "
-                        "model's own)")  # fmt: skip
-    parser.add_argument("--image-sizes", type=_numbers, metavar="224,384", help="sides of the model's input, pixels "
-                        "(its own); several for pictures only")  # fmt: skip
+    parser.add_argument(
+        "--tokens",
+        type=_token,
+        nargs="+",
+        metavar="T,H,W",
+        help="compressed tokens, a row for each (the mean over all)",
+    )
+    parser.add_argument(
+        "--sizes", type=_sizes, metavar="3,5,7", help="compressed sizes, k for k x k or TxHxW (the model's own)"
+    )
+    parser.add_argument(
+        "--image-sizes",
+        type=_numbers,
+        metavar="224,384",
+        help="sides of the model's input, pixels (its own); several for pictures only",
+    )
     parser.add_argument("--start", type=float, metavar="SECONDS", help="where the clip begins (the clip in the middle)")
     parser.add_argument("--columns", type=whole_number, default=8, metavar="N", help="most frames on a sheet (8)")
     parser.add_argument("--fps", type=_rate, metavar="N", help=f"frames a second of films (lasting {FILM_SECONDS} s)")
@@ -72,8 +82,10 @@ def visualize(arguments: argparse.Namespace) -> int:
         for side in sides:
             model.embedding.grid((preprocess.sampling.frames, side, side))
         if len(sides) > 1 and preprocess.sampling.frames > 1:
-            raise ValueError(f"--image-sizes: found {len(sides)}, must be one for a model of videos, whose sheets "
-                             "have a column for every frame")  # fmt: skip
+            raise ValueError(
+                f"--image-sizes: found {len(sides)}, must be one for a model of videos, whose sheets "
+                "have a column for every frame"
+            )
     except (AttributeError, ValueError) as error:
         raise WeightsError(f"{arguments.model}: {error}") from None
     found = find_videos(arguments.videos, single_pictures=preprocess.sampling.frames == 1)
@@ -109,16 +121,25 @@ def targets(names: Sequence[str]) -> list[str]:
 
 
 def draw(
-    looks: Sequence[AttentionMaps], model: nn.Module, name: str, target: Path, seconds: Sequence[float],
-    arguments: argparse.Namespace, board: Any,
-) -> str:  # fmt: skip
+    looks: Sequence[AttentionMaps],
+    model: nn.Module,
+    name: str,
+    target: Path,
+    seconds: Sequence[float],
+    arguments: argparse.Namespace,
+    board: Any,
+) -> str:
     """Write sheet and films of one clip; what was seen and where it lies, in a line."""
     guesses = [_guess(look, model) for look in looks]
     sides = [f"{look.frames.shape[1]} px, " if len(arguments.image_sizes or ()) > 1 else "" for look in looks]
-    sizes = None if len(looks) == 1 else [
-        f"{side}{size_text(look.compressed_size)}\n{guess}"
-        for side, look, guess in zip(sides, looks, guesses, strict=True)
-    ]  # fmt: skip
+    sizes = (
+        None
+        if len(looks) == 1
+        else [
+            f"{side}{size_text(look.compressed_size)}\n{guess}"
+            for side, look, guess in zip(sides, looks, guesses, strict=True)
+        ]
+    )
     title = f"{name}\npredicted: {guesses[0]}" if len(looks) == 1 else name
     times = [f"{moment:.2f} s" for moment in seconds]
     alone = len(times) == 1

@@ -206,8 +206,10 @@ def load_photo(package: str, file: str) -> Tensor:
     try:
         from skimage.io import imread
     except ImportError:
-        raise DataError("camera_motion: its photographs are in scikit-image and scikit-learn, which are not installed; "
-                        "pip install 'lookupvivit[demo]'") from None  # fmt: skip
+        raise DataError(
+            "camera_motion: its photographs are in scikit-image and scikit-learn, which are not installed; "
+            "pip install 'lookupvivit[demo]'"
+        ) from None
 
     picture = imread(str(resources.files(package) / file))
     if picture.ndim == 2:

@@ -1,7 +1,7 @@
 """Pictures (or videos) and the captions that people gave them.
 
-    COCO with Karpathy's split: root/dataset_coco.json, root/train2014/*.jpg, root/val2014/*.jpg
-    anybody's own: a list in JSON, JSON lines or CSV, of images with one caption or several each
+COCO with Karpathy's split: root/dataset_coco.json, root/train2014/*.jpg, root/val2014/*.jpg
+anybody's own: a list in JSON, JSON lines or CSV, of images with one caption or several each
 """
 
 from __future__ import annotations
@@ -101,8 +101,10 @@ def read_karpathy(file: str | os.PathLike[str], split: str, root: str | os.PathL
     content = _json(file)
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise DataError(f"{file}: has no list 'images', must be Karpathy's {KARPATHY} or a file of its format; "
-                        "a plain list has no split")  # fmt: skip
+        raise DataError(
+            f"{file}: has no list 'images', must be Karpathy's {KARPATHY} or a file of its format; "
+            "a plain list has no split"
+        )
     folders: dict[str, Path] = {}
     found: dict[str, list[str]] = {}
     for number, entry in enumerate(entries):
@@ -230,8 +232,10 @@ def _from_csv(file: Path) -> Iterator[tuple[str, str, list[str]]]:
             for row in rows:
                 where = f"{file}, line {rows.line_num}"
                 if None in row or row["image"] is None or row["caption"] is None:
-                    raise DataError(f"{where}: found {_short(row)}, must have as many columns as the first line; a "
-                                    "caption with commas stands in quotes")  # fmt: skip
+                    raise DataError(
+                        f"{where}: found {_short(row)}, must have as many columns as the first line; a "
+                        "caption with commas stands in quotes"
+                    )
                 yield where, row["image"], [row["caption"]]
     except UnicodeDecodeError:
         raise DataError(f"{file}: found bytes that are not UTF-8, must be a text file") from None

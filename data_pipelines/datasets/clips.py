@@ -82,17 +82,22 @@ class ClipDataset(Dataset):
     def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         path, label = self.manifest.paths[index], int(self.manifest.labels[index])
         with open_video(path, self.backend, self.seconds) as reader:
-            clips = [
-                self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)
-            ]
+            clips = [self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)]
             frames = _channels_first(reader.read(np.concatenate(clips)))
         samples = []
         for number, clip in enumerate(frames.split(self.sampling.frames)):
             video, seen_label = self.transform(clip, label, rng)
             samples.append(
-                {"video": video, "label": seen_label, "video_name": path, "video_index": index,
-                 "clip_index": number, "aug_index": 0, "broken": ""}
-            )  # fmt: skip
+                {
+                    "video": video,
+                    "label": seen_label,
+                    "video_name": path,
+                    "video_index": index,
+                    "clip_index": number,
+                    "aug_index": 0,
+                    "broken": "",
+                }
+            )
         return samples
 
 

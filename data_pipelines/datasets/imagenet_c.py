@@ -3,7 +3,8 @@
     root/<corruption>/<severity, 1 to 5>/<class>/<picture>         unpacked side by side
     root/<archive>/<corruption>/<severity>/<class>/<picture>       each of its five archives in a folder of its own
 
-Its pictures are 224 x 224 already. ImageNet-A, -O and -R are plain class folders, `data_pipelines.datasets.class_folders`.
+Its images are 224 x 224 already. ImageNet-A, -O and -R are plain class folders
+(`data_pipelines.datasets.class_folders`).
 """
 
 from __future__ import annotations

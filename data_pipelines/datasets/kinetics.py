@@ -30,8 +30,10 @@ COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 # The first of each is CVDF's, where a video that is not there is reported missing.
 SPLIT_FOLDERS = {
-    "train": ("train", "videos_train"), "val": ("val", "validation", "videos_val"), "test": ("test",),
-}  # fmt: skip
+    "train": ("train", "videos_train"),
+    "val": ("val", "validation", "videos_val"),
+    "test": ("test",),
+}
 REPLACEMENTS = ("replacement", "replacement_for_corrupted_k400")
 ID_LETTERS = 11  # of a YouTube id, which may hold _ and -: names are cut there, never split
 
@@ -99,9 +101,7 @@ def _find_separator(line: str, where: str) -> str:
 def _split(line: str, separator: str, where: str) -> tuple[str, int]:
     path, _, label = line.strip().rpartition(separator)
     if not path.strip() or not _is_integer(label) or int(label) < 0:
-        raise DataError(
-            f"{where}: expected 'path{separator}label' with an integer label >= 0; found {line.strip()!r}"
-        )
+        raise DataError(f"{where}: expected 'path{separator}label' with an integer label >= 0; found {line.strip()!r}")
     return path.strip(), int(label)
 
 

@@ -93,17 +93,13 @@ class VideoManifest:
         if not self.paths:
             raise DataError(f"{self.source}: lists no video; at least one is needed")
         if self.labels.shape != (len(self.paths),):
-            raise DataError(
-                f"{self.source}: {len(self.paths)} videos but labels of shape {self.labels.shape}"
-            )
+            raise DataError(f"{self.source}: {len(self.paths)} videos but labels of shape {self.labels.shape}")
         hashes = np.fromiter(map(hash, self.paths), dtype=np.int64, count=len(self.paths))
         if len(np.unique(hashes)) < len(hashes):  # equal hashes may still be different paths
             seen: set[str] = set()
             twice = next((path for path in self.paths if path in seen or seen.add(path)), None)
             if twice is not None:
-                raise DataError(
-                    f"{self.source}: lists {twice} more than once; every video must stand there once"
-                )
+                raise DataError(f"{self.source}: lists {twice} more than once; every video must stand there once")
 
     def __len__(self) -> int:
         return len(self.paths)

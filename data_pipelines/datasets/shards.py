@@ -96,8 +96,10 @@ def find_shards(root: str | os.PathLike[str], pattern: str) -> list[str]:
         if not there:
             missing.append(os.path.join(root, name))
     if missing:
-        raise MissingDataError(f"{missing[0]}: no such shard ({len(missing)} such); data.train_shards and "
-                               "data.val_shards name them, relative to data.root")  # fmt: skip
+        raise MissingDataError(
+            f"{missing[0]}: no such shard ({len(missing)} such); data.train_shards and "
+            "data.val_shards name them, relative to data.root"
+        )
     return found
 
 
@@ -106,7 +108,8 @@ def shard_classes(root: str | os.PathLike[str], class_list: str | None, count: i
 
     Args:
         root: folder that ``class_list`` is relative to.
-        class_list: one of `data_pipelines.datasets.class_names.LISTS`; a text of one name a line; or a JSON list of names, or
+        class_list: one of `data_pipelines.datasets.class_names.LISTS`; a text of one name a line; or a JSON list of
+            names, or
             mapping of names to ids. None is classes.txt or classes.json in ``root`` where there is one, else numbers.
         count: how many numbers.
 
@@ -131,8 +134,10 @@ def shard_classes(root: str | os.PathLike[str], class_list: str | None, count: i
         names = sorted(names, key=lambda name: int(names[name]))
     right = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
     if not right or len(set(names)) < len(names):
-        raise DataError(f"{file}: no list of classes; must hold each class's name once, a line each, or as JSON a list "
-                        "of names or a mapping of names to the ids from 0 on")  # fmt: skip
+        raise DataError(
+            f"{file}: no list of classes; must hold each class's name once, a line each, or as JSON a list "
+            "of names or a mapping of names to the ids from 0 on"
+        )
     return tuple(names)
 
 
@@ -168,8 +173,11 @@ def _indices(shards: list[str]) -> list[ShardIndex]:
             spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
             cores = min(len(os.sched_getaffinity(0)), AT_A_TIME)
             jobs = stack.enter_context(ProcessPoolExecutor(cores, spawn)).map(new_index, new)
-        for shard, index in zip(new, progress(jobs, desc="looking through shards", total=len(new), unit="shard",
-                                              disable=not new), strict=True):  # fmt: skip
+        for shard, index in zip(
+            new,
+            progress(jobs, desc="looking through shards", total=len(new), unit="shard", disable=not new),
+            strict=True,
+        ):
             found[shard] = index
     return [found[shard] for shard in shards]
 
@@ -199,8 +207,15 @@ def new_index(shard: str) -> ShardIndex:
     beside = file.with_name(f".{file.stem}.{os.getpid()}.npz")
     try:
         file.parent.mkdir(exist_ok=True)
-        np.savez(beside, stamp=stamp, offsets=found.offsets, sizes=found.sizes, labels=found.labels, names=names,
-                 ignored=found.ignored)  # fmt: skip
+        np.savez(
+            beside,
+            stamp=stamp,
+            offsets=found.offsets,
+            sizes=found.sizes,
+            labels=found.labels,
+            names=names,
+            ignored=found.ignored,
+        )
         os.replace(beside, file)
     except OSError:
         pass  # the next run looks again
@@ -236,8 +251,10 @@ def look_through(shard: str) -> ShardIndex:
         if len(sample.pictures) > 1:
             raise DataError(f"{shard}: {name} and {sample.pictures[1][2]} are one sample, must be one picture each")
         if label is None:
-            raise DataError(f"{shard}: {name} has no label; must have a whole number in {sample.key}.cls or .txt, or "
-                            f'under "label" in {sample.key}.json')  # fmt: skip
+            raise DataError(
+                f"{shard}: {name} has no label; must have a whole number in {sample.key}.cls or .txt, or "
+                f'under "label" in {sample.key}.json'
+            )
         places.append(sample.pictures[0])
         labels.append(label)
         ignored += sample.others

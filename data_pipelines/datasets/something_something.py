@@ -58,9 +58,7 @@ def read_something_something(root: str | os.PathLike[str], split: str) -> VideoM
             )
         video, name = str(entry["id"]), without_brackets(str(entry["template"]))
         if name not in class_ids:
-            raise DataError(
-                f"{annotation}: video {video} has template {entry['template']!r}, which labels.json lacks"
-            )
+            raise DataError(f"{annotation}: video {video} has template {entry['template']!r}, which labels.json lacks")
         paths.append(os.path.join(folder, files.get(video, f"{video}.webm")))
         labels.append(class_ids[name])
     return VideoManifest(paths, np.array(labels, dtype=np.int64), tuple(class_ids), str(annotation))
@@ -82,9 +80,7 @@ def write_something_something(
     """
     folder = Path(root) / "labels"
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(
-        folder / "labels.json", {without_brackets(name): str(i) for i, name in enumerate(class_names)}
-    )
+    _write_json(folder / "labels.json", {without_brackets(name): str(i) for i, name in enumerate(class_names)})
     for split, entries in split_entries.items():
         keys = ("id", "label", "template", "placeholders")
         _write_json(folder / f"{split}.json", [dict(zip(keys, entry, strict=True)) for entry in entries])
@@ -96,9 +92,7 @@ def without_brackets(template: str) -> str:
 
 
 def _find_annotation(root: Path, name: str) -> Path:
-    candidates = [
-        root / folder / f"{prefix}{name}.json" for folder in ANNOTATION_FOLDERS for prefix in ("", PREFIX)
-    ]
+    candidates = [root / folder / f"{prefix}{name}.json" for folder in ANNOTATION_FOLDERS for prefix in ("", PREFIX)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

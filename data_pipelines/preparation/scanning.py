@@ -1,8 +1,7 @@
 """Looking through a whole collection once: which videos can be read, what they are like, and copies that train faster.
 
-Every video is handled in a decoding process (`data_pipelines.video.decoding_process`), so that none can stop the others. What
-is known of a video is a row of a CSV file that grows while the scan goes on; a scan that was interrupted goes on from
-there, and a file that changed since is looked at again.
+Every video is handled in a decoding process (`data_pipelines.video.decoding_process`), so that none can stop the
+others. What is known of a video is a row of a CSV file that grows during the scan; an interrupted scan goes on from there, and a file that changed since is looked at again.
 """
 
 from __future__ import annotations
@@ -109,9 +108,14 @@ def inspect(path: str) -> dict[str, Any]:
             raise VideoDecodeError("pyav: the video stream has no frame")
         exact = jumps_are_exact(path)
     return {
-        "frames": frames, "fps": str(rate), "seconds": round(float(frames / rate), 3), "width": width,
-        "height": height, "codec": codec, "exact_jumps": exact,
-    }  # fmt: skip
+        "frames": frames,
+        "fps": str(rate),
+        "seconds": round(float(frames / rate), 3),
+        "width": width,
+        "height": height,
+        "codec": codec,
+        "exact_jumps": exact,
+    }
 
 
 def copy_video(source: str, target: str, short_side: int, keyframe_every: int, crf: int) -> None:
@@ -138,8 +142,13 @@ def copy_video(source: str, target: str, short_side: int, keyframe_every: int, c
                     encoder.codec_context.max_b_frames = 0
                     encoder.codec_context.thread_count = 1
                     # without CABAC and loop filter a frame takes about half as long to decode
-                    encoder.options = {"preset": "fast", "tune": "fastdecode", "crf": str(crf),
-                                       "g": str(keyframe_every), "keyint_min": str(keyframe_every)}  # fmt: skip
+                    encoder.options = {
+                        "preset": "fast",
+                        "tune": "fastdecode",
+                        "crf": str(crf),
+                        "g": str(keyframe_every),
+                        "keyint_min": str(keyframe_every),
+                    }
                 picture = _upright(frame, width, height, turn)
                 step = 1 if frame.duration == 0 else frame.duration
                 # Old AVIs give some frames no time, or that of the frame before.
@@ -231,9 +240,14 @@ def _look(path: str, label: int, seconds: float, copies: Copies | None) -> Row:
         if copies and found["codec"] != "pictures":
             target = copies.target(path)
             decoding_process().run(
-                seconds, f"{__name__}:copy_video", source=path, target=str(target), short_side=copies.short_side,
-                keyframe_every=copies.keyframe_every, crf=copies.crf,
-            )  # fmt: skip
+                seconds,
+                f"{__name__}:copy_video",
+                source=path,
+                target=str(target),
+                short_side=copies.short_side,
+                keyframe_every=copies.keyframe_every,
+                crf=copies.crf,
+            )
             found["copy"] = str(target)
     except VideoDecodeError as error:
         return Row(**row, status="broken", reason=str(error))

@@ -48,9 +48,17 @@ def write_shards(manifest: VideoManifest, folder: Path, name: str, shard_bytes: 
 
     pattern = f"{beside / name}".replace("%", "%%") + "-%06d.tar"
     writer = require_webdataset().ShardWriter(
-        pattern, maxcount=2**31, maxsize=shard_bytes, verbose=0, opener=start, post=lambda _: opened.close(),
-        encoder=False, compress=False, mtime=0, format="PAX_FORMAT",
-    )  # fmt: skip
+        pattern,
+        maxcount=2**31,
+        maxsize=shard_bytes,
+        verbose=0,
+        opener=start,
+        post=lambda _: opened.close(),
+        encoder=False,
+        compress=False,
+        mtime=0,
+        format="PAX_FORMAT",
+    )
     order = np.random.default_rng(0).permutation(len(manifest))
     with writer:
         for number, index in enumerate(progress(order, desc=f"packing {name}", unit="picture")):

@@ -143,9 +143,7 @@ def crop_views(clip: Tensor, short_side: int, crop: int, num_crops: int, how: st
     size = resized_size(*clip.shape[-2:], short_side)
     clip = resize_area(clip, *size) if how == "area" else resize(clip, *size)
     corners = spatial_crops(*clip.shape[-2:], crop, num_crops)
-    views = torch.stack(
-        [clip[..., top : top + crop, left : left + crop] for top, left in corners]
-    )  # (V, T, 3, h, w)
+    views = torch.stack([clip[..., top : top + crop, left : left + crop] for top, left in corners])  # (V, T, 3, h, w)
     return views.transpose(1, 2).contiguous()
 
 

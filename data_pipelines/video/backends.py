@@ -186,8 +186,11 @@ class PictureReader:
 
 
 READERS: dict[str, type[Reader]] = {
-    "decord": DecordReader, "pyav": PyAVReader, "torchcodec": TorchcodecReader, "pictures": PictureReader,
-}  # fmt: skip
+    "decord": DecordReader,
+    "pyav": PyAVReader,
+    "torchcodec": TorchcodecReader,
+    "pictures": PictureReader,
+}
 
 
 def require_backend(name: str) -> None:
@@ -198,8 +201,10 @@ def require_backend(name: str) -> None:
     try:
         importlib.import_module(package)
     except (ImportError, OSError, RuntimeError) as error:  # torchcodec: without FFmpeg's libraries
-        raise DataError(f"data.backend: {name} cannot be imported ({first_line(error)}); pip install "
-                        f"{package}, or leave data.backend at auto") from None  # fmt: skip
+        raise DataError(
+            f"data.backend: {name} cannot be imported ({first_line(error)}); pip install "
+            f"{package}, or leave data.backend at auto"
+        ) from None
 
 
 def jumps_are_exact(path: str) -> bool:

@@ -71,8 +71,12 @@ class DecodingProcess:
         program = f"from data_pipelines.video.decoding_process import serve; serve(*{shared})"
         self._child = subprocess.Popen(
             [sys.executable, "-c", program],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, pass_fds=shared,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=shared,
+        )
         self._answers = self._child.stdout.fileno()
         with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux; elsewhere it is only slower
             import fcntl
@@ -82,8 +86,9 @@ class DecodingProcess:
             self._line(time.monotonic() + START_SECONDS)  # it is up
         except (EOFError, TimeoutError):
             self.kill()
-            raise RuntimeError(f"{sys.executable} cannot start a decoding process; data.decode_seconds=0 decodes "
-                               "without one") from None  # fmt: skip
+            raise RuntimeError(
+                f"{sys.executable} cannot start a decoding process; data.decode_seconds=0 decodes without one"
+            ) from None
 
     def ask(self, seconds: float, **request: Any) -> dict[str, Any]:
         """The child's answer within ``seconds``.

@@ -56,9 +56,7 @@ class VideoReader:
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         if not len(unique) or unique[0] < 0 or unique[-1] >= self.num_frames:
             asked = f"frames {unique[0]} to {unique[-1]}" if len(unique) else "no frame at all"
-            raise DataError(
-                f"{self.path}: {asked} asked for, but the video has frames 0 to {self.num_frames - 1}"
-            )
+            raise DataError(f"{self.path}: {asked} asked for, but the video has frames 0 to {self.num_frames - 1}")
         while True:
             try:
                 frames = self._reader.read(unique)
@@ -102,9 +100,7 @@ class VideoReader:
 
 
 @contextmanager
-def open_video(
-    path: str | os.PathLike[str], backend: str = "auto", seconds: float = SECONDS
-) -> Iterator[VideoReader]:
+def open_video(path: str | os.PathLike[str], backend: str = "auto", seconds: float = SECONDS) -> Iterator[VideoReader]:
     """Open a video for the length of a ``with`` block, where it is used: a reader must not cross a fork.
 
     Args:

@@ -125,11 +125,13 @@ def cost_accuracy(config: RunConfig, request: Request) -> None:
     views = f"{config.eval.clips}x{config.eval.crops}"
     for path in (request.run, *request.individuals):
         weights_file(path)  # a missing checkpoint is told before any data is touched
-    world = distributed.start(config.engine.threads)
+    world = distributed.start(config.runtime.threads)
     dtype = dtype_on(config, world)
     manifest = read_manifest(config, "val", world)
-    checkpoints = [_checkpoint(path, config, manifest, world.device, dtype)
-                   for path in dict.fromkeys((request.run, *request.individuals))]  # fmt: skip
+    checkpoints = [
+        _checkpoint(path, config, manifest, world.device, dtype)
+        for path in dict.fromkeys((request.run, *request.individuals))
+    ]
     cases = _cases(config, request, checkpoints, manifest)
     record = Record(request.output / f"{views}.json")
     missing = [case for case in cases if record.finished(case.key, case.of) is None]
@@ -152,9 +154,11 @@ def cost_accuracy(config: RunConfig, request: Request) -> None:
     print(table(points))
     if cascade:
         best = cascade["best"]
-        print(f"cascade {cascade['small']} then {cascade['large']}: at best {best['top1']:.2f} %, passing "
-              f"{100 * best['share']:.1f} % on (confidence below {best['threshold']:.4f}), "
-              f"{best['gflops']:.3f} GFLOPs, {best['clips_per_second']:.1f} clips/s")  # fmt: skip
+        print(
+            f"cascade {cascade['small']} then {cascade['large']}: at best {best['top1']:.2f} %, passing "
+            f"{100 * best['share']:.1f} % on (confidence below {best['threshold']:.4f}), "
+            f"{best['gflops']:.3f} GFLOPs, {best['clips_per_second']:.1f} clips/s"
+        )
     print(f"saved {record.file}, .csv and .png")
 
 
@@ -189,9 +193,14 @@ def _cases(
             request.image_sizes or [config.data.crop], asked if everywhere else own
         ):
             data = _at_image_size(config, image_size).data
-            of = {"weights": checkpoint.digest, "precision": config.engine.precision, "videos": videos,
-                  "views": [config.eval.clips, config.eval.crops], "backend": data.backend,
-                  "preprocessing": preprocessing(data)}  # fmt: skip
+            of = {
+                "weights": checkpoint.digest,
+                "precision": config.runtime.precision,
+                "videos": videos,
+                "views": [config.eval.clips, config.eval.crops],
+                "backend": data.backend,
+                "preprocessing": preprocessing(data),
+            }
             of = json.loads(json.dumps(of))  # as it comes back from the file
             gflops, parameters = _cost(checkpoint, size, (data.frames, image_size, image_size))
             cases.append(Case(checkpoint, size, image_size, of, gflops, parameters))
@@ -203,8 +212,10 @@ def _sizes(config: RunConfig, request: Request, main: Checkpoint) -> list[Size |
     asked = request.sizes or request.cascade
     if not main.resizable:
         if asked:
-            raise ConfigError(f"--sizes: found {', '.join(map(named, asked))}, must be left out for {main.path}, "
-                              f"{main.name}, whose compressed size is fixed or which has none")  # fmt: skip
+            raise ConfigError(
+                f"--sizes: found {', '.join(map(named, asked))}, must be left out for {main.path}, "
+                f"{main.name}, whose compressed size is fixed or which has none"
+            )
         return [main.own_size]
     trained = config.model.multi_resolution
     if request.sizes:
@@ -254,9 +265,13 @@ def _score(
     scored = predict_views(
         lambda video: torch.cat([case(video) for case in cases], dim=1),
         view_loader(config, manifest, config.eval.clips, config.eval.crops, world),
-        len(manifest), side_by_side, config.eval.batch_size, world.device, dtype,
-        description=f"{len(cases)} points, {views} views of {config.data.crop} pixels, {config.engine.precision}",
-    )  # fmt: skip
+        len(manifest),
+        side_by_side,
+        config.eval.batch_size,
+        world.device,
+        dtype,
+        description=f"{len(cases)} points, {views} views of {config.data.crop} pixels, {config.runtime.precision}",
+    )
     if scored is None:
         return
     everything, broken = scored
@@ -273,10 +288,18 @@ def _point(case: Case, predictions: Predictions, broken: int, views: str) -> Poi
     checkpoint = case.checkpoint
     size = named(case.size) if case.size else "all"
     return Point(
-        checkpoint.path, checkpoint.name, case.size, case.image_size, case.size == checkpoint.own_size, case.of,
-        **scores(predictions, case.what), broken_videos=broken, gflops=case.gflops, parameters=case.parameters,
+        checkpoint.path,
+        checkpoint.name,
+        case.size,
+        case.image_size,
+        case.size == checkpoint.own_size,
+        case.of,
+        **scores(predictions, case.what),
+        broken_videos=broken,
+        gflops=case.gflops,
+        parameters=case.parameters,
         logits=f"{views}/{checkpoint.digest}_{size}_{case.image_size}.npz",
-    )  # fmt: skip
+    )
 
 
 def _measure(
@@ -293,13 +316,15 @@ def _measure(
     architecture share the measurement.
     """
     batch = request.batch or config.eval.batch_size
-    how = {"machine": machine(device), "precision": config.engine.precision, "batch": batch, "rounds": request.rounds}
+    how = {"machine": machine(device), "precision": config.runtime.precision, "batch": batch, "rounds": request.rounds}
     before = [{key: value for key, value in (point.speed_of or {}).items() if key != "at"} for point in points]
     if all(told == how for told in before) and len({point.speed_of["at"] for point in points}) == 1:
         return
     distinct = {case.speed_key: case for case in cases}
-    clips = {side: torch.rand(batch, 3, config.data.frames, side, side, device=device).to(dtype) * 2 - 1
-             for side in {case.image_size for case in cases}}  # fmt: skip
+    clips = {
+        side: torch.rand(batch, 3, config.data.frames, side, side, device=device).to(dtype) * 2 - 1
+        for side in {case.image_size for case in cases}
+    }
     rounds = progress(range(request.rounds), unit="round", desc=f"speed of {len(distinct)} sizes, batches of {batch}")
     spent = seconds_of([_bound(case, clips[case.image_size]) for case in distinct.values()], device, rounds)
     seconds = dict(zip(distinct, spent, strict=True))

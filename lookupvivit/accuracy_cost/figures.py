@@ -12,9 +12,7 @@ from lookupvivit.accuracy_cost.record import Point
 from lookupvivit.visualization.curves import Curve, cost_picture
 
 
-def points_picture(
-    points: Sequence[Point], cascade: dict[str, Any] | None, views: str, source: str
-) -> np.ndarray:
+def points_picture(points: Sequence[Point], cascade: dict[str, Any] | None, views: str, source: str) -> np.ndarray:
     """Everything about the points in one picture, uint8 (height, width, 3).
 
     Args:
@@ -33,17 +31,24 @@ def points_picture(
         f"{how['rounds']} interleaved rounds."
     )
     names, several = _names({point.checkpoint: None for point in points}), len({p.image_size for p in points}) > 1
-    curves = [_curve(names[group[0].checkpoint], group, group[0].checkpoint != first.checkpoint, several)
-              for group in _lines(points)]  # fmt: skip
+    curves = [
+        _curve(names[group[0].checkpoint], group, group[0].checkpoint != first.checkpoint, several)
+        for group in _lines(points)
+    ]
     if cascade:
         # Where it costs as much as the dear size alone, nobody would use it.
         dear = max(point.gflops for point in points if point.size == cascade["large"])
         steps = [step for step in cascade["steps"] if step["gflops"] <= dear]
         marks = _marks([step["share"] for step in steps])
         name = f"cascade {cascade['small']} then {cascade['large']} (share of the videos passed on)"
-        curves.append(Curve(name, *([step[key] for step in steps] for key in ("top1", "gflops", "clips_per_second")),
-                            [f"{100 * s['share']:.0f} %" if i in marks else "" for i, s in enumerate(steps)],
-                            dashed=True))  # fmt: skip
+        curves.append(
+            Curve(
+                name,
+                *([step[key] for step in steps] for key in ("top1", "gflops", "clips_per_second")),
+                [f"{100 * s['share']:.0f} %" if i in marks else "" for i, s in enumerate(steps)],
+                dashed=True,
+            )
+        )
     return cost_picture(curves, title, caption)
 
 
@@ -84,7 +89,11 @@ def _curve(name: str, group: Sequence[Point], individual: bool, several_image_si
     # Away from its own size, an individual model stands at the main one's costs, which are labelled there.
     labels = [text if not individual or point.own_size else "" for text, point in zip(texts, group, strict=True)]
     return Curve(
-        name, [point.top1 for point in group], [point.gflops for point in group],
-        [point.clips_per_second for point in group], labels, [point.top1_interval for point in group],
+        name,
+        [point.top1 for point in group],
+        [point.gflops for point in group],
+        [point.clips_per_second for point in group],
+        labels,
+        [point.top1_interval for point in group],
         [individual and point.own_size for point in group],
-    )  # fmt: skip
+    )

@@ -76,9 +76,12 @@ def scores(predictions: Predictions, what: str) -> dict[str, Any]:
         raise PredictionsError(f"{what}: {error}") from None
     low, high = wilson_interval(correct, videos)
     return {
-        "videos": videos, "top1_correct": correct, "top1": 100 * correct / videos, "top5": 100 * among_five / videos,
+        "videos": videos,
+        "top1_correct": correct,
+        "top1": 100 * correct / videos,
+        "top5": 100 * among_five / videos,
         "top1_interval": (100 * low, 100 * high),
-    }  # fmt: skip
+    }
 
 
 class Record:
@@ -120,16 +123,54 @@ class Record:
 
 def save_csv(file: Path, points: Iterable[Point], cascade: dict[str, Any] | None) -> None:
     """One line per point and per threshold of the cascade."""
-    lines = [["checkpoint", "model", "compressed_size", "image_size", "threshold", "share_passed_on", "top1", "top5",
-              "videos", "gflops_per_view", "clips_per_second"]]  # fmt: skip
+    lines = [
+        [
+            "checkpoint",
+            "model",
+            "compressed_size",
+            "image_size",
+            "threshold",
+            "share_passed_on",
+            "top1",
+            "top5",
+            "videos",
+            "gflops_per_view",
+            "clips_per_second",
+        ]
+    ]
     for p in points:
-        lines.append([p.checkpoint, p.model, p.size, p.image_size, "", "", p.top1, p.top5, p.videos, p.gflops,
-                      p.clips_per_second])  # fmt: skip
+        lines.append(
+            [
+                p.checkpoint,
+                p.model,
+                p.size,
+                p.image_size,
+                "",
+                "",
+                p.top1,
+                p.top5,
+                p.videos,
+                p.gflops,
+                p.clips_per_second,
+            ]
+        )
     if cascade:
         sizes, common = f"{cascade['small']} then {cascade['large']}", [cascade["checkpoint"], cascade["model"]]
         for step in cascade["steps"]:
-            lines.append([*common, sizes, cascade["image_size"], step["threshold"], step["share"], step["top1"], "",
-                          cascade["videos"], step["gflops"], step["clips_per_second"]])  # fmt: skip
+            lines.append(
+                [
+                    *common,
+                    sizes,
+                    cascade["image_size"],
+                    step["threshold"],
+                    step["share"],
+                    step["top1"],
+                    "",
+                    cascade["videos"],
+                    step["gflops"],
+                    step["clips_per_second"],
+                ]
+            )
     beside = file.with_name(f".{file.name}.tmp")
     with beside.open("w", encoding="utf-8", newline="") as out:
         csv.writer(out).writerows(lines)
@@ -158,10 +199,15 @@ def cascade_line(record: Record, small: Point, large: Point) -> dict[str, Any]:
     best = int(whole.correct.argmax())  # the cheapest of the best
     [highest] = told(Cascade(*(column[[best]] for column in (whole.thresholds, whole.shares, whole.correct))))
     return {
-        "checkpoint": small.checkpoint, "model": small.model, "small": small.size, "large": large.size,
-        "image_size": small.image_size, "videos": videos, "steps": told(thinned(whole, CASCADE_STEPS)),
+        "checkpoint": small.checkpoint,
+        "model": small.model,
+        "small": small.size,
+        "large": large.size,
+        "image_size": small.image_size,
+        "videos": videos,
+        "steps": told(thinned(whole, CASCADE_STEPS)),
         "best": highest,
-    }  # fmt: skip
+    }
 
 
 def table(points: Sequence[Point]) -> str:
@@ -171,8 +217,10 @@ def table(points: Sequence[Point]) -> str:
     lines = [f"{heads}  top-1 (95 % interval)"]
     for p in points:
         low, high = p.top1_interval
-        lines.append(f"{p.checkpoint:{wide}}  {p.size:>10}  {p.image_size:>6}  {p.gflops:8.3f}  "
-                     f"{p.clips_per_second:8.1f}  {p.top1:.2f} % ({low:.1f} to {high:.1f})")  # fmt: skip
+        lines.append(
+            f"{p.checkpoint:{wide}}  {p.size:>10}  {p.image_size:>6}  {p.gflops:8.3f}  "
+            f"{p.clips_per_second:8.1f}  {p.top1:.2f} % ({low:.1f} to {high:.1f})"
+        )
     return "\n".join(lines)
 
 

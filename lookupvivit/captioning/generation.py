@@ -80,8 +80,9 @@ class CaptionWriter:
         except (ValueError, AttributeError) as error:
             raise WeightsError(f"{path}: {error}") from None
         if len(tokenizer) > model.decoder.vocabulary:
-            raise WeightsError(f"{path}: a tokenizer of {len(tokenizer)} entries, the model has "
-                               f"{model.decoder.vocabulary}")  # fmt: skip
+            raise WeightsError(
+                f"{path}: a tokenizer of {len(tokenizer)} entries, the model has {model.decoder.vocabulary}"
+            )
         call = {"compressed_size": compressed_size} if compressed_size else {}
         writer = cls(model.to(device), tokenizer, beams, length_penalty, call)
         writer.preprocess = preprocess

@@ -48,14 +48,40 @@ _TOKEN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _SPLIT = {
-    "cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na", "lemme": "lem me", "gimme": "gim me",
-    "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", '"': "''",
-}  # fmt: skip
-_SIGNS = str.maketrans({
-    "\u2019": "'", "\u2018": "`", "\u201c": '"', "\u201d": '"',  # curved quotes
-    "\u2013": "--", "\u2014": "--", "\u2026": "...", "\u00ad": "", "\u200b": " ", "\ufeff": "",  # dashes, unseen signs
-    "½": "1/2", "¼": "1/4", "¾": "3/4", "€": "$", "£": "#", "¢": " cents ",
-})  # fmt: skip
+    "cannot": "can not",
+    "gonna": "gon na",
+    "gotta": "got ta",
+    "wanna": "wan na",
+    "lemme": "lem me",
+    "gimme": "gim me",
+    "(": "-lrb-",
+    ")": "-rrb-",
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+    '"': "''",
+}
+_SIGNS = str.maketrans(
+    {
+        "\u2019": "'",
+        "\u2018": "`",
+        "\u201c": '"',
+        "\u201d": '"',  # curved quotes
+        "\u2013": "--",
+        "\u2014": "--",
+        "\u2026": "...",
+        "\u00ad": "",
+        "\u200b": " ",
+        "\ufeff": "",  # dashes, unseen signs
+        "½": "1/2",
+        "¼": "1/4",
+        "¾": "3/4",
+        "€": "$",
+        "£": "#",
+        "¢": " cents ",
+    }
+)
 
 
 def caption_tokens(caption: str) -> list[str]:

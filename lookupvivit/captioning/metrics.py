@@ -63,9 +63,7 @@ def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
     log_images = math.log(len(candidates))
 
     def weigh(ngrams: Counter[Tokens]) -> dict[Tokens, float]:
-        return {
-            ngram: count * (log_images - math.log(max(1, images_with[ngram]))) for ngram, count in ngrams.items()
-        }
+        return {ngram: count * (log_images - math.log(max(1, images_with[ngram]))) for ngram, count in ngrams.items()}
 
     scores = np.zeros(len(candidates))
     for at, (tokens, texts) in enumerate(zip(candidates, counted, strict=True)):

@@ -288,8 +288,9 @@ def _without_classifiers(encoder: nn.Module) -> nn.Module:
     """The model, less what its memory does not depend on: heads, and LookupViT's last update of the lookup tokens."""
     if isinstance(encoder, LookupViT):
         if encoder.heads == "lookup":
-            raise ValueError("heads must be 'both' or 'compressed' of an encoder, whose compressed tokens are read; "
-                             "found 'lookup'")  # fmt: skip
+            raise ValueError(
+                "heads must be 'both' or 'compressed' of an encoder, whose compressed tokens are read; found 'lookup'"
+            )
         encoder.heads = "compressed"
         for part in ("lookup_norm", "lookup_head", "compressed_head"):
             encoder._modules.pop(part, None)

@@ -38,8 +38,10 @@ class Captioning:
         self.config, self.world = config, world
         self.train_set, self.val_set = (present_captions(config, split, world.is_main) for split in ("train", "val"))
         if len(self.val_set) < 2:
-            raise ConfigError(f"data: {self.val_set.images.source} has a single image to validate on, must have 2 or "
-                              "more: CIDEr weighs words by how few images have them")  # fmt: skip
+            raise ConfigError(
+                f"data: {self.val_set.images.source} has a single image to validate on, must have 2 or "
+                "more: CIDEr weighs words by how few images have them"
+            )
         self.samples = len(self.train_set)
         self.tokenizer = fit_tokenizer(config, self.train_set, world.is_main)
         self.clips = multi_view_dataset(config, self.val_set.images, 1, 1)
@@ -58,10 +60,15 @@ class Captioning:
         """See `Task`."""
         data = self.config.data
         return CaptionedClips(
-            self.train_set, Padded(self.tokenizer, self.config.caption.length), sampling(data),
-            train_transform(self.config, self.train_set.images), self.config.seed, data.repeats, data.backend,
+            self.train_set,
+            Padded(self.tokenizer, self.config.caption.length),
+            sampling(data),
+            train_transform(self.config, self.train_set.images),
+            self.config.seed,
+            data.repeats,
+            data.backend,
             data.decode_seconds,
-        )  # fmt: skip
+        )
 
     def loss(
         self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
@@ -114,7 +121,7 @@ class Captioning:
     def _writer(self, model: nn.Module) -> CaptionWriter:
         """Captions come from a whole model: of sharded weights each rank puts one together; collective."""
         if not isinstance(model, Captioner):
-            if self.config.engine.zero_stage == 3:
+            if self.config.runtime.zero_stage == 3:
                 model = ema.averaged_copy(model, shapes_only(self.config), checkpointing.full_state(model))
             else:
                 model = model.module
@@ -141,9 +148,12 @@ def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -
         tokens: (B, L) int64, `PAD` after a caption's end.
     """
     each = F.cross_entropy(
-        logits.float().flatten(0, 1), tokens.flatten(), ignore_index=PAD, reduction="none",
+        logits.float().flatten(0, 1),
+        tokens.flatten(),
+        ignore_index=PAD,
+        reduction="none",
         label_smoothing=label_smoothing,
-    ).view_as(tokens)  # 0 where ignored  # fmt: skip
+    ).view_as(tokens)  # 0 where ignored
     return (each.sum(dim=1) / (tokens != PAD).sum(dim=1)).mean()
 
 
@@ -160,8 +170,9 @@ def karpathy_file(root: Path) -> Path:
     places = (root / KARPATHY, root / "annotations" / KARPATHY)
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise MissingDataError(f"{root}: found neither {KARPATHY} nor annotations/{KARPATHY}; it holds COCO's captions "
-                               "in Karpathy's split")  # fmt: skip
+        raise MissingDataError(
+            f"{root}: found neither {KARPATHY} nor annotations/{KARPATHY}; it holds COCO's captions in Karpathy's split"
+        )
     return found
 
 
@@ -186,7 +197,9 @@ def fit_tokenizer(config: RunConfig, train_set: CaptionManifest, tell: bool) -> 
     if tell:
         lengths = np.array([len(tokenizer.encode(text)) for text in train_set.texts()])
         few = f" (caption.vocabulary is {vocabulary}, the others stay unused)" if len(tokenizer) < vocabulary else ""
-        print(f"tokenizer: {len(tokenizer)} entries{few}; captions have {lengths.min()} to {lengths.max()} tokens, "
-              f"{lengths.mean():.1f} on average, and {(lengths > length).sum()} of {len(lengths)} are cut to "
-              f"caption.length, {length}")  # fmt: skip
+        print(
+            f"tokenizer: {len(tokenizer)} entries{few}; captions have {lengths.min()} to {lengths.max()} tokens, "
+            f"{lengths.mean():.1f} on average, and {(lengths > length).sum()} of {len(lengths)} are cut to "
+            f"caption.length, {length}"
+        )
     return tokenizer

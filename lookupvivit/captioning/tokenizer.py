@@ -47,8 +47,9 @@ class CaptionTokenizer:
             ValueError: fewer than `LEAST` are asked for.
         """
         if vocabulary < LEAST:
-            raise ValueError(f"vocabulary: found {vocabulary}, must be at least {LEAST}: "
-                             f"{', '.join(SPECIAL)} and the bytes")  # fmt: skip
+            raise ValueError(
+                f"vocabulary: found {vocabulary}, must be at least {LEAST}: {', '.join(SPECIAL)} and the bytes"
+            )
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
@@ -56,9 +57,12 @@ class CaptionTokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary, min_frequency=2, special_tokens=list(SPECIAL), show_progress=False,
+            vocab_size=vocabulary,
+            min_frequency=2,
+            special_tokens=list(SPECIAL),
+            show_progress=False,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        )  # fmt: skip
+        )
         tokenizer.train_from_iterator(captions, trainer)
         return cls(tokenizer)
 

@@ -41,15 +41,17 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
         steps = f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
     except MissingDataError as error:
         missing = error
-    print(f"{batching}; {steps}; {config.engine.precision}, ZeRO {config.engine.zero_stage}")
+    print(f"{batching}; {steps}; {config.runtime.precision}, ZeRO {config.runtime.zero_stage}")
     model = shapes_only(config)
     tell_model(model, config)
     for device in ("cuda",) if gpus else ("cpu", "cuda"):
-        if (device, config.engine.precision) != ("cpu", "fp16"):
+        if (device, config.runtime.precision) != ("cpu", "fp16"):
             tell_memory(memory(model, config, batching, device), device)
-    if config.engine.offload_optimizer:
-        print("engine.offload_optimizer: master weights, moments and moving average are counted above, but lie in the "
-              "CPU's memory")  # fmt: skip
+    if config.runtime.offload_optimizer:
+        print(
+            "runtime.offload_optimizer: master weights, moments and moving average are counted above, but lie in the "
+            "CPU's memory"
+        )
     if missing:
         raise missing
 
@@ -62,8 +64,10 @@ def training_videos(config: RunConfig) -> int:
         recipe = camera_motion_recipe(config)
         missing = Counter(split for split, _ in unrendered(Path(config.data.root), recipe))
         if missing:
-            print(f"train: {recipe.train_videos} videos, {missing['train']} of them yet to be rendered into "
-                  f"{config.data.root}; val: {recipe.validation_videos}, {missing['validation']} of them")  # fmt: skip
+            print(
+                f"train: {recipe.train_videos} videos, {missing['train']} of them yet to be rendered into "
+                f"{config.data.root}; val: {recipe.validation_videos}, {missing['validation']} of them"
+            )
             return recipe.train_videos
     if config.data.has_captions:
         from lookupvivit.captioning.task import present_captions
@@ -91,24 +95,34 @@ def tell_model(model: nn.Module, config: RunConfig) -> None:
     mean = sum(macs) / len(macs)
     span = f" on average over {len(macs)} compressed sizes ({min(macs) / GIGA:.1f} to {max(macs) / GIGA:.1f})"
     print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained")
-    print(f"forward pass: {2 * mean / GIGA:.2f} GFLOPs per clip ({mean / GIGA:.2f} G multiply-adds)"
-          f"{span if len(macs) > 1 else ''}")  # fmt: skip
+    print(
+        f"forward pass: {2 * mean / GIGA:.2f} GFLOPs per clip ({mean / GIGA:.2f} G multiply-adds)"
+        f"{span if len(macs) > 1 else ''}"
+    )
     trained = [training_macs(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
     step = 2 * sum(trained) / len(trained) * config.optim.batch_size
-    again = ", a third more with activation checkpointing" if config.engine.activation_checkpointing else ""
+    again = ", a third more with activation checkpointing" if config.runtime.activation_checkpointing else ""
     print(f"training: {step / 1e12:.4g} TFLOPs per step, of all ranks together{again}")
 
 
 def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> Memory:
     """The estimate for one rank, at the largest compressed size."""
-    data, optim, engine = config.data, config.optim, config.engine
+    data, optim, runtime = config.data, config.optim, config.runtime
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
     setup = Setup(
-        engine.precision, optim.name, engine.zero_stage, batching.world, batching.accumulation,
-        engine.activation_checkpointing, optim.ema_decay > 0, optim.weight_decay > 0, sizes, device,
+        runtime.precision,
+        optim.name,
+        runtime.zero_stage,
+        batching.world,
+        batching.accumulation,
+        runtime.activation_checkpointing,
+        optim.ema_decay > 0,
+        optim.weight_decay > 0,
+        sizes,
+        device,
         sum(p.numel() for p in model.parameters() if not p.requires_grad),
-    )  # fmt: skip
+    )
     largest = max(compressed_sizes(config), key=lambda call: math.prod(call.get("compressed_size", ())))
     return estimate(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)
 
@@ -118,5 +132,7 @@ def tell_memory(found: Memory, device: str) -> None:
     where = {"cpu": "on a CPU", "cuda": "on a GPU"}[device]
     stays = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.resident.items())
     parts = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.phases.items())
-    print(f"memory per rank {where}: about {found.peak / GIGA:.2f} GB at the peak ({parts}); of this stay {stays}; "
-          f"micro-batch {found.inputs / GIGA:.2f}, saved activations {found.saved / GIGA:.2f}")  # fmt: skip
+    print(
+        f"memory per rank {where}: about {found.peak / GIGA:.2f} GB at the peak ({parts}); of this stay {stays}; "
+        f"micro-batch {found.inputs / GIGA:.2f}, saved activations {found.saved / GIGA:.2f}"
+    )

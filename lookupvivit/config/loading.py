@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from lookupvivit.config import ConfigError, RunConfig, check
+
+RENAMED_SECTIONS = {"engine": "runtime"}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -27,6 +30,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: in one line, where, which key, what was found and what would be right.
     """
     settings = _read_with_base(Path(path))
+    _rename_sections(settings, str(path))
     overridden = []  # for the messages
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -35,6 +39,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         given = _parse(text, f"command line: {key}")
         for part in reversed(key.split(".")):
             given = {part: given}
+        _rename_sections(given, f"command line: {key}")
         settings = _laid_over(given, settings)
         overridden.append(key)
     try:
@@ -44,6 +49,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         named = any(f"{key}.".startswith(f"{said}.") or said.startswith(f"{key}.") for said in overridden)
         source = "command line" if named else path
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _rename_sections(settings: dict[str, Any], source: str) -> None:
+    """Read the section names of earlier releases, with a one-line notice on standard error."""
+    for old, new in RENAMED_SECTIONS.items():
+        if old in settings:
+            print(f"{source}: the section {old!r} is now called {new!r}", file=sys.stderr)
+            settings[new] = _laid_over(settings.get(new, {}), settings.pop(old))
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -43,10 +43,15 @@ class ModelConfig:
 
 CAPTION_SETS = ("coco_captions", "captions")
 _KEYS_OF_SOME_DATASETS = {
-    "train_list": "kinetics or captions", "val_list": "kinetics or captions", "separator": "kinetics",
-    "camera_motion": "camera_motion", "fold": "ucf101 or hmdb51",
-    "train_shards": "shards", "val_shards": "shards", "class_list": "shards",
-}  # fmt: skip
+    "train_list": "kinetics or captions",
+    "val_list": "kinetics or captions",
+    "separator": "kinetics",
+    "camera_motion": "camera_motion",
+    "fold": "ucf101 or hmdb51",
+    "train_shards": "shards",
+    "val_shards": "shards",
+    "class_list": "shards",
+}
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,16 @@ class DataConfig:
     """Where the videos are and what a clip is."""
 
     dataset: Literal[
-        "kinetics", "something_something", "ucf101", "hmdb51", "folders", "shards", "camera_motion",
-        "coco_captions", "captions",
-    ]  # fmt: skip
+        "kinetics",
+        "something_something",
+        "ucf101",
+        "hmdb51",
+        "folders",
+        "shards",
+        "camera_motion",
+        "coco_captions",
+        "captions",
+    ]
     root: str
     num_classes: int | None = None  # of all sets but those with captions
     train_list: str = "train.csv"  # kinetics: `path label` lists; captions: images and captions; relative to root
@@ -65,7 +77,9 @@ class DataConfig:
     train_shards: str = "*train*.tar"  # shards: in root; wildcards, or braces such as train-{000000..001281}.tar
     val_shards: str = "*val*.tar"
     class_list: str | None = None  # shards: a .txt, a .json or imagenet; null: classes.txt or .json in root, or numbers
-    camera_motion: dict[str, int] = field(default_factory=dict)  # fields of data_pipelines.datasets.camera_motion.Recipe
+    camera_motion: dict[str, int] = field(
+        default_factory=dict
+    )  # fields of data_pipelines.datasets.camera_motion.Recipe
     skip_list: str | None = None  # videos to leave out, as tools/prepare_dataset.py writes it
     fold: int = 1  # ucf101, hmdb51: which of the three official splits
     frames: int = 32  # per clip
@@ -203,13 +217,15 @@ class OptimConfig:
             check(right, f"optim.{key}", getattr(self, key), f"left out unless optim.name is {owner}")
         if self.max_steps is None:
             check(
-                self.warmup_epochs <= self.epochs, "optim.warmup_epochs", self.warmup_epochs,
+                self.warmup_epochs <= self.epochs,
+                "optim.warmup_epochs",
+                self.warmup_epochs,
                 f"at most optim.epochs = {self.epochs}",
-            )  # fmt: skip
+            )
 
 
 @dataclass(frozen=True)
-class EngineConfig:
+class RuntimeConfig:
     """How DeepSpeed runs it."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -220,13 +236,13 @@ class EngineConfig:
     threads: int | None = None  # CPU threads per rank; null leaves torch's choice
 
     def __post_init__(self) -> None:
-        check(self.zero_stage in (0, 1, 2, 3), "engine.zero_stage", self.zero_stage, "0, 1, 2 or 3")
+        check(self.zero_stage in (0, 1, 2, 3), "runtime.zero_stage", self.zero_stage, "0, 1, 2 or 3")
         # Stage 0 keeps its float32 master weights out of reach, and they are what is saved.
         right = self.zero_stage > 0 or self.precision == "fp32"
-        check(right, "engine.zero_stage", self.zero_stage, f"1, 2 or 3 with engine.precision {self.precision}")
+        check(right, "runtime.zero_stage", self.zero_stage, f"1, 2 or 3 with runtime.precision {self.precision}")
         right = self.zero_stage > 0 or not self.offload_optimizer
-        check(right, "engine.zero_stage", self.zero_stage, "1, 2 or 3 with engine.offload_optimizer")
-        check(self.threads is None or self.threads > 0, "engine.threads", self.threads, "at least 1, or null")
+        check(right, "runtime.zero_stage", self.zero_stage, "1, 2 or 3 with runtime.offload_optimizer")
+        check(self.threads is None or self.threads > 0, "runtime.threads", self.threads, "at least 1, or null")
 
 
 @dataclass(frozen=True)
@@ -281,11 +297,13 @@ class RunConfig:
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     log: LogConfig = field(default_factory=LogConfig)
     seed: int = 0
-    init_from: str | None = None  # to start training from: a run directory, or any file of lookupvivit.weights.source_formats
+    init_from: str | None = (
+        None  # to start training from: a run directory, or any file of lookupvivit.weights.source_formats
+    )
     init_inflation: Literal["central", "average"] = "central"  # how a 2-D patch kernel fills a tubelet
     init_pixels: Literal["symmetric", "imagenet"] | None = None  # what init_from was trained on: [-1, 1], or normalised
     # by ImageNet's mean and deviation (DeiT, MAE); null: as its format tells
@@ -302,5 +320,5 @@ class RunConfig:
             check(right, f"augment.{key}", getattr(self.augment, key), "0 where captions are learned, which do not mix")
         right = not self.data.has_captions or self.optim.loss == "softmax"
         check(right, "optim.loss", self.optim.loss, "softmax where captions are learned: each word is one of many")
-        right = self.optim.name == "adamw" or not self.engine.offload_optimizer
-        check(right, "engine.offload_optimizer", True, "false unless optim.name is adamw")
+        right = self.optim.name == "adamw" or not self.runtime.offload_optimizer
+        check(right, "runtime.offload_optimizer", True, "false unless optim.name is adamw")

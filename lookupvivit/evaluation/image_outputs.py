@@ -97,5 +97,5 @@ def classifier_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def picture_names(manifest: VideoManifest) -> np.ndarray:
-    """"<class>/<file>" of every picture, str (N,): the same wherever the set lies."""
+    """ "<class>/<file>" of every picture, str (N,): the same wherever the set lies."""
     return np.array([os.path.relpath(path, manifest.source).replace(os.sep, "/") for path in manifest.paths])

@@ -202,8 +202,9 @@ class Predictions:
             low, high = wilson_interval(scores[name]["top1_correct"], videos)
             matrix = confusion_matrix(self.labels, logits.argmax(axis=1), classes)
             scores[name] |= {
-                "top1_interval": [100 * low, 100 * high], "mean_class_top1": 100 * mean_class_accuracy(matrix),
-            }  # fmt: skip
+                "top1_interval": [100 * low, 100 * high],
+                "mean_class_top1": 100 * mean_class_accuracy(matrix),
+            }
         return {"videos": videos, "classes": classes, "views": scores}
 
     def save(self, path: str | Path) -> None:

@@ -71,11 +71,16 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
 
     A result of anything but the same ``identity`` (plain JSON, by key) is removed, and the folder is made ready.
     """
-    told = [f"{other}: an unfinished test of other views or another compressed size, not used here"
-            for other in sorted(folder.parent.glob("*.partial")) if other != folder]  # fmt: skip
+    told = [
+        f"{other}: an unfinished test of other views or another compressed size, not used here"
+        for other in sorted(folder.parent.glob("*.partial"))
+        if other != folder
+    ]
     if folder.is_dir() and (differences := _differences(folder, identity)):
-        told.append(f"{folder}: an unfinished test, but not of the same thing ({'; '.join(differences)}); not reused, "
-                    "starting anew")  # fmt: skip
+        told.append(
+            f"{folder}: an unfinished test, but not of the same thing ({'; '.join(differences)}); not reused, "
+            "starting anew"
+        )
         shutil.rmtree(folder)
     write_json(folder / IDENTITY, identity)
     parts = []

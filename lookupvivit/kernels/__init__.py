@@ -34,9 +34,18 @@ from torch.autograd import forward_ad
 from lookupvivit.kernels import fused, reference
 
 __all__ = [
-    "NAMES", "FoldedWeights", "KernelsError", "PlainWeights", "Weights", "chosen", "fold", "folds", "gather", "infuse",
+    "NAMES",
+    "FoldedWeights",
+    "KernelsError",
+    "PlainWeights",
+    "Weights",
+    "chosen",
+    "fold",
+    "folds",
+    "gather",
+    "infuse",
     "use",
-]  # fmt: skip
+]
 
 NAMES = ("auto", "unfolded", "reference", "folded", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"

@@ -75,9 +75,25 @@ def _weights(rows, columns, lse, at_columns, scale, LSE_OF_ROWS: tl.constexpr, P
 
 @triton.jit
 def _gather(
-    q, k, v, out, lse, q_strides, k_strides, v_strides, out_strides, heads, m, n, scale,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    out,
+    lse,
+    q_strides,
+    k_strides,
+    v_strides,
+    out_strides,
+    heads,
+    m,
+    n,
+    scale,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     rows, pair = _place(m, ROWS)
     q, k, v = _slice(q, q_strides, heads, pair), _slice(k, k_strides, heads, pair), _slice(v, v_strides, heads, pair)
     queries = _load(q, q_strides, rows, m, D, BLOCK_D)
@@ -102,10 +118,26 @@ def _gather(
 
 @triton.jit
 def _apply(
-    r, c, x, lse, out, r_strides, c_strides, x_strides, out_strides, heads, row_count, column_count, scale,
+    r,
+    c,
+    x,
+    lse,
+    out,
+    r_strides,
+    c_strides,
+    x_strides,
+    out_strides,
+    heads,
+    row_count,
+    column_count,
+    scale,
     LSE_OF_ROWS: tl.constexpr,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     rows, pair = _place(row_count, ROWS)
     r, c, x = _slice(r, r_strides, heads, pair), _slice(c, c_strides, heads, pair), _slice(x, x_strides, heads, pair)
     lse += pair * (row_count if LSE_OF_ROWS else column_count)
@@ -127,12 +159,37 @@ def _apply(
 
 @triton.jit
 def _gradient(
-    r, c, gr, gc, ir, ic, lse, row_term, d_r, d_v,
-    r_strides, c_strides, gr_strides, gc_strides, ir_strides, ic_strides, d_r_strides, d_v_strides,
-    heads, row_count, column_count, scale,
-    GATHERED: tl.constexpr, INFUSED: tl.constexpr, LSE_OF_ROWS: tl.constexpr,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    r,
+    c,
+    gr,
+    gc,
+    ir,
+    ic,
+    lse,
+    row_term,
+    d_r,
+    d_v,
+    r_strides,
+    c_strides,
+    gr_strides,
+    gc_strides,
+    ir_strides,
+    ic_strides,
+    d_r_strides,
+    d_v_strides,
+    heads,
+    row_count,
+    column_count,
+    scale,
+    GATHERED: tl.constexpr,
+    INFUSED: tl.constexpr,
+    LSE_OF_ROWS: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """d_s = A * (g v^T + w h^T - r), or its transpose, against the columns.
 
     gr, gc are g and v (compressed rows) or v and g; ir, ic are w and h, or h and w.

@@ -70,8 +70,10 @@ class Reduce(nn.Module):
         compressed = torch.movedim(self.reduction(torch.movedim(lookup, -1, 1)), 1, -1)
         found = tuple(compressed.shape[1:4])
         if size != self.size or found != size:
-            raise ValueError(f"compressed_init='conv' reduces to {self.size} compressed tokens only, found a call for "
-                             f"{size} and an input that gives {found}")  # fmt: skip
+            raise ValueError(
+                f"compressed_init='conv' reduces to {self.size} compressed tokens only, found a call for "
+                f"{size} and an input that gives {found}"
+            )
         return compressed
 
 

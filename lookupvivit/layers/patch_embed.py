@@ -35,9 +35,7 @@ def as_video(video: Tensor, tubelet: tuple[int, int, int], channels: int = 3) ->
             f"image variant such as lookupvit_b16_5x5, or give a video (B, {channels}, T, H, W), of one clip clip[None]"
         )
     if video.dim() not in (4, 5) or shape[1] != channels:
-        raise ValueError(
-            f"expected a video (B, {channels}, T, H, W) or an image (B, {channels}, H, W), found {shape}"
-        )
+        raise ValueError(f"expected a video (B, {channels}, T, H, W) or an image (B, {channels}, H, W), found {shape}")
     return video.unsqueeze(2) if video.dim() == 4 else video
 
 

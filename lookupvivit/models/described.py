@@ -32,8 +32,10 @@ class Described(nn.Module):
         if name == "class_names":
             names = self._told(name, "class_names")
             if len(names) != self.num_classes:
-                raise AttributeError(f"model.class_names: not known, as the classifier of {len(names)} classes was "
-                                     f"replaced by one of {self.num_classes}")  # fmt: skip
+                raise AttributeError(
+                    f"model.class_names: not known, as the classifier of {len(names)} classes was "
+                    f"replaced by one of {self.num_classes}"
+                )
             return tuple(names)
         if name == "preprocess":
             from data_pipelines.preprocess import Preprocess
@@ -43,8 +45,10 @@ class Described(nn.Module):
 
     def _told(self, name: str, key: str) -> Any:
         if self.description is None:
-            raise AttributeError(f"model.{name}: not known, as this {type(self).__name__} was not loaded from trained "
-                                 "weights; lookupvivit.load_model(RUN) gives a model that knows it")  # fmt: skip
+            raise AttributeError(
+                f"model.{name}: not known, as this {type(self).__name__} was not loaded from trained "
+                "weights; lookupvivit.load_model(RUN) gives a model that knows it"
+            )
         if key not in self.description:
             raise AttributeError(f"model.{name}: not known, as the model.json of its weights has no {key}")
         return self.description[key]

@@ -93,8 +93,10 @@ class LookupViTBlock(nn.Module):
 def check_compressed_size(model: nn.Module, size: Size, what: str = "compressed_size") -> None:
     """ValueError where a model cannot be asked for ``size`` (t, h, w) compressed tokens; ``what`` names the size."""
     if not (isinstance(model, LookupViT) and isinstance(model.compress, Resample)):
-        raise ValueError(f"{what}: found {list(size)} (t, h, w), must be left out for this {type(model).__name__}, "
-                         "whose compressed size is fixed or which has none")  # fmt: skip
+        raise ValueError(
+            f"{what}: found {list(size)} (t, h, w), must be left out for this {type(model).__name__}, "
+            "whose compressed size is fixed or which has none"
+        )
     require_within(size, model.embedding.grid(model.input_size), what)
 
 

@@ -32,9 +32,16 @@ VIDEO = {"input_size": (32, 224, 224), "tubelet": (2, 16, 16)}
 PICO_VIDEO = {**WIDTHS["pico"], "input_size": (8, 64, 64), "tubelet": (2, 8, 8), "position_init": "sincos"}
 
 PICO_PERCEIVER = {
-    "input_size": (8, 64, 64), "tubelet": (2, 4, 4), "num_latents": 64, "width": 128, "depth": 2, "stages": 2,
-    "num_heads": 4, "mlp_ratio": 4, "bands": 8,
-}  # fmt: skip
+    "input_size": (8, 64, 64),
+    "tubelet": (2, 4, 4),
+    "num_latents": 64,
+    "width": 128,
+    "depth": 2,
+    "stages": 2,
+    "num_heads": 4,
+    "mlp_ratio": 4,
+    "bands": 8,
+}
 
 
 def _catalogue() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:

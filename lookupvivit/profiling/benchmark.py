@@ -129,11 +129,25 @@ def benchmark(
     measured = {phase: _times(subjects, device, rounds, phase == "training", after) for phase in phases}
     rows = []
     for i, subject in enumerate(subjects):
-        told = {phase: _phase(subject, setting, phase, measured[phase][0], measured[phase][i], flops,
-                              found.get((subject.case, phase))) for phase in phases}  # fmt: skip
+        told = {
+            phase: _phase(
+                subject, setting, phase, measured[phase][0], measured[phase][i], flops, found.get((subject.case, phase))
+            )
+            for phase in phases
+        }
         by_operator = breakdown(subject, device, range(rounds), after) if operators else None
-        rows.append(Row(subject.case.label, subject.case.kernels, subject.input_size, *subject.tokens,
-                        subject.macs / 1e9, subject.parameters, told, by_operator))  # fmt: skip
+        rows.append(
+            Row(
+                subject.case.label,
+                subject.case.kernels,
+                subject.input_size,
+                *subject.tokens,
+                subject.macs / 1e9,
+                subject.parameters,
+                told,
+                by_operator,
+            )
+        )
     return Benchmark(machine(device), setting, rounds, flops, source, rows)
 
 
@@ -159,6 +173,11 @@ def _phase(
     seconds = Spread.of(times)
     work = 2 * subject.macs * setting.batch * PHASES[phase]
     return Phase(
-        seconds, ratios(first, times), (setting.batch if phase == "forward" else 1) / seconds.median,
-        work / seconds.median / flops, memory and memory.peak, memory and memory.kept, times,
-    )  # fmt: skip
+        seconds,
+        ratios(first, times),
+        (setting.batch if phase == "forward" else 1) / seconds.median,
+        work / seconds.median / flops,
+        memory and memory.peak,
+        memory and memory.kept,
+        times,
+    )

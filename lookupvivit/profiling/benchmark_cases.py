@@ -164,8 +164,10 @@ def _parse(text: str) -> tuple[str, Size | None]:
         raise ValueError(f"{text}: only a LookupViT has compressed tokens, give {name} without a size")
     numbers = size.split("x")
     if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
-        raise ValueError(f"{text}: found {size!r}, must be t x h x w compressed tokens, such as "
-                         f"{name}@{4 if 'vivit' in name else 1}x5x5")  # fmt: skip
+        raise ValueError(
+            f"{text}: found {size!r}, must be t x h x w compressed tokens, such as "
+            f"{name}@{4 if 'vivit' in name else 1}x5x5"
+        )
     t, h, w = map(int, numbers)
     return name, (t, h, w)
 

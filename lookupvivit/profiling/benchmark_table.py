@@ -45,8 +45,16 @@ def operator_table(row: Row, markdown: bool = False) -> str:
     whole = (*((each.label, each.seconds, each.macs) for each in found.operators), ("sum", found.seconds, macs))
     for label, seconds, work in whole:
         rate = f"{2 * work / seconds / 1e9:.0f}" if work else ""
-        lines.append([label, f"{1e3 * seconds:.2f}", f"{100 * seconds / found.seconds:.1f} %", f"{work / 1e9:.2f}",
-                      f"{100 * work / macs:.1f} %", rate])  # fmt: skip
+        lines.append(
+            [
+                label,
+                f"{1e3 * seconds:.2f}",
+                f"{100 * seconds / found.seconds:.1f} %",
+                f"{work / 1e9:.2f}",
+                f"{100 * work / macs:.1f} %",
+                rate,
+            ]
+        )
     lines.append(["the same, not watched", f"{1e3 * found.unwatched:.2f}", "", "", "", ""])
     return lay_out(lines, left=1, markdown=markdown)
 
@@ -83,8 +91,12 @@ def _model(row: Row) -> Cells:
 
 
 def _speed(phase: Phase) -> Cells:
-    cells = [_spread(phase.seconds, 1e3, 1), _spread(phase.ratio, 1, 2), f"{phase.per_second:.3g}",
-             f"{100 * phase.mfu:.0f} %"]  # fmt: skip
+    cells = [
+        _spread(phase.seconds, 1e3, 1),
+        _spread(phase.ratio, 1, 2),
+        f"{phase.per_second:.3g}",
+        f"{100 * phase.mfu:.0f} %",
+    ]
     return cells + [f"{size / 1e9:.3f}" for size in (phase.peak_bytes, phase.kept_bytes) if size is not None]
 
 

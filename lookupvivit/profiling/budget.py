@@ -93,8 +93,10 @@ def for_budget(
     chosen = largest_within(costs, budget)
     if chosen is None:
         smallest = candidates[0]
-        raise ValueError(f"no compressed size keeps within {budget:g} {unit}: the smallest, {named(smallest)}, takes "
-                         f"{costs[smallest]:.3g}")  # fmt: skip
+        raise ValueError(
+            f"no compressed size keeps within {budget:g} {unit}: the smallest, {named(smallest)}, takes "
+            f"{costs[smallest]:.3g}"
+        )
     return AtSize(model, chosen, gflops_of(model, chosen, pixels), costs[chosen] if unit == "ms" else None)
 
 

@@ -96,8 +96,9 @@ def _import(name: str, library: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != library:  # installed, but broken: that is another story
             raise
-        raise ValueError(f"{name} needs the package {PACKAGES[library]}, which is not installed: "
-                         f"pip install {PACKAGES[library]}") from None  # fmt: skip
+        raise ValueError(
+            f"{name} needs the package {PACKAGES[library]}, which is not installed: pip install {PACKAGES[library]}"
+        ) from None
 
 
 def _timm(name: str, timm: ModuleType, model: str, num_classes: int) -> Peer:
@@ -118,10 +119,16 @@ def _vivit(name: str, transformers: ModuleType, like: nn.Module, num_classes: in
     blocks = like.blocks[0]
     vit = getattr(blocks, "refine", blocks)  # a LookupViT's block refines by a ViT's
     config = transformers.VivitConfig(
-        image_size=[height, width], num_frames=frames, tubelet_size=list(like.embedding.tubelet),
-        hidden_size=like.width, num_hidden_layers=len(like.blocks), num_attention_heads=vit.attention.heads,
-        intermediate_size=vit.mlp[0].out_features, num_labels=num_classes, attn_implementation="sdpa",
-    )  # fmt: skip
+        image_size=[height, width],
+        num_frames=frames,
+        tubelet_size=list(like.embedding.tubelet),
+        hidden_size=like.width,
+        num_hidden_layers=len(like.blocks),
+        num_attention_heads=vit.attention.heads,
+        intermediate_size=vit.mlp[0].out_features,
+        num_labels=num_classes,
+        attn_implementation="sdpa",
+    )
     model = transformers.VivitForVideoClassification(config)
     return _VideoPeer(model, like.input_size, math.prod(like.embedding.grid(like.input_size)), None)
 
@@ -137,18 +144,27 @@ def _look_vit(name: str, package: ModuleType, like: nn.Module, num_classes: int)
     tokens = math.prod(like.embedding.grid(like.input_size))
     side, compressed = math.isqrt(tokens), round(math.sqrt(math.prod(like.compressed_size)))
     if side * side != tokens or compressed >= side:
-        raise ValueError(f"{name} knows square pictures only, which {tokens} lookup tokens "
-                         f"and {compressed} x {compressed} compressed tokens are not")  # fmt: skip
+        raise ValueError(
+            f"{name} knows square pictures only, which {tokens} lookup tokens "
+            f"and {compressed} x {compressed} compressed tokens are not"
+        )
     patch, block = like.embedding.tubelet[-1], like.blocks[0]
     heads = block.refine.attention.heads
     sizes: dict[str, Any] = {"heads": heads, "cross_attn_heads": heads}
     sizes |= {key: like.width // heads for key in ("dim_head", "cross_attn_dim_head")}
     model = importlib.import_module(f"{package.__name__}.look_vit").LookViT(
-        dim=like.width, image_size=side * patch, num_classes=num_classes, depth=len(like.blocks),
-        patch_size=side * patch, highres_patch_size=patch, patch_conv_kernel_size=1, dropout=0.0,
+        dim=like.width,
+        image_size=side * patch,
+        num_classes=num_classes,
+        depth=len(like.blocks),
+        patch_size=side * patch,
+        highres_patch_size=patch,
+        patch_conv_kernel_size=1,
+        dropout=0.0,
         mlp_factor=block.refine.mlp[0].out_features / like.width,
-        highres_mlp_factor=block.lookup_mlp[0].out_features / like.width, **sizes,
-    )  # fmt: skip
+        highres_mlp_factor=block.lookup_mlp[0].out_features / like.width,
+        **sizes,
+    )
     # It wants patches that divide the picture, but only ever uses them to say how many there are: side // patch.
     model.patch_size = side * patch // compressed
     return Peer(model, (1, side * patch, side * patch), tokens, compressed**2)

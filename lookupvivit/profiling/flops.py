@@ -124,10 +124,14 @@ def _costs() -> dict[str, Any]:
         return total
 
     products = {
-        "linear": fvcore.linear_flop_jit, "addmm": fvcore.addmm_flop_jit, "matmul": _product_macs,
-        "mm": _product_macs, "bmm": _product_macs, "einsum": fvcore.einsum_flop_jit,
+        "linear": fvcore.linear_flop_jit,
+        "addmm": fvcore.addmm_flop_jit,
+        "matmul": _product_macs,
+        "mm": _product_macs,
+        "bmm": _product_macs,
+        "einsum": fvcore.einsum_flop_jit,
         "_convolution": fvcore.conv_flop_jit,
-    }  # fmt: skip
+    }
     costs = {f"aten::{name}": macs(handler) for name, handler in products.items()}
     costs |= {f"aten::{name}": partial(_per_element, each) for name, each in ELEMENTWISE.items()}
     return {**costs, "aten::scaled_dot_product_attention": _attention}
@@ -150,8 +154,19 @@ def _per_element(each: int, inputs: list[Any], outputs: list[Any]) -> Counter[st
 
 
 # Operations per element, as XLA's cost analysis has them.
-ELEMENTWISE = {"add": 1, "add_": 1, "sub": 1, "rsub": 1, "mul": 1, "mul_": 1, "div": 1, "div_": 1, "layer_norm": 5,
-               "softmax": 4, "gelu": 8}  # fmt: skip
+ELEMENTWISE = {
+    "add": 1,
+    "add_": 1,
+    "sub": 1,
+    "rsub": 1,
+    "mul": 1,
+    "mul_": 1,
+    "div": 1,
+    "div_": 1,
+    "layer_norm": 5,
+    "softmax": 4,
+    "gelu": 8,
+}
 
 # Left out: trifles beside the above, or only shapes and copies. fvcore's own list holds shape operators and is in
 # force besides.
@@ -159,15 +174,58 @@ FREE = tuple(
     f"aten::{name}"
     for name in (
         # element-wise
-        "abs", "clamp_min", "clone", "cos", "exp", "log", "maximum", "minimum", "neg", "pow", "rsqrt", "sigmoid",
-        "silu", "sin", "sqrt", "tanh", "where",
+        "abs",
+        "clamp_min",
+        "clone",
+        "cos",
+        "exp",
+        "log",
+        "maximum",
+        "minimum",
+        "neg",
+        "pow",
+        "rsqrt",
+        "sigmoid",
+        "silu",
+        "sin",
+        "sqrt",
+        "tanh",
+        "where",
         # norms, softmax, pooling: a few operations per element
-        "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "avg_pool2d", "avg_pool3d",
-        "batch_norm", "group_norm", "linalg_vector_norm", "log_softmax", "max_pool2d", "max_pool3d", "mean", "std",
-        "sum", "var",
+        "adaptive_avg_pool1d",
+        "adaptive_avg_pool2d",
+        "adaptive_avg_pool3d",
+        "avg_pool2d",
+        "avg_pool3d",
+        "batch_norm",
+        "group_norm",
+        "linalg_vector_norm",
+        "log_softmax",
+        "max_pool2d",
+        "max_pool3d",
+        "mean",
+        "std",
+        "sum",
+        "var",
         # shapes, constants and copies
-        "alias", "broadcast_tensors", "embedding", "expand_as", "flip", "index_select", "lift_fresh",
-        "lift_fresh_copy", "linspace", "movedim", "numpy_T", "ones_like", "repeat", "repeat_interleave", "tile",
-        "type_as", "unflatten", "view_as", "zeros_like",
+        "alias",
+        "broadcast_tensors",
+        "embedding",
+        "expand_as",
+        "flip",
+        "index_select",
+        "lift_fresh",
+        "lift_fresh_copy",
+        "linspace",
+        "movedim",
+        "numpy_T",
+        "ones_like",
+        "repeat",
+        "repeat_interleave",
+        "tile",
+        "type_as",
+        "unflatten",
+        "view_as",
+        "zeros_like",
     )
-)  # fmt: skip
+)

@@ -58,8 +58,10 @@ def footprint(case: Case, setting: Setting, train: bool) -> Footprint:
     request = json.dumps({"case": asdict(case), "setting": asdict(setting), "train": train})
     done = subprocess.run(
         [sys.executable, "-m", "lookupvivit.profiling.measured_memory", request],
-        env={**os.environ, **MALLOC, "PYTHONPATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, **MALLOC, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines()
         why = said[-1] if said else f"exit status {done.returncode} (killed for memory?)"

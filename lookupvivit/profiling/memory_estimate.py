@@ -107,9 +107,15 @@ def estimate(model: nn.Module, input_shape: Iterable[int], setup: Setup, **call:
     """
     shape, dtype = tuple(input_shape), DTYPES[setup.precision]
     traced = trace(
-        model, shape, dtype, setup.checkpointing, _kept_dtype(setup), 1 if setup.zero_stage > 1 else setup.accumulation,
-        setup.device, **call,
-    )  # fmt: skip
+        model,
+        shape,
+        dtype,
+        setup.checkpointing,
+        _kept_dtype(setup),
+        1 if setup.zero_stage > 1 else setup.accumulation,
+        setup.device,
+        **call,
+    )
     pixels = torch.Size(shape).numel()
     inputs = pixels * (1 + dtype.itemsize)  # the loader's bytes, and what the model sees
     total = sum(setup.groups)
@@ -191,9 +197,15 @@ def _after_backward(setup: Setup, total: int) -> dict[str, int]:
 
 
 def trace(
-    model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype, checkpointing: bool = False,
-    kept_dtype: torch.dtype | None = None, micro_batches: int = 1, device: str = "cpu", **call: Any,
-) -> Traced:  # fmt: skip
+    model: nn.Module,
+    input_shape: Sequence[int],
+    dtype: torch.dtype,
+    checkpointing: bool = False,
+    kept_dtype: torch.dtype | None = None,
+    micro_batches: int = 1,
+    device: str = "cpu",
+    **call: Any,
+) -> Traced:
     """Follow the storages of forward and backward passes on tensors without data.
 
     Args:

@@ -88,8 +88,10 @@ def breakdown(
     chosen = chosen[len(chosen) // 4 : len(chosen) - len(chosen) // 4]
     labels = list(dict.fromkeys(label for times in chosen for label in times))
     macs = macs_by_region(subject, folded=WEIGHTS in labels)
-    rows = [Operator(label, sum(times[label] for times in chosen) / len(chosen), int(macs.get(label, 0)))
-            for label in (*(label for label in labels if label != REST), REST)]  # fmt: skip
+    rows = [
+        Operator(label, sum(times[label] for times in chosen) / len(chosen), int(macs.get(label, 0)))
+        for label in (*(label for label in labels if label != REST), REST)
+    ]
     return Breakdown(rows, sum(row.seconds for row in rows), sorted(alone)[len(alone) // 2])
 
 

@@ -85,10 +85,16 @@ TABLE_5 = [
     Row(5, "- No Lookup Tokens", 4.5, B_5X5, {**COMPRESSED, "exchange": "none", "compressed_init": "conv"}),
     Row(5, "- No MHBC p->l", 11.0, B_5X5, {**COMPRESSED, "exchange": "gather"}),
     Row(5, "- No Loss on Lookup Tokens", 16.5, B_5X5, COMPRESSED),
-    Row(5, "- No Loss on Primary Tokens", 16.5, B_5X5, {"heads": "lookup"},
-        "its only head reads the last lookup update, which the printed figure leaves out"),
+    Row(
+        5,
+        "- No Loss on Primary Tokens",
+        16.5,
+        B_5X5,
+        {"heads": "lookup"},
+        "its only head reads the last lookup update, which the printed figure leaves out",
+    ),
     Row(5, "Random Primary Tokens", 16.5, B_5X5, {**COMPRESSED, "compressed_init": "random"}),
-]  # fmt: skip
+]
 ROWS = (*_table_1(), *TABLE_3, *TABLE_4, *TABLE_5)
 
 
@@ -122,9 +128,11 @@ def measure(row: Row) -> Measured:
     unit = 1e9 if video else 0.5e9
     blocks = _equation(row)(model)
     return Measured(
-        cost.macs / unit, (cost.macs + cost.elementwise / 2) / unit, blocks / unit if blocks else None,
+        cost.macs / unit,
+        (cost.macs + cost.elementwise / 2) / unit,
+        blocks / unit if blocks else None,
         cost.parameters / 1e6,
-    )  # fmt: skip
+    )
 
 
 def _equation(row: Row) -> Callable[[Any], int | None]:

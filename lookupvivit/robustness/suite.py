@@ -164,9 +164,12 @@ class Suite:
         if clean is not None:
             deviation = feature_deviation(clean.features(names, manifest.source), features)
         results = ImageResults(
-            names, columns[manifest.labels], subset_answers(logits, columns), -outlier_scores(logits, columns),
+            names,
+            columns[manifest.labels],
+            subset_answers(logits, columns),
+            -outlier_scores(logits, columns),
             deviation.astype(np.float32),
-        )  # fmt: skip
+        )
         arrays = {field.name: getattr(results, field.name) for field in fields(results)}
         save_arrays(self.folder / f"{name}.npz", {**arrays, "model": np.array(self.fingerprint)})
         return results

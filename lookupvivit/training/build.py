@@ -24,11 +24,11 @@ from lookupvivit.weights.importing import ImportReport, import_weights
 
 def dtype_on(config: RunConfig, world: World) -> torch.dtype:
     """What the model computes in; ConfigError where the device cannot."""
-    precision, device = config.engine.precision, world.device.type
+    precision, device = config.runtime.precision, world.device.type
     if precision == "fp16" and device == "cpu":
-        raise ConfigError("engine.precision: found 'fp16', must be fp32 or bf16 on a CPU")
+        raise ConfigError("runtime.precision: found 'fp16', must be fp32 or bf16 on a CPU")
     if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError("engine.precision: found 'bf16', must be fp32 or fp16 on this GPU, which has no bfloat16")
+        raise ConfigError("runtime.precision: found 'bf16', must be fp32 or fp16 on this GPU, which has no bfloat16")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
@@ -47,8 +47,10 @@ def build_model(config: RunConfig) -> torch.nn.Module:
         except ValueError as error:
             raise ConfigError(f"caption: {error}") from None
     sizes = config.model.multi_resolution
-    largest = {"model.multi_resolution": (max(sizes["t"]), max(sizes["k"]), max(sizes["k"])) if sizes else None,
-               "eval.compressed_size": config.eval.compressed_size}  # fmt: skip
+    largest = {
+        "model.multi_resolution": (max(sizes["t"]), max(sizes["k"]), max(sizes["k"])) if sizes else None,
+        "eval.compressed_size": config.eval.compressed_size,
+    }
     for key, size in largest.items():
         if size:
             try:
@@ -102,22 +104,25 @@ def trained_as(source: str, ours: dict[str, Any]) -> None:
     theirs = read_description(source)
     differing = changes({key: theirs.get(key) for key in ours}, ours)
     if differing:
-        raise ConfigError(f"checkpoint: {source} was trained with other settings than this test's: "
-                          f"{'; '.join(differing[:3])}")  # fmt: skip
+        raise ConfigError(
+            f"checkpoint: {source} was trained with other settings than this test's: {'; '.join(differing[:3])}"
+        )
 
 
 def training_facts(config: RunConfig, videos: int) -> dict[str, Any]:
     """What a checkpoint's optimizer state, schedule and sample order depend on: a resumed run must have the same."""
     return {
-        "videos": videos, "seed": config.seed, "batch_size": config.optim.batch_size, "optimizer": config.optim.name,
-        "ema_decay": config.optim.ema_decay, "precision": config.engine.precision,
-        "zero_stage": config.engine.zero_stage,
-    }  # fmt: skip
+        "videos": videos,
+        "seed": config.seed,
+        "batch_size": config.optim.batch_size,
+        "optimizer": config.optim.name,
+        "ema_decay": config.optim.ema_decay,
+        "precision": config.runtime.precision,
+        "zero_stage": config.runtime.zero_stage,
+    }
 
 
-def initialize(
-    model: torch.nn.Module, config: RunConfig, batching: Batching, world: World
-) -> tuple[Any, FiniteSteps]:
+def initialize(model: torch.nn.Module, config: RunConfig, batching: Batching, world: World) -> tuple[Any, FiniteSteps]:
     """Hand the model to DeepSpeed: precision, ZeRO stage, accumulation, clipping.
 
     The engine gets an attribute ``frozen_weights``: float32 tensors by name, as they were handed over.
@@ -126,9 +131,9 @@ def initialize(
 
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     # Allocated whole: DeepSpeed's default, without a bound by the model, is 2 GB for any.
-    sharding = {"stage": config.engine.zero_stage, "reduce_bucket_size": min(trained, BUCKET)}
-    precision = config.engine.precision
-    if config.engine.offload_optimizer:
+    sharding = {"stage": config.runtime.zero_stage, "reduce_bucket_size": min(trained, BUCKET)}
+    precision = config.runtime.precision
+    if config.runtime.offload_optimizer:
         sharding["offload_optimizer"] = {"device": "cpu", "pin_memory": world.device.type == "cuda"}
     settings = {
         "train_batch_size": batching.batch,
@@ -145,14 +150,14 @@ def initialize(
         "steps_per_print": 10**9,  # the log is ours
     }
     # From the inside out: a compiled block contains its recomputation, and DeepSpeed's hooks see whole blocks.
-    if config.engine.activation_checkpointing:
+    if config.runtime.activation_checkpointing:
         recompute_activations(model)
-    if config.engine.compile:
+    if config.runtime.compile:
         for block in model.blocks:
             block.compile()
     # DeepSpeed rounds all weights to its precision and keeps float32 copies of those that learn only.
     frozen = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    optimizer = build_optimizer(model, config.optim, config.engine.offload_optimizer)
+    optimizer = build_optimizer(model, config.optim, config.runtime.offload_optimizer)
     if config.optim.ema_decay:
         AveragedSteps(optimizer)  # inside the next, so that steps left out move no average
     steps = FiniteSteps(optimizer, world.any, config.optim.skip_non_finite)

@@ -1,11 +1,11 @@
 """Checkpoints: written beside and renamed, found again by themselves, always with a consolidated model.
 
-    run/checkpoints/step_00001000/   DeepSpeed's resume shards (pickles: trusted inside one's own run only)
-                                     + model.safetensors, model.json, and optimizer.safetensors for other rank counts
-                                     + ema.safetensors, the weights' moving average, where there is one
-    run/model.safetensors, model.json   the newest model, loadable with neither DeepSpeed nor the configuration: the
-                                     average where there is one
-    run/best/                        the same of the best validation so far
+run/checkpoints/step_00001000/   DeepSpeed's resume shards (pickles: trusted inside one's own run only)
+                                 + model.safetensors, model.json, and optimizer.safetensors for other rank counts
+                                 + ema.safetensors, the weights' moving average, where there is one
+run/model.safetensors, model.json   the newest model, loadable with neither DeepSpeed nor the configuration: the
+                                 average where there is one
+run/best/                        the same of the best validation so far
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def save(engine: Any, run: Path, step: int, description: dict[str, Any], keep: i
             unfinished.mkdir(parents=True)
         world.barrier()
         engine.save_checkpoint(str(folder), tag=unfinished.name, save_latest=False)
-        resharding.save_moments(engine, description["training"]["optimizer"], unfinished / resharding.FILE, world.is_main)
+        resharding.save_moments(
+            engine, description["training"]["optimizer"], unfinished / resharding.FILE, world.is_main
+        )
         state = full_state(engine)
         averages = full_state(engine, ema.STATE) if has_averages(description) else None
         world.barrier()
@@ -161,8 +163,10 @@ def newest_sound(run: Path, world: World) -> Path | None:
             print(f"checkpoint {checkpoint} is damaged: {reason}")
     chosen = world.from_main(chosen)
     if chosen < 0:
-        raise ConfigError(f"output_dir: every checkpoint in {run / 'checkpoints'} is damaged; move them away to start "
-                          f"anew, perhaps with init_from={run}")  # fmt: skip
+        raise ConfigError(
+            f"output_dir: every checkpoint in {run / 'checkpoints'} is damaged; move them away to start "
+            f"anew, perhaps with init_from={run}"
+        )
     return found[chosen]
 
 

@@ -59,9 +59,14 @@ class Classification:
         scored = predict_views(
             lambda views: model(views, **config.eval.call).logits,
             view_loader(config, self.val_set, 1, 1, world),
-            len(self.val_set), self.val_set.class_names, config.eval.batch_size,
-            world.device, next(model.parameters()).dtype, description="validation", within=True,
-        )  # fmt: skip
+            len(self.val_set),
+            self.val_set.class_names,
+            config.eval.batch_size,
+            world.device,
+            next(model.parameters()).dtype,
+            description="validation",
+            within=True,
+        )
         if scored is None:
             return {}
         predictions, broken = scored

@@ -98,8 +98,10 @@ def require_same_classes(train_set: VideoManifest, val_set: VideoManifest) -> No
 def listed_videos(config: RunConfig, split: str) -> VideoManifest:
     """All labelled videos of ``split``, whether their files exist or not."""
     if config.data.has_captions:
-        raise ConfigError(f"data.dataset: found {config.data.dataset!r}, which has captions and no classes: "
-                          "tools/train_net.py learns from it, and tools/caption.py tests what was learned")  # fmt: skip
+        raise ConfigError(
+            f"data.dataset: found {config.data.dataset!r}, which has captions and no classes: "
+            "tools/train_net.py learns from it, and tools/caption.py tests what was learned"
+        )
     data, root = config.data, Path(config.data.root)
     match data.dataset:
         case "kinetics":
@@ -130,8 +132,9 @@ def listed_videos(config: RunConfig, split: str) -> VideoManifest:
 
 def _check_class_count(data: DataConfig, names: tuple[str, ...], source: str) -> None:
     if len(names) != data.num_classes:
-        raise ConfigError(f"data.num_classes: found {data.num_classes}, must be {len(names)}, as many classes as "
-                          f"{source} has")  # fmt: skip
+        raise ConfigError(
+            f"data.num_classes: found {data.num_classes}, must be {len(names)}, as many classes as {source} has"
+        )
 
 
 def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
@@ -165,9 +168,14 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
     """Randomly placed, augmented clips."""
     data = config.data
     return ClipDataset(
-        manifest, sampling(data), train_transform(config, manifest), config.seed, data.repeats, data.backend,
+        manifest,
+        sampling(data),
+        train_transform(config, manifest),
+        config.seed,
+        data.repeats,
+        data.backend,
         data.decode_seconds,
-    )  # fmt: skip
+    )
 
 
 def sampling(data: DataConfig) -> Sampling:
@@ -181,8 +189,10 @@ def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransfor
     ids = {name: label for label, name in enumerate(manifest.class_names)}
     unknown = [n for pair in augment.flip_labels.items() for n in pair if n not in ids]
     if unknown:
-        raise ConfigError(f"augment.flip_labels: {unknown[0]!r} is no class of {manifest.source}; set "
-                          "augment.flip_labels={} where a mirrored video keeps its class")  # fmt: skip
+        raise ConfigError(
+            f"augment.flip_labels: {unknown[0]!r} is no class of {manifest.source}; set "
+            "augment.flip_labels={} where a mirrored video keeps its class"
+        )
     swaps = {ids[a]: ids[b] for a, b in augment.flip_labels.items()}
     return TrainTransform(
         crop=data.crop,
@@ -214,9 +224,14 @@ def preprocessing(data: DataConfig) -> dict[str, Any]:
 
 
 def view_loader(
-    config: RunConfig, manifest: VideoManifest, clips: int, crops: int, world: World,
-    central: bool = False, done: Container[int] = (),
-) -> DataLoader:  # fmt: skip
+    config: RunConfig,
+    manifest: VideoManifest,
+    clips: int,
+    crops: int,
+    world: World,
+    central: bool = False,
+    done: Container[int] = (),
+) -> DataLoader:
     """Every video of this rank's share with all its views, from one decode each; ``done`` of `eval_loader`."""
     dataset = multi_view_dataset(config, manifest, clips, crops, central)
     videos = max(1, config.eval.batch_size // len(dataset.clip_index))
@@ -258,8 +273,10 @@ class Batching:
             raise ConfigError(f"data.repeats: {repeats} clips from one decode do not fit into micro-batches of {micro}")
         mixing = [key for key in ("mixup", "cutmix") if getattr(config.augment, key)]
         if mixing and micro == 1:
-            raise ConfigError(f"augment.{mixing[0]}: micro-batches of 1 clip have nothing to mix; raise "
-                              f"optim.micro_batch_size to at least 2, or set augment.{mixing[0]}=0")  # fmt: skip
+            raise ConfigError(
+                f"augment.{mixing[0]}: micro-batches of 1 clip have nothing to mix; raise "
+                f"optim.micro_batch_size to at least 2, or set augment.{mixing[0]}=0"
+            )
         return cls(batch, micro, accumulation, world.size)
 
     def __str__(self) -> str:

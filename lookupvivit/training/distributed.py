@@ -85,8 +85,10 @@ def start(threads: int | None = None) -> World:
     local_rank = int(os.environ["LOCAL_RANK"])
     if use_gpu:
         if local_rank >= torch.cuda.device_count():
-            raise ConfigError(f"launcher: started rank {local_rank} of this machine, which has "
-                              f"{torch.cuda.device_count()} GPUs; start as many ranks as there are GPUs")  # fmt: skip
+            raise ConfigError(
+                f"launcher: started rank {local_rank} of this machine, which has "
+                f"{torch.cuda.device_count()} GPUs; start as many ranks as there are GPUs"
+            )
         torch.cuda.set_device(local_rank)
     try:
         deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
@@ -120,8 +122,10 @@ def require_shared(folder: Path, world: World) -> None:
         mark.unlink()
     if not everywhere:
         who = f"rank {world.rank} on {socket.gethostname()} does not see" if not seen else "not every rank sees"
-        raise ConfigError(f"output_dir: {who} what rank 0 writes into {folder.absolute()}; it must be on a file system "
-                          "that all machines share, under the same path")  # fmt: skip
+        raise ConfigError(
+            f"output_dir: {who} what rank 0 writes into {folder.absolute()}; it must be on a file system "
+            "that all machines share, under the same path"
+        )
 
 
 def stop() -> None:

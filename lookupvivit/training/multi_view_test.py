@@ -34,7 +34,7 @@ def test(config: RunConfig) -> None:
     """
     source = config.checkpoint or config.output_dir
     file = weights_file(source)  # a missing checkpoint is told before any data is touched
-    world = distributed.start(config.engine.threads)
+    world = distributed.start(config.runtime.threads)
     manifest = read_manifest(config, "val", world)
     trained_as(source, describe(config, manifest.class_names))
     model = build_model(config)
@@ -54,27 +54,36 @@ def test(config: RunConfig) -> None:
         return torch.stack([output[head] for head in model.supervised], dim=1)  # (B, S, K)
 
     scored = predict_views(
-        forward, view_loader(config, manifest, clips, crops, world, central=True, done=partial.done),
-        len(manifest), manifest.class_names, config.eval.batch_size, world.device, dtype,
-        description=f"test {clips}x{crops} views, {config.engine.precision}", heads=model.supervised, partial=partial,
-    )  # fmt: skip
+        forward,
+        view_loader(config, manifest, clips, crops, world, central=True, done=partial.done),
+        len(manifest),
+        manifest.class_names,
+        config.eval.batch_size,
+        world.device,
+        dtype,
+        description=f"test {clips}x{crops} views, {config.runtime.precision}",
+        heads=model.supervised,
+        partial=partial,
+    )
     if scored is not None:
         predictions, broken = scored
         facts = {
-            "checkpoint": str(source), "digest": told, "step": read_description(source).get("step"),
-            "precision": config.engine.precision, "sampling": config.data.sampling,
-            "missing_videos": manifest.left_out, "broken_videos": broken,
+            "checkpoint": str(source),
+            "digest": told,
+            "step": read_description(source).get("step"),
+            "precision": config.runtime.precision,
+            "sampling": config.data.sampling,
+            "missing_videos": manifest.left_out,
+            "broken_videos": broken,
             "compressed_size": size or getattr(model, "compressed_size", None),
-        }  # fmt: skip
+        }
         save(replace(predictions, facts=facts), folder, name)
     world.barrier()
     partial.remove()  # on every machine
     distributed.stop()
 
 
-def _unfinished(
-    folder: Path, config: RunConfig, manifest: VideoManifest, weights: str, world: World
-) -> PartialResult:
+def _unfinished(folder: Path, config: RunConfig, manifest: VideoManifest, weights: str, world: World) -> PartialResult:
     """What an interrupted test of the same weights, videos and settings has left, known to all ranks."""
     restored, done = None, [[]]
     if world.is_main:
@@ -82,11 +91,13 @@ def _unfinished(
         views = {key: value for key, value in asdict(config.eval).items() if key != "save_seconds"}
         listed = json.dumps([list(manifest.paths), manifest.labels.tolist()])
         identity = {
-            "checkpoint": weights, "videos": hashlib.blake2b(listed.encode(), digest_size=16).hexdigest(),
-            "precision": config.engine.precision, "device": world.device.type,
+            "checkpoint": weights,
+            "videos": hashlib.blake2b(listed.encode(), digest_size=16).hexdigest(),
+            "precision": config.runtime.precision,
+            "device": world.device.type,
             **{f"data.{key}": value for key, value in data.items()},
             **{f"eval.{key}": value for key, value in views.items()},
-        }  # fmt: skip
+        }
         restored, told = restore(folder, identity)
         print("".join(f"{line}\n" for line in told), end="")
         done = [restored["video_index"].tolist() if restored else []]

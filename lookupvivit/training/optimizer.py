@@ -110,5 +110,6 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "softmax": soft_cross_entropy, "sigmoid": sigmoid_cross_entropy,
-}  # fmt: skip
+    "softmax": soft_cross_entropy,
+    "sigmoid": sigmoid_cross_entropy,
+}

@@ -33,7 +33,7 @@ MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
 
 def train(config: RunConfig) -> None:
     """Run a configuration from wherever it stands to its end."""
-    world = distributed.start(config.engine.threads)
+    world = distributed.start(config.runtime.threads)
     stop = StopRequest()
     dtype_on(config, world)
     run = Path(config.output_dir)
@@ -54,14 +54,23 @@ def train(config: RunConfig) -> None:
     step = checkpointing.resume(engine, checkpoint, description, world) if checkpoint else 0
     if world.is_main:
         write_config(config, run, finished=step >= plan.total)
-        print(f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.engine.precision}, "
-              f"ZeRO {config.engine.zero_stage}, on {world.device.type}")  # fmt: skip
+        print(
+            f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.runtime.precision}, "
+            f"ZeRO {config.runtime.zero_stage}, on {world.device.type}"
+        )
         print(progress_note(step, plan, run, config.init_from))
 
     loader = train_loader(
-        dataset, order, step, plan.total, world.rank, world.size,
-        batching.micro_batch // repeats, batching.accumulation, config.data.workers,
-    )  # fmt: skip
+        dataset,
+        order,
+        step,
+        plan.total,
+        world.rank,
+        world.size,
+        batching.micro_batch // repeats,
+        batching.accumulation,
+        config.data.workers,
+    )
     broken = BrokenVideos(run / "broken_videos.txt", task.samples, config.data.max_broken, world)
     loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken, steps, task)
 
@@ -165,9 +174,17 @@ class Loop:
     """One optimizer step after the other, and what is told of them."""
 
     def __init__(
-        self, config: RunConfig, engine: Any, plan: Plan, batching: Batching, world: World, log: RunLog,
-        broken: BrokenVideos, steps: FiniteSteps, task: Task,
-    ) -> None:  # fmt: skip
+        self,
+        config: RunConfig,
+        engine: Any,
+        plan: Plan,
+        batching: Batching,
+        world: World,
+        log: RunLog,
+        broken: BrokenVideos,
+        steps: FiniteSteps,
+        task: Task,
+    ) -> None:
         self.config, self.engine, self.plan, self.batching, self.task = config, engine, plan, batching, task
         self.world, self.log, self.watch, self.broken, self.steps = world, log, Stopwatch(), broken, steps
         self.losses: list[Tensor] = []
@@ -218,7 +235,7 @@ class Loop:
         except NonFiniteGradients:
             raise FloatingPointError(self.culprits(step, samples)) from None
         # DeepSpeed's sharding optimizers leave such steps out by themselves; with fp16, to find the loss scale.
-        if self.config.engine.precision != "fp16" and self.engine.skipped_steps > skipped:
+        if self.config.runtime.precision != "fp16" and self.engine.skipped_steps > skipped:
             if not self.config.optim.skip_non_finite:
                 raise FloatingPointError(self.culprits(step, samples))
             self.steps.skipped += 1
@@ -232,7 +249,7 @@ class Loop:
         return (
             f"step {step + 1}, rank {self.world.rank}: gradients are not finite (loss {loss:.4g}); no weight was "
             f"moved, and the last checkpoint is from before. Samples: {shown}. Try a lower optim.lr, "
-            "engine.precision=fp32 or optim.skip_non_finite=true"
+            "runtime.precision=fp32 or optim.skip_non_finite=true"
         )
 
     def report(self, step: int, rate: float) -> None:
@@ -243,7 +260,7 @@ class Loop:
         if not math.isfinite(loss) and not self.config.optim.skip_non_finite:  # of all ranks, so all of them stop
             raise FloatingPointError(
                 f"step {step}: the loss is {loss}; the last checkpoint is from before. Try a lower optim.lr or "
-                "engine.precision=fp32"
+                "runtime.precision=fp32"
             )
         if news := self.broken.gather():
             self.log.say("\n".join(f"BROKEN, another video stands in: {reason}" for reason in news))

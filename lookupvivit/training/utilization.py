@@ -41,7 +41,7 @@ class Utilisation:
     def __init__(self, model: nn.Module, config: RunConfig, world: World) -> None:
         self.model = model
         self.shape = (1, 3, config.data.frames, config.data.crop, config.data.crop)
-        self.peak, _ = peak(world.device, DTYPES[config.engine.precision])
+        self.peak, _ = peak(world.device, DTYPES[config.runtime.precision])
         self.flops: dict[Any, int] = {}  # of training on a clip, by compressed size
         self.done = 0
 

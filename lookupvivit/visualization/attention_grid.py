@@ -159,9 +159,7 @@ def _scale(looks: Sequence[AttentionMaps], row: int) -> tuple[float, float]:
     return shown_range(np.concatenate([look.multiples[row].reshape(-1) for look in looks]))
 
 
-def _tile(
-    look: AttentionMaps, row: int, frame: int, pixels: np.ndarray, scale: tuple[float, float]
-) -> np.ndarray:
+def _tile(look: AttentionMaps, row: int, frame: int, pixels: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     """One frame under its map, with the token's cell where there is one; pixels (T, height, width)."""
     low, high = scale
     shade = ((pixels[frame] - low) / max(high - low, 1e-6 * max(1.0, abs(high)))).clip(0, 1)

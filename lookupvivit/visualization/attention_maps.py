@@ -1,8 +1,8 @@
 """Where the compressed tokens of a model look, as arrays over the frames of its input (Fig. 1a, 6 and 7).
 
-    maps = attention_maps(model, video, blocks=[0, 3])      # video (3, T, H, W) in [-1, 1]
-    maps.multiples.shape                                    # (2, t, h, w), 1 = as much as if all were looked at alike
-    maps.pixels().shape                                     # (2, T, H, W)
+maps = attention_maps(model, video, blocks=[0, 3])      # video (3, T, H, W) in [-1, 1]
+maps.multiples.shape                                    # (2, t, h, w), 1 = as much as if all were looked at alike
+maps.pixels().shape                                     # (2, T, H, W)
 """
 
 from __future__ import annotations

@@ -17,9 +17,20 @@ from lookupvivit.visualization.canvas import COLOURS, _figure, _rendered
 
 WIDTH, HEIGHT = 1500, 720  # pixels
 # Around a point, in points of type: right above first, then where there is room.
-PLACES = [(dx, dy) for far in (12, 18, 26) for dx, dy in ((0, far), (0, -far), (2 * far, far), (-2 * far, far),
-                                                          (2 * far, -far), (-2 * far, -far), (3 * far, 0),
-                                                          (-3 * far, 0))]  # fmt: skip
+PLACES = [
+    (dx, dy)
+    for far in (12, 18, 26)
+    for dx, dy in (
+        (0, far),
+        (0, -far),
+        (2 * far, far),
+        (-2 * far, far),
+        (2 * far, -far),
+        (-2 * far, -far),
+        (3 * far, 0),
+        (-3 * far, 0),
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -78,8 +89,15 @@ def _draw(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
         axes.plot(x, curve.top1, line, marker=marker, color=colour, markersize=6, linewidth=1.8, label=name)
         told.add(curve.name)
         starred = [i for i, star in enumerate(curve.stars) if star]
-        axes.plot([x[i] for i in starred], [curve.top1[i] for i in starred], linestyle="none", marker="*",
-                  markersize=17, color=colour, markeredgecolor="white")  # fmt: skip
+        axes.plot(
+            [x[i] for i in starred],
+            [curve.top1[i] for i in starred],
+            linestyle="none",
+            marker="*",
+            markersize=17,
+            color=colour,
+            markeredgecolor="white",
+        )
     costs = [value for curve in curves for value in getattr(curve, cost)]
     if max(costs) > 10 * min(costs):
         axes.set_xscale("log")
@@ -101,9 +119,17 @@ def _label(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
         for x, y, text in zip(getattr(curve, cost), curve.top1, curve.labels, strict=True):
             if not text:
                 continue
-            note = axes.annotate(text, (x, y), (0, 0), textcoords="offset points", ha="center", va="center",
-                                 fontsize=9, color=colours[curve.name],
-                                 path_effects=[withStroke(linewidth=2.5, foreground="white")])  # fmt: skip
+            note = axes.annotate(
+                text,
+                (x, y),
+                (0, 0),
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=colours[curve.name],
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )
             boxes = [_box(note, place, renderer) for place in PLACES]
             best = min(range(len(PLACES)), key=lambda i: (_covered(boxes[i], dots, taken, frame), i))
             note.set_position(PLACES[best])

@@ -72,9 +72,15 @@ def export_onnx(
     beside = file.with_name(f".{file.name}.tmp")
     try:
         torch.onnx.export(
-            program, (), beside, input_names=["video"], output_names=names, dynamo=True, external_data=False,
+            program,
+            (),
+            beside,
+            input_names=["video"],
+            output_names=names,
+            dynamo=True,
+            external_data=False,
             verbose=False,
-        )  # fmt: skip
+        )
         difference, largest = _compare(model, size, beside, [(batch, *input_shape[1:]) for batch in (1, 3)])
         if not difference <= tolerance * max(1.0, largest):
             raise ExportError(
@@ -108,9 +114,7 @@ def _random_video(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def _compare(
-    model: nn.Module, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]]
-) -> tuple[float, float]:
+def _compare(model: nn.Module, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]]) -> tuple[float, float]:
     """Largest absolute difference between the file's outputs and the model's, and the largest output."""
     import onnxruntime
 

@@ -87,8 +87,9 @@ def import_weights(
     if own is not None and not (type(own) is ViT and (isinstance(model, LookupViT) or _is_still(own, model))):
         return _from_own_run(model, own, path)
     if not isinstance(model, ViT | LookupViT) or isinstance(model, TokenLearner):
-        raise WeightsError(f"{path}: a {type(model).__name__} cannot start from another model's weights; "
-                           "ViT, ViViT and LookupViT can")  # fmt: skip
+        raise WeightsError(
+            f"{path}: a {type(model).__name__} cannot start from another model's weights; ViT, ViViT and LookupViT can"
+        )
     source = _own_source(own, path) if own is not None else read_source(path)
     report = ImportReport(source.kind, ignored=dict(source.ignored))
     _check_sizes(model, source, path)
@@ -156,8 +157,10 @@ def upcycle(model: LookupViT, state: dict[str, Tensor], report: ImportReport) ->
             q, k, v = theirs[f"attention.qkv.{kind}"].chunk(3)
             known = set(ours)
             ours |= {f"{new}gather.{part}.{kind}": value for part, value in zip("qkv", (q, k, v), strict=True)}
-            ours |= {f"{new}gather_norm_{stream}.{kind}": theirs[f"attention_norm.{kind}"]
-                     for stream in ("compressed", "lookup")}  # fmt: skip
+            ours |= {
+                f"{new}gather_norm_{stream}.{kind}": theirs[f"attention_norm.{kind}"]
+                for stream in ("compressed", "lookup")
+            }
             ours[f"{new}gather.out.{kind}"] = torch.zeros_like(theirs[f"attention.out.{kind}"])
             if block.exchange == "both":
                 ours[f"{new}infuse.v.{kind}"] = v
@@ -281,8 +284,10 @@ def place_positions(table: Tensor, grid: tuple[int, int, int], of_pictures: bool
     if not of_pictures and t * side * side == tokens:
         return table.unflatten(1, (t, side, side))
     kind = "pictures" if of_pictures else "video"
-    raise WeightsError(f"{path}: {tokens} positions of {kind} fit neither the model's grid {grid} nor squares; build "
-                       "the model at the source's size")  # fmt: skip
+    raise WeightsError(
+        f"{path}: {tokens} positions of {kind} fit neither the model's grid {grid} nor squares; build "
+        "the model at the source's size"
+    )
 
 
 def fit_positions(table: Tensor, grid: tuple[int, int, int]) -> Tensor:
@@ -329,12 +334,20 @@ def _conventions(model: ViT | LookupViT) -> dict[str, Any]:
     """What a source is compared in."""
     block = model.blocks[0].refine if isinstance(model, LookupViT) else model.blocks[0]
     return {
-        "width": model.width, "depth": len(model.blocks), "num_heads": block.attention.heads,
-        "gelu": block.mlp[1].approximate, "eps": block.mlp_norm.eps, "pooling": getattr(model, "pooling", "gap"),
-    }  # fmt: skip
+        "width": model.width,
+        "depth": len(model.blocks),
+        "num_heads": block.attention.heads,
+        "gelu": block.mlp[1].approximate,
+        "eps": block.mlp_norm.eps,
+        "pooling": getattr(model, "pooling", "gap"),
+    }
 
 
 def _summary(names: list[str]) -> list[str]:
     """Names with the block's number left out, each once."""
-    return sorted({".".join("*" if part.isdigit() and i == 1 else part for i, part in enumerate(name.split(".")))
-                   for name in names})  # fmt: skip
+    return sorted(
+        {
+            ".".join("*" if part.isdigit() and i == 1 else part for i, part in enumerate(name.split(".")))
+            for name in names
+        }
+    )

@@ -60,8 +60,10 @@ def read_source(path: str | Path) -> Source:
                 raise WeightsError(f"{path}: {error}") from None
             break
     else:
-        raise WeightsError(f"{path}: no known format (first tensor {min(raw, default='none')}); known are "
-                           f"{', '.join(_KINDS)} and this library's own")  # fmt: skip
+        raise WeightsError(
+            f"{path}: no known format (first tensor {min(raw, default='none')}); known are "
+            f"{', '.join(_KINDS)} and this library's own"
+        )
     unknown = [name for name in source.state if not re.fullmatch(_OURS, name)]
     if unknown:
         raise WeightsError(f"{path}: read as {kind}, but nothing explains tensor {unknown[0]} ({len(unknown)} such)")
@@ -99,8 +101,11 @@ def _hugging_face_config(file: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise WeightsError(f"{file}: not valid JSON") from None
     gelus = {"gelu": "none", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-    found = {"num_heads": told.get("num_attention_heads"), "gelu": gelus.get(told.get("hidden_act")),
-             "eps": told.get("layer_norm_eps")}  # fmt: skip
+    found = {
+        "num_heads": told.get("num_attention_heads"),
+        "gelu": gelus.get(told.get("hidden_act")),
+        "eps": told.get("layer_norm_eps"),
+    }
     return {key: value for key, value in found.items() if value is not None}
 
 
@@ -136,8 +141,19 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 # What NumPy, torch and safetensors raise between them of torn, renamed and foreign files.
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, RuntimeError,
-               SafetensorError, zipfile.BadZipFile, zlib.error)  # fmt: skip
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    RuntimeError,
+    SafetensorError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

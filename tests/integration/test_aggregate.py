@@ -25,12 +25,22 @@ def saved(tmp_path):
     logits = rng.normal(size=(90, 13, 2, 7)).astype(np.float32)
     logits[np.arange(90), :, :, labels] += rng.normal(0.4, 0.5, (90, 1, 1)).astype(np.float32)
     predictions = Predictions(
-        video_names=np.array([f"{i}.mp4" for i in range(90)]), labels=labels, head_logits=logits,
-        heads=("compressed", "lookup"), clip_index=[clip for clip, _ in views], aug_index=[crop for _, crop in views],
-        frame_indices=np.zeros((90, 13, 4)), boxes=np.zeros((90, 13, 3)), class_names=tuple("abcdefg"),
-        facts={"checkpoint": "runs/x", "step": 5, "broken_videos": {"torn.mp4": "torn.mp4: cannot be decoded"},
-               "missing_videos": 3},
-    )  # fmt: skip
+        video_names=np.array([f"{i}.mp4" for i in range(90)]),
+        labels=labels,
+        head_logits=logits,
+        heads=("compressed", "lookup"),
+        clip_index=[clip for clip, _ in views],
+        aug_index=[crop for _, crop in views],
+        frame_indices=np.zeros((90, 13, 4)),
+        boxes=np.zeros((90, 13, 3)),
+        class_names=tuple("abcdefg"),
+        facts={
+            "checkpoint": "runs/x",
+            "step": 5,
+            "broken_videos": {"torn.mp4": "torn.mp4: cannot be decoded"},
+            "missing_videos": 3,
+        },
+    )
     predictions.save(tmp_path / "4x3.npz")
     return tmp_path / "4x3.npz", predictions
 
@@ -93,6 +103,8 @@ def test_mistakes_are_one_line(saved, tmp_path):
 
 def test_needs_no_torch(saved):
     file, _ = saved
-    code = f"import sys, runpy; sys.modules['torch'] = None; sys.argv = ['x', {str(file)!r}]; " \
-           f"runpy.run_path({str(TOOL)!r}, run_name='__main__')"  # fmt: skip
+    code = (
+        f"import sys, runpy; sys.modules['torch'] = None; sys.argv = ['x', {str(file)!r}]; "
+        f"runpy.run_path({str(TOOL)!r}, run_name='__main__')"
+    )
     assert "4x3" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

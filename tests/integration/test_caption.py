@@ -27,12 +27,22 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220), 
 COUNTS = {"train": 24, "restval": 8, "val": 8, "test": 8}
 ENCODER = "{width: 16, depth: 2, num_heads: 2, tubelet: [1, 4, 4], compressed_size: [1, 2, 2]}"
 SMALL = (
-    "model.name=lookupvit_ti16_3x3", f"model.overrides={ENCODER}",
+    "model.name=lookupvit_ti16_3x3",
+    f"model.overrides={ENCODER}",
     "caption={width: 32, depth: 1, num_heads: 2, length: 12, vocabulary: 300}",
-    "data.short_side=16", "data.crop=16", "data.workers=0", "data.decode_seconds=0", "optim.warmup_epochs=0",
-    "optim.batch_size=16", "optim.lr=1e-2", "engine.threads=1", "engine.precision=fp32", "eval.batch_size=6",
-    "log.every=1", "log.attention_clips=4",
-)  # fmt: skip
+    "data.short_side=16",
+    "data.crop=16",
+    "data.workers=0",
+    "data.decode_seconds=0",
+    "optim.warmup_epochs=0",
+    "optim.batch_size=16",
+    "optim.lr=1e-2",
+    "runtime.threads=1",
+    "runtime.precision=fp32",
+    "eval.batch_size=6",
+    "log.every=1",
+    "log.attention_clips=4",
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +70,14 @@ def encoder(tmp_path_factory):
     """A run of a classifier, to start from."""
     folder = tmp_path_factory.mktemp("encoder") / "run"
     torch.manual_seed(3)
-    overrides = {"width": 16, "depth": 2, "num_heads": 2, "tubelet": [1, 4, 4], "compressed_size": [1, 2, 2],
-                 "input_size": [1, 16, 16]}  # fmt: skip
+    overrides = {
+        "width": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "tubelet": [1, 4, 4],
+        "compressed_size": [1, 2, 2],
+        "input_size": [1, 16, 16],
+    }
     model = lookupvivit.create_model("lookupvit_ti16_3x3", 4, **overrides)
     save_model(folder, model.state_dict(), {"name": "lookupvit_ti16_3x3", "num_classes": 4, "overrides": overrides})
     return folder
@@ -125,8 +141,9 @@ def test_a_captioner_learns_and_the_tool_writes_and_scores(tmp_path, train, capt
     assert np.asarray(Image.open(run / "predictions" / "captions_test.png")).shape[0] > 200
 
     output, file = tmp_path / "out", tmp_path / "told.json"
-    status, told, error = caption(coco / "val2014", "--model", run / "best", "--beams", 1, "--batch", 5,
-                                  "--output", output, "--json", file)  # fmt: skip
+    status, told, error = caption(
+        coco / "val2014", "--model", run / "best", "--beams", 1, "--batch", 5, "--output", output, "--json", file
+    )
     entries = json.loads(file.read_text())["captions"]
     assert status == 1 and sum("error" in entry for entry in entries) == 1 and "1 of 24 could not be read" in error
     assert len(entries) == 24 and len(list(output.glob("*.png"))) == 5
@@ -186,17 +203,22 @@ def test_mistakes_are_one_line(tmp_path, caption, coco):
 @pytest.mark.parametrize(
     "setting",
     [
-        ("engine.zero_stage=0", "engine.activation_checkpointing=true"),
-        ("engine.precision=bf16",),
-        ("engine.precision=bf16", "engine.zero_stage=3"),
-        ("engine.zero_stage=2", "optim.ema_decay=0.5"),
+        ("runtime.zero_stage=0", "runtime.activation_checkpointing=true"),
+        ("runtime.precision=bf16",),
+        ("runtime.precision=bf16", "runtime.zero_stage=3"),
+        ("runtime.zero_stage=2", "optim.ema_decay=0.5"),
     ],
     ids=" ".join,
 )
 def test_a_stopped_run_goes_on_and_the_encoder_stays_bit_identical(tmp_path, train, encoder, setting):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    often = ("optim.max_steps=8", "log.checkpoint_every_epochs=1.5", "log.validate_every_epochs=2",
-             "log.attention_every_epochs=2", *setting)  # fmt: skip
+    often = (
+        "optim.max_steps=8",
+        "log.checkpoint_every_epochs=1.5",
+        "log.validate_every_epochs=2",
+        "log.attention_every_epochs=2",
+        *setting,
+    )
     train(straight, *often)
     train(stopped, *often)
     shutil.rmtree(max((stopped / "checkpoints").glob("step_*")))  # as if it had been killed after the one before

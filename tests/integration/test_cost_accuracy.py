@@ -28,14 +28,24 @@ def runs(tmp_path, command, shell):
     """A multi-resolution run, and a ViViT of its own."""
     grid = "model.multi_resolution={t: [2], k: [1, 2, 3]}"
     shell(command("train_net.py", tmp_path / "multires", "optim.max_steps=3", grid))
-    shell(command("train_net.py", tmp_path / "vivit", "optim.max_steps=1", "model.name=vivit_pico8x2",
-                  "model.overrides={}", "model.overrides={width: 32, depth: 1, num_heads: 2}"))  # fmt: skip
+    shell(
+        command(
+            "train_net.py",
+            tmp_path / "vivit",
+            "optim.max_steps=1",
+            "model.name=vivit_pico8x2",
+            "model.overrides={}",
+            "model.overrides={width: 32, depth: 1, num_heads: 2}",
+        )
+    )
     return tmp_path / "multires", tmp_path / "vivit"
 
 
 def points_of(folder):
-    return {(p["checkpoint"], p["compressed_size"] and tuple(p["compressed_size"]), p["image_size"]): p
-            for p in json.loads((folder / "1x3.json").read_text())["points"]}  # fmt: skip
+    return {
+        (p["checkpoint"], p["compressed_size"] and tuple(p["compressed_size"]), p["image_size"]): p
+        for p in json.loads((folder / "1x3.json").read_text())["points"]
+    }
 
 
 @pytest.mark.cold
@@ -89,8 +99,16 @@ def test_every_size_from_one_decode_and_none_twice(runs, command, shell):
     after = points_of(folder)
     assert set(after) == {*points, (str(main), (2, 4, 4), 64)}
     assert after[str(main), (2, 3, 3), 64] == points[str(main), (2, 3, 3), 64]
-    shell(command("train_net.py", vivit, "optim.max_steps=2", "model.name=vivit_pico8x2",
-                  "model.overrides={}", "model.overrides={width: 32, depth: 1, num_heads: 2}"))  # fmt: skip
+    shell(
+        command(
+            "train_net.py",
+            vivit,
+            "optim.max_steps=2",
+            "model.name=vivit_pico8x2",
+            "model.overrides={}",
+            "model.overrides={width: 32, depth: 1, num_heads: 2}",
+        )
+    )
     anew = shell([*TOOL, str(main), "--individual", str(vivit), *QUICK])
     assert "has 3 of the 4 points already" in anew and "1 points, 1x3 views" in anew
 
@@ -99,8 +117,24 @@ def test_image_sizes_and_individuals_everywhere(runs, tmp_path, shell):
     main, vivit = runs
     other = tmp_path / "individual"
     shutil.copytree(main, other)
-    told = shell([*TOOL, str(main), "--individual", str(other), "--individual", str(vivit), "--everywhere", "--sizes",
-                  "2x1x1,2x2x2", "--image-sizes", "48,64", "--output", str(tmp_path / "out"), *QUICK])  # fmt: skip
+    told = shell(
+        [
+            *TOOL,
+            str(main),
+            "--individual",
+            str(other),
+            "--individual",
+            str(vivit),
+            "--everywhere",
+            "--sizes",
+            "2x1x1,2x2x2",
+            "--image-sizes",
+            "48,64",
+            "--output",
+            str(tmp_path / "out"),
+            *QUICK,
+        ]
+    )
     assert "6 points, 1x3 views of 48 pixels" in told and "6 points, 1x3 views of 64 pixels" in told
     assert "speed of 8 sizes" in told  # two runs of one architecture are timed once
     points = points_of(tmp_path / "out")
@@ -151,7 +185,7 @@ def finished(tmp_path, command):
         (("--image-sizes", "60"), "60 pixels: a video of (T, H, W) = (4, 60, 60) cannot be cut into tubelets"),
         ((), "1x3.json: holds no points of this tool"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_one_line(arguments, words, finished, shell):
     told = shell([*TOOL, str(finished), *QUICK, *arguments], expect=2)
     assert words in told and "Traceback" not in told

@@ -25,17 +25,34 @@ def test_prepare_tells_what_is_broken_and_a_run_leaves_it_out(tmp_path, small_se
     assert "val: 13 videos: 12 ok, 0 broken, 1 missing" in told
     skip = (output / "skip.txt").read_text().splitlines()
     assert [Path(line.split("\t")[0]).stem for line in skip] == ["3", "41"]
-    told = shell(command("train_net.py", tmp_path / "run", f"data.root={root}", f"data.skip_list={output / 'skip.txt'}",
-                         "optim.max_steps=1", "data.max_broken=0"))  # fmt: skip
+    told = shell(
+        command(
+            "train_net.py",
+            tmp_path / "run",
+            f"data.root={root}",
+            f"data.skip_list={output / 'skip.txt'}",
+            "optim.max_steps=1",
+            "data.max_broken=0",
+        )
+    )
     assert "train: 39 videos" in told and "1 left out by" in told and "BROKEN" not in told
 
     told = shell([*prepare, "--copies", "--short-side", "32", "--workers", "2"])
     assert f"data.dataset=kinetics data.root={output} data.train_list=train.csv" in told
     names = (output / "classes.txt").read_text().splitlines()
     assert len(names) == 10 and names[0] == "Panning left over something"
-    told = shell(command("train_net.py", tmp_path / "copied", "data.dataset=kinetics", f"data.root={output}",
-                         "data.camera_motion={}", "data.crop=32", "data.short_side=32",
-                         "optim.max_steps=1"))  # fmt: skip
+    told = shell(
+        command(
+            "train_net.py",
+            tmp_path / "copied",
+            "data.dataset=kinetics",
+            f"data.root={output}",
+            "data.camera_motion={}",
+            "data.crop=32",
+            "data.short_side=32",
+            "optim.max_steps=1",
+        )
+    )
     assert "train: 39 videos" in told
     description = json.loads((tmp_path / "copied" / "model.json").read_text())
     assert description["class_names"] == names

@@ -50,7 +50,7 @@ def test_a_compiler_is_there_works_or_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", str(tmp_path))
     found = machine.compiler()
-    assert found.mark == "warn" and "engine.compile" in found.advice and "g++" in found.advice
+    assert found.mark == "warn" and "runtime.compile" in found.advice and "g++" in found.advice
 
 
 def test_cores_and_memory_count_what_a_container_allows(tmp_path):

@@ -41,7 +41,7 @@ def assert_average(run, steps):
 
 def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command, shell):
     run, resumed = tmp_path / "run", tmp_path / "resumed"
-    shell(command("train_net.py", run, *AVERAGED, "engine.zero_stage=0"))
+    shell(command("train_net.py", run, *AVERAGED, "runtime.zero_stage=0"))
     assert_average(run, 10)
     newest = run / "checkpoints" / "step_00000010"
     published, average = load_file(run / "model.safetensors"), load_file(newest / "ema.safetensors")
@@ -51,7 +51,7 @@ def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command,
     shutil.copytree(run, resumed)
     for step in range(5, 11):
         shutil.rmtree(resumed / "checkpoints" / f"step_{step:08d}")
-    assert "resuming from step 4" in shell(command("train_net.py", resumed, *AVERAGED, "engine.zero_stage=0"))
+    assert "resuming from step 4" in shell(command("train_net.py", resumed, *AVERAGED, "runtime.zero_stage=0"))
     again = load_file(resumed / "model.safetensors")
     assert all(torch.equal(again[name], published[name]) for name in average)
 
@@ -71,11 +71,15 @@ def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command,
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "settings"),
-    [("torchrun 2", ("engine.zero_stage=1",)), ("torchrun 2", ("engine.zero_stage=2", "optim.layer_decay=0.7")),
-     ("torchrun 2", ("engine.zero_stage=3",)), ("python", ("engine.zero_stage=2", "engine.precision=bf16")),
-     ("torchrun 2", ("engine.zero_stage=2", "engine.offload_optimizer=true")),
-     ("python", ("engine.zero_stage=3", "optim.name=sgd", "optim.micro_batch_size=4"))],
-)  # fmt: skip
+    [
+        ("torchrun 2", ("runtime.zero_stage=1",)),
+        ("torchrun 2", ("runtime.zero_stage=2", "optim.layer_decay=0.7")),
+        ("torchrun 2", ("runtime.zero_stage=3",)),
+        ("python", ("runtime.zero_stage=2", "runtime.precision=bf16")),
+        ("torchrun 2", ("runtime.zero_stage=2", "runtime.offload_optimizer=true")),
+        ("python", ("runtime.zero_stage=3", "optim.name=sgd", "optim.micro_batch_size=4")),
+    ],
+)
 def test_the_average_of_shards_is_that_of_whole_weights(tmp_path, command, shell, launcher, settings):
     run, steps = tmp_path / "run", 3
     shell(command("train_net.py", run, *AVERAGED, *settings, f"optim.max_steps={steps}", launcher=launcher))

@@ -15,11 +15,22 @@ from data_pipelines.preparation.shard_writing import write_shards
 
 MANY, FEW = ("n01", "n02", "n03", "n04"), ("n01", "n02")
 SMALL = (
-    "model.overrides.width=24", "model.overrides.depth=2", "model.overrides.num_heads=2",
-    "model.overrides.tubelet=[1, 8, 8]", "data.crop=32", "data.short_side=40", "data.workers=0",
-    "optim.batch_size=8", "optim.micro_batch_size=4", "optim.max_steps=3", "optim.warmup_epochs=0",
-    "engine.precision=fp32", "engine.threads=1", "log.every=1", "log.attention_every_epochs=0",
-)  # fmt: skip
+    "model.overrides.width=24",
+    "model.overrides.depth=2",
+    "model.overrides.num_heads=2",
+    "model.overrides.tubelet=[1, 8, 8]",
+    "data.crop=32",
+    "data.short_side=40",
+    "data.workers=0",
+    "optim.batch_size=8",
+    "optim.micro_batch_size=4",
+    "optim.max_steps=3",
+    "optim.warmup_epochs=0",
+    "runtime.precision=fp32",
+    "runtime.threads=1",
+    "log.every=1",
+    "log.attention_every_epochs=0",
+)
 
 
 @pytest.fixture
@@ -66,8 +77,13 @@ def test_pre_training_from_shards_then_fine_tuning_on_folders_at_a_larger_size(s
     told = tool("test_net.py", "imagenet21k_5x5", *shards)
     assert (before / "predictions" / "1x1.json").is_file() and "12" in told
 
-    folders = (f"data.root={sets / '1k'}", f"output_dir={after}", "data.num_classes=2",
-               "data.crop=48", "data.short_side=56")  # fmt: skip
+    folders = (
+        f"data.root={sets / '1k'}",
+        f"output_dir={after}",
+        "data.num_classes=2",
+        "data.crop=48",
+        "data.short_side=56",
+    )
     told = tool("train_net.py", "imagenet_from21k_5x5", *folders, f"init_from={before}")
     assert "resized positions ((1, 4, 4) to (1, 6, 6))" in told
     assert "ignored compressed_head (4 classes, the model has 2); ignored lookup_head (4 classes" in told

@@ -45,9 +45,15 @@ def run(setting, *overrides, clips=2, crops=3, partial=None, forward=None, world
 
     loader = view_loader(config, manifest, clips, crops, world, True, partial.done if partial else ())
     predictions, broken = predict_views(
-        forward or both, loader, len(manifest), manifest.class_names, config.eval.batch_size, world.device,
-        heads=model.supervised, partial=partial,
-    )  # fmt: skip
+        forward or both,
+        loader,
+        len(manifest),
+        manifest.class_names,
+        config.eval.batch_size,
+        world.device,
+        heads=model.supervised,
+        partial=partial,
+    )
     assert not broken
     return predictions
 
@@ -120,8 +126,13 @@ def test_an_interrupted_test_goes_on_bit_equal(setting, tmp_path, capsys):
         return PartialResult(tmp_path / "2x3.partial", 0, restored, done), told
 
     with pytest.raises(Killed):  # one of two ranks: batches 0, 2, 4 are finished
-        run(setting, "eval.batch_size=14", partial=partial()[0], forward=lambda v: forward(v, 3),
-            world=World(0, 2, WORLD.device))  # fmt: skip
+        run(
+            setting,
+            "eval.batch_size=14",
+            partial=partial()[0],
+            forward=lambda v: forward(v, 3),
+            world=World(0, 2, WORLD.device),
+        )
     torn = sorted(tmp_path.glob("2x3.partial/*.npz"))[1]  # of videos 4 and 5
     torn.write_bytes(torn.read_bytes()[:-100])
     kept, told = partial()

@@ -65,11 +65,11 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, command
 @pytest.mark.parametrize(
     ("settings", "launcher"),
     [
-        (("engine.zero_stage=0",), "python"),
-        pytest.param(("engine.zero_stage=1",), "python", marks=pytest.mark.slow),
-        pytest.param(("engine.zero_stage=2",), "torchrun 2", marks=pytest.mark.slow),
-        pytest.param(("engine.zero_stage=3",), "torchrun 2", marks=pytest.mark.slow),
-        pytest.param(("engine.precision=bf16",), "python", marks=pytest.mark.slow),
+        (("runtime.zero_stage=0",), "python"),
+        pytest.param(("runtime.zero_stage=1",), "python", marks=pytest.mark.slow),
+        pytest.param(("runtime.zero_stage=2",), "torchrun 2", marks=pytest.mark.slow),
+        pytest.param(("runtime.zero_stage=3",), "torchrun 2", marks=pytest.mark.slow),
+        pytest.param(("runtime.precision=bf16",), "python", marks=pytest.mark.slow),
     ],
 )
 def test_divergence_is_one_line_and_moves_no_weight(tmp_path, command, shell, settings, launcher):
@@ -126,12 +126,12 @@ def test_recomputing_and_compiling_change_no_result(tmp_path, command, shell, st
         monkeypatch.setenv("LOOKUPVIVIT_KERNELS", "folded")
     plain, other = tmp_path / "plain", tmp_path / "other"
     sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.layer_decay=0.8", "optim.max_steps=4")
-    sgd += (f"engine.zero_stage={stage}",)
+    sgd += (f"runtime.zero_stage={stage}",)
     shell(command("train_net.py", plain, *sgd))
-    shell(command("train_net.py", other, *sgd, "engine.activation_checkpointing=true"))
+    shell(command("train_net.py", other, *sgd, "runtime.activation_checkpointing=true"))
     assert_same_weights(plain, other)
     if stage == 1:
-        shell(command("train_net.py", tmp_path / "compiled", *sgd, "engine.compile=true"), timeout=600)
+        shell(command("train_net.py", tmp_path / "compiled", *sgd, "runtime.compile=true"), timeout=600)
         one, two = (load_file(run / "model.safetensors") for run in (plain, tmp_path / "compiled"))
         for key in one:
             torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
@@ -143,11 +143,11 @@ def test_recomputing_and_compiling_change_no_result(tmp_path, command, shell, st
 @pytest.mark.parametrize(
     ("settings", "first", "then"),
     [
-        (("engine.zero_stage=0", "optim.name=sgd"), "torchrun 2", "python"),
-        (("engine.zero_stage=1",), "python", "torchrun 2"),
-        (("engine.zero_stage=2", "optim.name=sgd"), "torchrun 2", "python"),
-        (("engine.zero_stage=3",), "torchrun 2", "python"),
-        (("engine.precision=bf16",), "torchrun 2", "python"),
+        (("runtime.zero_stage=0", "optim.name=sgd"), "torchrun 2", "python"),
+        (("runtime.zero_stage=1",), "python", "torchrun 2"),
+        (("runtime.zero_stage=2", "optim.name=sgd"), "torchrun 2", "python"),
+        (("runtime.zero_stage=3",), "torchrun 2", "python"),
+        (("runtime.precision=bf16",), "torchrun 2", "python"),
     ],
 )
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, settings, first, then):
@@ -170,8 +170,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, se
             # Adam makes a whole step of a gradient that rounding alone moves off zero, as that of keys' biases is:
             # by the way a whole matrix went. 0.016 of it seen, and at least 0.4 where the moments were lost.
             assert (one[name] - two[name]).norm() < 0.06 * (one[name] - before[name]).norm(), name
-    losses = [[json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
-              for run in (straight, changed)]  # fmt: skip
+    losses = [
+        [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
+        for run in (straight, changed)
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=3e-2 if loose else 1e-4)
 
 

@@ -35,8 +35,10 @@ def model(tmp_path_factory):
 @pytest.fixture
 def predict(shell, model):
     def run(*arguments, expect=0, model=model):
-        return shell([sys.executable, str(ROOT / "tools" / "predict.py"), "--model", str(model), *map(str, arguments)],
-                     expect=expect)  # fmt: skip
+        return shell(
+            [sys.executable, str(ROOT / "tools" / "predict.py"), "--model", str(model), *map(str, arguments)],
+            expect=expect,
+        )
 
     return run
 
@@ -51,8 +53,20 @@ def test_a_folder_of_anything(tmp_path, small_set, predict):
     Image.fromarray(np.zeros((90, 70, 3), np.uint8)).save(clips / "a.png")
     (clips / "broken.mp4").write_bytes(b"no video")
     (clips / "notes.txt").touch()
-    told = predict(clips, "--window", "0.1", "--top", 2, "--output", tmp_path / "out", "--json", tmp_path / "p.json",
-                   "--compressed-size", "1,2,2", expect=1)  # fmt: skip
+    told = predict(
+        clips,
+        "--window",
+        "0.1",
+        "--top",
+        2,
+        "--output",
+        tmp_path / "out",
+        "--json",
+        tmp_path / "p.json",
+        "--compressed-size",
+        "1,2,2",
+        expect=1,
+    )
     assert "1 files that are no videos or pictures ignored" in told and "1 of 4 could not be read" in told
     (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
     assert "broken.mp4: cannot be decoded" in error and "Traceback" not in told

@@ -83,7 +83,7 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     facts |= {"missing_videos": 0, "broken_videos": {}, "compressed_size": [2, 3, 3]}
     assert predictions.facts == facts
     assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
-    shell(command("test_net.py", run, "engine.precision=bf16", "eval.clips=1", "eval.crops=1"))
+    shell(command("test_net.py", run, "runtime.precision=bf16", "eval.clips=1", "eval.crops=1"))
     half = json.loads((run / "predictions/1x1.json").read_text())
     assert half["precision"] == "bf16"
     shell(command("test_net.py", run, "eval.compressed_size=[1,2,2]", "eval.clips=1", "eval.crops=1"))
@@ -161,7 +161,7 @@ def test_broken_videos_are_replaced_in_training_and_not_scored(tmp_path, command
 def test_two_ranks_equal_one(tmp_path, command, shell, stage):
     """The same global batch on one rank, in two accumulation steps, and on two ranks under both launchers."""
     # 13 validation videos, 6 at a time: one rank has a pass more than the other
-    sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=4", f"engine.zero_stage={stage}", "eval.batch_size=6")
+    sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=4", f"runtime.zero_stage={stage}", "eval.batch_size=6")
     runs = {
         "one": ("python", ()),
         "accumulated": ("python", ("optim.micro_batch_size=4",)),
@@ -183,9 +183,12 @@ def test_two_ranks_equal_one(tmp_path, command, shell, stage):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "settings"),
-    [("torchrun 2", ("engine.zero_stage=3",)), ("torchrun 2", ("engine.precision=bf16",)),
-     ("python", ("engine.precision=bf16", "optim.micro_batch_size=4"))],
-)  # fmt: skip
+    [
+        ("torchrun 2", ("runtime.zero_stage=3",)),
+        ("torchrun 2", ("runtime.precision=bf16",)),
+        ("python", ("runtime.precision=bf16", "optim.micro_batch_size=4")),
+    ],
+)
 def test_a_stopped_run_goes_on_bit_equal_however_it_is_run(tmp_path, command, shell, launcher, settings):
     """As left by a kill after the checkpoint of step 3 and before the next."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
@@ -205,7 +208,7 @@ def test_bf16_sums_gradients_in_float32(tmp_path, command, shell):
     """Eight micro-batches of one clip come as near to one batch of eight as float32 weights of a bf16 pass can."""
     sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=2", "optim.warmup_epochs=0", "augment.mixup=0")
     for name, extra in (("one", ()), ("eight", ("optim.micro_batch_size=1",))):
-        shell(command("train_net.py", tmp_path / name, *sgd, "engine.precision=bf16", *extra))
+        shell(command("train_net.py", tmp_path / name, *sgd, "runtime.precision=bf16", *extra))
     shell(command("train_net.py", tmp_path / "exact", *sgd))
     one, eight, exact = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "eight", "exact"))
     kernels = [name for name in exact if "mlp.0.weight" in name]
@@ -215,7 +218,7 @@ def test_bf16_sums_gradients_in_float32(tmp_path, command, shell):
 
 @pytest.mark.slow
 def test_bf16_trains_and_keeps_float32_weights(tmp_path, command, shell):
-    shell(command("train_net.py", tmp_path / "run", "engine.precision=bf16", "optim.max_steps=3"))
+    shell(command("train_net.py", tmp_path / "run", "runtime.precision=bf16", "optim.max_steps=3"))
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
     kernel = weights["blocks.0.refine.mlp.0.weight"]

@@ -58,10 +58,16 @@ def machines(tmp_path):
 
     def run(*commands, folders=(ROOT, ROOT), **variables):
         started = [
-            subprocess.Popen(command, cwd=folder, env={**environment, **variables}, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**environment, **variables},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
             for command, folder in zip(commands, folders, strict=False)
-        ]  # fmt: skip
+        ]
         try:
             outputs = [process.communicate(timeout=300)[0] for process in started]
         finally:
@@ -114,7 +120,7 @@ def lines(run, kind="train"):
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [no_ssh, torchrun, rendezvous, pdsh, slurm])
 def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path, command, shell, machines, start):
-    settings = ("optim.max_steps=4", "engine.zero_stage=2", "log.checkpoint_every_epochs=0.4")  # every 2 steps
+    settings = ("optim.max_steps=4", "runtime.zero_stage=2", "log.checkpoint_every_epochs=0.4")  # every 2 steps
     one, two = tmp_path / "one", tmp_path / "two"
     shell(command("train_net.py", one, *settings, launcher="torchrun 2"))
     tool = command("train_net.py", two, *settings)[1:]
@@ -165,8 +171,9 @@ def test_a_folder_or_videos_that_machines_do_not_share_are_told(tmp_path, comman
 
     for folder in (here, there):
         (folder / "set").symlink_to(small_set) if folder == here else copy_without(small_set, folder / "set", "7.mp4")
-    tool = command("train_net.py", tmp_path / "run", "data.dataset=something_something", "data.camera_motion={}",
-                   "data.root=set")[1:]  # fmt: skip
+    tool = command(
+        "train_net.py", tmp_path / "run", "data.dataset=something_something", "data.camera_motion={}", "data.root=set"
+    )[1:]
     statuses, outputs = machines(*torchrun(tmp_path, tool), folders=(here, there))
     assert all(statuses) and "data.root: not every rank found the 40 videos of rank 0 (train" in outputs[0], outputs
     assert "found 39 videos, which are not the 40 of rank 0" in outputs[1]

@@ -66,8 +66,11 @@ def test_videos_pictures_and_a_broken_file(tmp_path, small_set, visualize):
     with av.open(str(out / "sub" / "日本 $2_attention.mp4")) as film:
         assert sum(1 for _ in film.decode(video=0)) == 4 and film.streams.video[0].average_rate == 1
     assert Image.open(out / "sub" / "日本 $2_attention.gif").n_frames == 4
-    shown = {f"attention{film}/{name}": count for film, count in (("", 1), ("_film", 4))
-             for name in ("one.mp4", "one.png", "sub/日本 $2.mp4")}  # fmt: skip
+    shown = {
+        f"attention{film}/{name}": count
+        for film, count in (("", 1), ("_film", 4))
+        for name in ("one.mp4", "one.png", "sub/日本 $2.mp4")
+    }
     assert events(tmp_path / "tb") == shown
 
 

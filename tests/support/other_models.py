@@ -22,17 +22,24 @@ def save(model: nn.Module, folder) -> str:
 
 
 def timm_vit(**arguments) -> nn.Module:
-    return shake(VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5,
-                                   **arguments))  # fmt: skip
+    return shake(
+        VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=5, **arguments)
+    )
 
 
 def augreg(width=24, heads=3, depth=2, grid=16, classes=5) -> dict[str, np.ndarray]:
     """A file as AugReg publishes them, of random numbers."""
     rng, each = np.random.default_rng(0), width // heads
-    shapes = {"cls": (1, 1, width), "embedding/kernel": (8, 8, 3, width), "embedding/bias": (width,),
-              "Transformer/posembed_input/pos_embedding": (1, 1 + grid, width), "head/kernel": (width, classes),
-              "head/bias": (classes,), "Transformer/encoder_norm/scale": (width,),
-              "Transformer/encoder_norm/bias": (width,)}  # fmt: skip
+    shapes = {
+        "cls": (1, 1, width),
+        "embedding/kernel": (8, 8, 3, width),
+        "embedding/bias": (width,),
+        "Transformer/posembed_input/pos_embedding": (1, 1 + grid, width),
+        "head/kernel": (width, classes),
+        "head/bias": (classes,),
+        "Transformer/encoder_norm/scale": (width,),
+        "Transformer/encoder_norm/bias": (width,),
+    }
     for i in range(depth):
         block = f"Transformer/encoderblock_{i}"
         for norm in ("LayerNorm_0", "LayerNorm_2"):

@@ -4,8 +4,9 @@ import av
 import numpy as np
 
 
-def encode(path, codec="libx264", options=None, frames=60, width=96, height=64, bframes=None, rate=25,
-           pixels="yuv420p"):  # fmt: skip
+def encode(
+    path, codec="libx264", options=None, frames=60, width=96, height=64, bframes=None, rate=25, pixels="yuv420p"
+):
     """A moving pattern in which every frame is different."""
     picture = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:

@@ -23,16 +23,30 @@ from pathlib import Path
 from typing import TextIO
 
 # What tools/*.py import from elsewhere, the slow part of it; the compiler comes with DeepSpeed's optimizers.
-LIBRARIES = ("torch._inductor.compile_fx", "torchvision.transforms.v2", "deepspeed.runtime.zero.utils",
-             "pytorchvideo.data", "tensorboard.compat.proto", "matplotlib.figure", "decord", "av")  # fmt: skip
+LIBRARIES = (
+    "torch._inductor.compile_fx",
+    "torchvision.transforms.v2",
+    "deepspeed.runtime.zero.utils",
+    "pytorchvideo.data",
+    "tensorboard.compat.proto",
+    "matplotlib.figure",
+    "decord",
+    "av",
+)
 
 
 class WarmStart:
     """The process that forks, and the folder it runs programs in; one program at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = subprocess.Popen([sys.executable, __file__], cwd=folder, bufsize=0, start_new_session=True,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        self.server = subprocess.Popen(
+            [sys.executable, __file__],
+            cwd=folder,
+            bufsize=0,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def start(self, arguments: list[str], environment: dict[str, str], output: Path) -> WarmProcess:
         """Start a program, all it prints going to the file ``output``. ``arguments``: those of the interpreter."""

@@ -13,9 +13,24 @@ def python(code: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("package", "absent"),
     [
-        ("lookupvivit.models.registry",
-         ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard", "torchvision", "data_pipelines",
-          "safetensors", "PIL", "matplotlib", "lookupvivit.visualization", "torch._dynamo")),  # the compiler takes seconds
+        (
+            "lookupvivit.models.registry",
+            (
+                "deepspeed",
+                "decord",
+                "av",
+                "pytorchvideo",
+                "fvcore",
+                "tensorboard",
+                "torchvision",
+                "data_pipelines",
+                "safetensors",
+                "PIL",
+                "matplotlib",
+                "lookupvivit.visualization",
+                "torch._dynamo",
+            ),
+        ),  # the compiler takes seconds
         ("lookupvivit.weights.files", ("deepspeed", "decord", "av", "pytorchvideo", "fvcore", "tensorboard")),
         ("data_pipelines.datasets.clips", ("lookupvivit", "deepspeed", "fvcore", "tensorboard")),
     ],

@@ -52,8 +52,12 @@ def test_arguments_of_timm(image):
     assert headless(image).shape == (2, headless.head_hidden_size)
     headless.reset_classifier(3)
     assert headless(image).shape == (2, 3)
-    for wrong, words in ({"in_chans": 1}, "in_chans"), ({"global_pool": "token"}, "global_pool"), (
-        {"heads": "lookup"}, "create_model"), ({"pretrained": True}, "nobody has published"):  # fmt: skip
+    for wrong, words in (
+        ({"in_chans": 1}, "in_chans"),
+        ({"global_pool": "token"}, "global_pool"),
+        ({"heads": "lookup"}, "create_model"),
+        ({"pretrained": True}, "nobody has published"),
+    ):
         with pytest.raises(ValueError, match=words):
             made(**wrong)
 

@@ -14,9 +14,17 @@ from data_pipelines.io.errors import DataError
 
 FOLDER = Path(__file__).parent
 LISTS = (
-    "kinetics400", "kinetics600", "kinetics700", "something_something_v2", "ucf101", "hmdb51",
-    "imagenet", "imagenet_a", "imagenet_o", "imagenet_r",
-)  # fmt: skip
+    "kinetics400",
+    "kinetics600",
+    "kinetics700",
+    "something_something_v2",
+    "ucf101",
+    "hmdb51",
+    "imagenet",
+    "imagenet_a",
+    "imagenet_o",
+    "imagenet_r",
+)
 
 
 @cache

@@ -50,8 +50,10 @@ def ranks(gpus: int, limit: float = RANKS_SECONDS) -> Finding:
     if done.status != 0:
         return fail(f"{size} ranks over {backend}: it {done.ending} ({done.reason})", advice)
     told = done.answer
-    found = (f"{size} rank{'s' if size > 1 else ''} over {backend}: all-reduce right, {told['mb_per_second']:.0f} MB/s "
-             f"({done.seconds:.0f} s with the start)")  # fmt: skip
+    found = (
+        f"{size} rank{'s' if size > 1 else ''} over {backend}: all-reduce right, {told['mb_per_second']:.0f} MB/s "
+        f"({done.seconds:.0f} s with the start)"
+    )
     if not told["right"]:
         return fail(f"{size} ranks over {backend}: the all-reduce's sum is wrong", advice, **told)
     return ok(found, **told)

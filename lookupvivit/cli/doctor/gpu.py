@@ -39,8 +39,15 @@ def devices() -> list[Device]:
             if float((square @ square)[0, 0]) != 64:
                 raise RuntimeError(f"GPU {index} computes wrongly")
             facts = torch.cuda.get_device_properties(index)
-            found.append(Device(facts.name, total / 1e9, free / 1e9, (facts.major, facts.minor),
-                                torch.cuda.is_bf16_supported(including_emulation=False)))  # fmt: skip
+            found.append(
+                Device(
+                    facts.name,
+                    total / 1e9,
+                    free / 1e9,
+                    (facts.major, facts.minor),
+                    torch.cuda.is_bf16_supported(including_emulation=False),
+                )
+            )
     return found
 
 
@@ -60,14 +67,18 @@ def cuda(found: list[Device], driver: str | None, build: str | None = torch.vers
         if driver is None:
             return ok("no GPU: CPU only", devices=[])
         reason = f"torch is built for CUDA {build}" if build else "torch is built without CUDA"
-        return fail(f"driver {driver}, but torch sees no GPU ({reason})", "see whether nvidia-smi lists it and "
-                    "CUDA_VISIBLE_DEVICES is right; install the torch build that fits the driver")  # fmt: skip
-    names = "; ".join(f"{gpu.name}, {gpu.free:.1f} of {gpu.total:.1f} GB free, bf16 {'yes' if gpu.bf16 else 'no'}"
-                      for gpu in found)  # fmt: skip
+        return fail(
+            f"driver {driver}, but torch sees no GPU ({reason})",
+            "see whether nvidia-smi lists it and "
+            "CUDA_VISIBLE_DEVICES is right; install the torch build that fits the driver",
+        )
+    names = "; ".join(
+        f"{gpu.name}, {gpu.free:.1f} of {gpu.total:.1f} GB free, bf16 {'yes' if gpu.bf16 else 'no'}" for gpu in found
+    )
     text = f"{len(found)} GPU{'s' if len(found) > 1 else ''}: {names}; driver {driver or 'unknown'}, CUDA {build}"
     facts = {"devices": [asdict(gpu) for gpu in found], "driver": driver}
     if not all(gpu.bf16 for gpu in found):
-        return warn(text, "set engine.precision=fp16 or fp32", **facts)
+        return warn(text, "set runtime.precision=fp16 or fp32", **facts)
     if any(gpu.free < OCCUPIED * gpu.total for gpu in found):
         return warn(text, "another program holds memory of a GPU (nvidia-smi names it)", **facts)
     return ok(text, **facts)
@@ -80,14 +91,23 @@ def triton(has_gpu: bool, limit: float = KERNEL_SECONDS) -> Finding:
     program = "from lookupvivit.cli.doctor.gpu import try_kernels; try_kernels()"
     done = programs.run(["-c", program], limit)
     if done.status != 0:
-        return fail(f"the kernels' trial {done.ending} ({done.reason})", "LOOKUPVIVIT_KERNELS=reference goes without "
-                    "them; compiling needs a C compiler and Python.h (gcc, python3-dev)")  # fmt: skip
+        return fail(
+            f"the kernels' trial {done.ending} ({done.reason})",
+            "LOOKUPVIVIT_KERNELS=reference goes without "
+            "them; compiling needs a C compiler and Python.h (gcc, python3-dev)",
+        )
     apart = done.answer["apart"]
     if apart > 1e-3:
-        return fail(f"the kernels are {apart:.2g} off the reference", "LOOKUPVIVIT_KERNELS=reference goes without them",
-                    **done.answer)  # fmt: skip
-    return ok(f"{done.answer['version']}: the kernels compile and agree with the reference to {apart:.1g} "
-              f"({done.seconds:.0f} s)", **done.answer)  # fmt: skip
+        return fail(
+            f"the kernels are {apart:.2g} off the reference",
+            "LOOKUPVIVIT_KERNELS=reference goes without them",
+            **done.answer,
+        )
+    return ok(
+        f"{done.answer['version']}: the kernels compile and agree with the reference to {apart:.1g} "
+        f"({done.seconds:.0f} s)",
+        **done.answer,
+    )
 
 
 def try_kernels() -> None:

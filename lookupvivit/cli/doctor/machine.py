@@ -42,7 +42,7 @@ def torch_version(version: str = torch.__version__) -> Finding:
 
 def compiler() -> Finding:
     """Whether a C++ program with OpenMP and Python's headers compiles."""
-    need = "torch.compile needs one (engine.compile=true), and nothing else"
+    need = "torch.compile needs one (runtime.compile=true), and nothing else"
     command = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if command is None:
         return warn("none (looked for $CXX, c++ and g++)", f"{need}; install g++ or build-essential")
@@ -51,12 +51,16 @@ def compiler() -> Finding:
         source.write_text(SOURCE)
         done = subprocess.run(
             [command, "-fopenmp", "-I", sysconfig.get_path("include"), "-o", str(Path(folder, "try")), str(source)],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     if done.returncode:
         said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-        return warn(f"{command} cannot compile ({said})", f"{need}; install g++ or build-essential, and for Python.h "
-                    "python3-dev (Debian, Ubuntu) or python3-devel")  # fmt: skip
+        return warn(
+            f"{command} cannot compile ({said})",
+            f"{need}; install g++ or build-essential, and for Python.h python3-dev (Debian, Ubuntu) or python3-devel",
+        )
     version = subprocess.run([command, "-dumpfullversion"], capture_output=True, text=True, timeout=60).stdout.strip()
     return ok(f"{command} {version}".strip(), command=command)
 
@@ -79,8 +83,9 @@ def cores(available: float, ranks: int) -> Finding:
     facts = {"cores": available, "ranks": ranks, "workers": workers}
     if available < wanted:
         fitting = max(1, int(available / ranks) - 1)
-        return warn(f"{found}; {workers} workers each, the default, want {wanted}", f"set data.workers={fitting}",
-                    **facts)  # fmt: skip
+        return warn(
+            f"{found}; {workers} workers each, the default, want {wanted}", f"set data.workers={fitting}", **facts
+        )
     return ok(f"{found} with {workers} workers each", **facts)
 
 
@@ -92,8 +97,11 @@ def memory(total_gb: float, available_gb: float, ranks: int) -> Finding:
     if available_gb < LEAST_GB:
         return fail(found, "not enough to train even the demo: end other programs or take a larger machine", **facts)
     if available_gb < max(COMFORTABLE_GB, 2 * workers):
-        return warn(f"{found}; the default workers alone take {workers:g}", "fewer data.workers, a smaller "
-                    "optim.micro_batch_size; --dry-run of tools/train_net.py estimates a run's", **facts)  # fmt: skip
+        return warn(
+            f"{found}; the default workers alone take {workers:g}",
+            "fewer data.workers, a smaller optim.micro_batch_size; --dry-run of tools/train_net.py estimates a run's",
+            **facts,
+        )
     return ok(found, **facts)
 
 

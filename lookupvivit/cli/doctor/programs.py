@@ -66,9 +66,13 @@ def run(arguments: Sequence[str], limit: float, **environment: str) -> Outcome:
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:  # not a pipe, which a killed program's children would hold open
         process = subprocess.Popen(
-            [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, **environment}, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": paths, **environment},
+            start_new_session=True,
+        )
         try:
             status: int | None = process.wait(limit)
         except subprocess.TimeoutExpired:

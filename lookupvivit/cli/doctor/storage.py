@@ -84,8 +84,9 @@ def output_disk(folder: Path) -> Finding:
     if space < LITTLE_SPACE:
         return warn(found, "a checkpoint of a B model takes 2 GB; make space, or lower log.keep_checkpoints", **facts)
     if writing < SLOW_WRITE:
-        return warn(found, "checkpoints will take minutes: raise log.checkpoint_every_epochs or take another disk",
-                    **facts)  # fmt: skip
+        return warn(
+            found, "checkpoints will take minutes: raise log.checkpoint_every_epochs or take another disk", **facts
+        )
     return ok(found, **facts)
 
 

@@ -78,8 +78,12 @@ class VideoChecks:
             return ok(found, grey_levels=far)
         apart = int(np.abs(frames.astype(np.int16) - self.read[other]).max())
         if apart:
-            return warn(f"{found}, but up to {apart} from what {other} reads", "train and test with the same "
-                        "data.backend", grey_levels=far, apart=apart)  # fmt: skip
+            return warn(
+                f"{found}, but up to {apart} from what {other} reads",
+                "train and test with the same data.backend",
+                grey_levels=far,
+                apart=apart,
+            )
         return ok(f"{found}, equal to {other}'s", grey_levels=far, apart=0)
 
     def _clip(self) -> Path:
@@ -101,8 +105,11 @@ class VideoChecks:
     def _broken(backend: str, what: str) -> Finding:
         """The backends that are not needed for everything are a warning."""
         if backend == "torchcodec":
-            return warn(what, "it needs the system's FFmpeg (package ffmpeg) in a version that it knows; nothing else "
-                        "is affected, leave data.backend at auto")  # fmt: skip
+            return warn(
+                what,
+                "it needs the system's FFmpeg (package ffmpeg) in a version that it knows; nothing else "
+                "is affected, leave data.backend at auto",
+            )
         package = PACKAGES.get(backend, "pillow")
         advice = f"pip install --force-reinstall {package}"
         return fail(what, f"{advice}, or go without it by data.backend=pyav" if backend == "decord" else advice)

@@ -95,6 +95,7 @@ def test_cider_is_that_of_dense_vectors(case):
     candidates, references = case
     images, total = len(candidates), np.zeros(len(candidates))
     for n in range(1, 5):
+
         def grams(text, n=n):
             return [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
 

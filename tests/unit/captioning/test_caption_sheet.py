@@ -14,8 +14,11 @@ def test_every_picture_stands_on_the_sheet_above_its_words():
     for column in range(COLUMNS):
         x = MARGIN + column * (side + GAP)
         assert np.array_equal(short[MARGIN : MARGIN + side, x : x + side], pictures[column])
-    places = [y for y in range(MARGIN + side, short.shape[0] - side)
-              if np.array_equal(short[y : y + side, MARGIN : MARGIN + side], pictures[COLUMNS])]  # fmt: skip
+    places = [
+        y
+        for y in range(MARGIN + side, short.shape[0] - side)
+        if np.array_equal(short[y : y + side, MARGIN : MARGIN + side], pictures[COLUMNS])
+    ]
     assert len(places) == 1  # the second row
     below = short[MARGIN + side : places[0], MARGIN : MARGIN + side]
     assert (below < 128).any()  # ink

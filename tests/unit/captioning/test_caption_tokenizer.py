@@ -12,8 +12,12 @@ from tokenizers import Tokenizer
 from lookupvivit.captioning.model import END, PAD, SPECIAL
 from lookupvivit.captioning.tokenizer import LEAST, CaptionTokenizer
 
-CAPTIONS = [f"A {size} photo of a {hue} {what}." for size in ("small", "big") for hue in ("red", "blue", "greenish")
-            for what in ("frog", "ship", "horse", "dog")]  # fmt: skip
+CAPTIONS = [
+    f"A {size} photo of a {hue} {what}."
+    for size in ("small", "big")
+    for hue in ("red", "blue", "greenish")
+    for what in ("frog", "ship", "horse", "dog")
+]
 FITTED = CaptionTokenizer.fit(CAPTIONS, 400)
 
 

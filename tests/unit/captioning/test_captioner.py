@@ -15,9 +15,18 @@ ENCODERS = {
     "lookupvit_ti16_3x3": {**IMAGE, "compressed_size": (1, 2, 2)},
     "vit_ti16": IMAGE,
     "tokenlearner_ti16_at6": {**IMAGE, "learn_at": 1, "num_tokens": 3},
-    "perceiver_pico8x2": {"input_size": (1, 16, 16), "tubelet": (1, 4, 4), "num_latents": 6, "width": 16, "depth": 1,
-                          "stages": 2, "num_heads": 2, "mlp_ratio": 2, "bands": 4},
-}  # fmt: skip
+    "perceiver_pico8x2": {
+        "input_size": (1, 16, 16),
+        "tubelet": (1, 4, 4),
+        "num_latents": 6,
+        "width": 16,
+        "depth": 1,
+        "stages": 2,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "bands": 4,
+    },
+}
 TEXT = {"width": 24, "depth": 2, "num_heads": 3, "length": 7}
 
 

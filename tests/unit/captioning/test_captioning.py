@@ -16,10 +16,14 @@ from lookupvivit.training.optimizer import build_optimizer
 from lookupvivit.training.utilization import training_macs
 
 SMALL = (
-    "model.name=lookupvit_ti16_3x3", "model.overrides={width: 32, depth: 2, num_heads: 2, tubelet: [1, 8, 8]}",
+    "model.name=lookupvit_ti16_3x3",
+    "model.overrides={width: 32, depth: 2, num_heads: 2, tubelet: [1, 8, 8]}",
     "caption={width: 48, depth: 3, num_heads: 2, length: 10, vocabulary: 300}",
-    "data.short_side=32", "data.crop=32", "engine.precision=fp32", "data.workers=0",
-)  # fmt: skip
+    "data.short_side=32",
+    "data.crop=32",
+    "runtime.precision=fp32",
+    "data.workers=0",
+)
 
 
 def config(*overrides):
@@ -58,8 +62,15 @@ def test_a_dry_run_tells_the_data_and_the_parameters_that_learn(tmp_path, capsys
         (tmp_path / f"{split}.json").write_text(json.dumps(rows))
     for i in range(5):
         (tmp_path / f"{i}.png").touch()
-    dry_run(config("data.dataset=captions", f"data.root={tmp_path}", "data.train_list=train.json",
-                   "data.val_list=val.json", "optim.batch_size=5"))  # fmt: skip
+    dry_run(
+        config(
+            "data.dataset=captions",
+            f"data.root={tmp_path}",
+            "data.train_list=train.json",
+            "data.val_list=val.json",
+            "optim.batch_size=5",
+        )
+    )
     told = capsys.readouterr().out
     assert "train: 5 images with 10 captions" in told and "1 of the 6 listed files are MISSING" in told
     model = build_model(config())

@@ -1,6 +1,5 @@
 """The schema: what it accepts comes back unchanged, what it refuses is one line that names the key."""
 
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,19 +26,23 @@ def test_every_config_loads_and_says_how_it_is_run(path):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    lr=st.floats(1e-9, 10), betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
-    jitter=st.none() | st.just((0.5, 2.0)), stage=st.integers(0, 3), name=st.text("ab Ω:#'\"-\n1e.", min_size=1),
-)  # fmt: skip
+    lr=st.floats(1e-9, 10),
+    betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+    jitter=st.none() | st.just((0.5, 2.0)),
+    stage=st.integers(0, 3),
+    name=st.text("ab Ω:#'\"-\n1e.", min_size=1),
+)
 def test_round_trip(tmp_path_factory, lr, betas, jitter, stage, name):
     import dataclasses
 
     config = load_config(DEMO)
     config = dataclasses.replace(
-        config, output_dir=name,
+        config,
+        output_dir=name,
         optim=dataclasses.replace(config.optim, lr=lr, betas=betas),
         augment=dataclasses.replace(config.augment, scale_jitter=jitter),
-        engine=dataclasses.replace(config.engine, zero_stage=stage),
-    )  # fmt: skip
+        engine=dataclasses.replace(config.runtime, zero_stage=stage),
+    )
     file = tmp_path_factory.mktemp("config") / "config.yaml"
     file.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(file) == config
@@ -72,8 +75,8 @@ def test_overrides_win_and_reach_into_mappings():
         ("data.crop=300", ("data.crop", "300", "data.short_side = 64")),
         ("data=3", ("data: found 3", "a section with dataset, root")),
         ("model={}", ("model.name: missing",)),
-        ("engine={precision: bf16, zero_stage: 0}", ("engine.zero_stage", "1, 2 or 3 with engine.precision bf16")),
-        ("engine.zero_stage=4", ("engine.zero_stage", "4", "0, 1, 2 or 3")),
+        ("engine={precision: bf16, zero_stage: 0}", ("runtime.zero_stage", "1, 2 or 3 with runtime.precision bf16")),
+        ("runtime.zero_stage=4", ("runtime.zero_stage", "4", "0, 1, 2 or 3")),
         ("augment.horizontal_flip=2", ("augment.horizontal_flip", "between 0 and 1")),
         ("optim.epochs=0.1", ("optim.warmup_epochs", "at most optim.epochs = 0.1")),
         ("eval.crops=2", ("eval.crops", "1 or 3")),

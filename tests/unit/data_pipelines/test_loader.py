@@ -34,9 +34,7 @@ def manifest(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(manifest):
-    transform = TrainTransform(
-        crop=32, short_side=40, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.5
-    )
+    transform = TrainTransform(crop=32, short_side=40, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.5)
     return ClipDataset(manifest, Sampling(4, 2), transform, seed=7)
 
 
@@ -117,12 +115,7 @@ def test_evaluation_visits_every_video_once(manifest, world, workers):
     if workers and world != 2:
         pytest.skip("workers are tried at one world size")
     dataset = MultiViewDataset(manifest, Preprocess(Sampling(4, 2), 40, 32), num_clips=2, num_crops=3)
-    seen = [
-        i
-        for rank in range(world)
-        for b in eval_loader(dataset, rank, world, 2, workers)
-        for i in b["video_index"]
-    ]
+    seen = [i for rank in range(world) for b in eval_loader(dataset, rank, world, 2, workers) for i in b["video_index"]]
     assert sorted(int(i) for i in seen) == list(range(len(manifest)))
 
 
@@ -131,9 +124,7 @@ def test_views_equal_single_views_from_one_read(manifest, monkeypatch):
 
     reads = []
     read = reader.VideoReader.read
-    monkeypatch.setattr(
-        reader.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices)
-    )
+    monkeypatch.setattr(reader.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices))
     dataset = MultiViewDataset(manifest, Preprocess(Sampling(4, 2), 48, 32), num_clips=4, num_crops=3)
     sample = dataset[0]
     assert len(reads) == 1
@@ -142,9 +133,7 @@ def test_views_equal_single_views_from_one_read(manifest, monkeypatch):
     assert sample["aug_index"].tolist() == [0, 1, 2] * 4
     with av.open(manifest.paths[0]) as container:
         truth = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
-    for view, (start, left) in enumerate(
-        (s, x) for s in (0, 10, 21, 32) for x in (0, 16, 32)
-    ):  # 40 - 4 * 2 = 32
+    for view, (start, left) in enumerate((s, x) for s in (0, 10, 21, 32) for x in (0, 16, 32)):  # 40 - 4 * 2 = 32
         expected = truth[start : start + 8 : 2, 8:40, left : left + 32]  # (4, 32, 32, 3)
         np.testing.assert_array_equal(sample["video"][view].permute(1, 2, 3, 0).numpy(), expected)
 
@@ -154,9 +143,7 @@ def test_repeated_augmentation_draws_several_clips_from_one_decode(manifest, cli
 
     reads = []
     read = reader.VideoReader.read
-    monkeypatch.setattr(
-        reader.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices)
-    )
+    monkeypatch.setattr(reader.VideoReader, "read", lambda self, indices: reads.append(indices) or read(self, indices))
     thrice = ClipDataset(manifest, Sampling(4, 2), clips.transform, seed=7, repeats=3)
     first, second, third = thrice[0, 0]
     assert len(reads) == 1 and [sample["clip_index"] for sample in (first, second, third)] == [0, 1, 2]

@@ -28,8 +28,19 @@ def test_twelve_views_of_a_kinetics_clip():
     """ViViT's 4 x 3 views at 32 x 2: 10 s at 25 fps are 250 frames, starts linspace(0, 186, 4)."""
     views = uniform_clips(250, Fraction(25), 32, 2, num_clips=4, num_crops=3)
     assert [(v.clip_index, v.aug_index) for v in views] == [
-        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2),
-    ]  # fmt: skip
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+        (3, 0),
+        (3, 1),
+        (3, 2),
+    ]
     assert [v.clip_start_sec * 25 for v in views] == [0, 0, 0, 62, 62, 62, 124, 124, 124, 186, 186, 186]
     assert all(v.clip_end_sec - v.clip_start_sec == Fraction(64, 25) for v in views)
     assert [v.is_last_clip for v in views] == [False] * 11 + [True]
@@ -39,9 +50,7 @@ def test_twelve_views_of_a_kinetics_clip():
 
 def test_one_view_is_the_central_window():
     (view,) = uniform_clips(250, Fraction(30000, 1001), 32, 2, num_clips=1)
-    assert frame_indices(view, 250, Fraction(30000, 1001), 32).tolist() == list(
-        range(93, 157, 2)
-    )  # (250 - 64) // 2
+    assert frame_indices(view, 250, Fraction(30000, 1001), 32).tolist() == list(range(93, 157, 2))  # (250 - 64) // 2
 
 
 @given(LENGTHS, RATES, FRAMES, STRIDES, st.integers(1, 12))

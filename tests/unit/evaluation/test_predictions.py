@@ -98,9 +98,7 @@ def test_raw_logits_are_averaged_not_probabilities():
 def test_view_subsets_of_the_usual_protocols():
     predictions = make(central=True)
     views = np.stack([predictions.clip_index, predictions.aug_index], axis=1)
-    chosen = {
-        name: sorted(map(tuple, views[at].tolist())) for name, at in predictions.view_subsets().items()
-    }
+    chosen = {name: sorted(map(tuple, views[at].tolist())) for name, at in predictions.view_subsets().items()}
     assert chosen == {
         "1x1": [(-1, 1)],
         "2x1": [(clip, 1) for clip in (0, 3)],
@@ -117,12 +115,14 @@ def test_view_subsets_of_the_usual_protocols():
 
 @settings(deadline=None)
 @given(
-    length=st.integers(1, 400), frames=st.integers(1, 9), stride=st.integers(1, 4), total=st.integers(1, 12),
-    count=st.integers(1, 12), segments=st.booleans(),
-)  # fmt: skip
-def test_a_shorter_run_reads_the_frames_of_the_clips_that_stand_for_it(
-    length, frames, stride, total, count, segments
-):
+    length=st.integers(1, 400),
+    frames=st.integers(1, 9),
+    stride=st.integers(1, 4),
+    total=st.integers(1, 12),
+    count=st.integers(1, 12),
+    segments=st.booleans(),
+)
+def test_a_shorter_run_reads_the_frames_of_the_clips_that_stand_for_it(length, frames, stride, total, count, segments):
     sampling = Sampling(frames, stride, segments=segments)
     places = clips_of_a_shorter_run(total, min(count, total), segments)
     if places is not None:

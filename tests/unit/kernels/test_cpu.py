@@ -247,8 +247,10 @@ def test_the_choice():
         with kernels.use("reference"):
             assert isinstance(kernels.gather(*large)[1], kernels.PlainWeights)
         assert kernels.chosen() == "auto"
-    with pytest.raises(ValueError, match="'cuda' is no implementation of the exchange; choose one of auto"), \
-            kernels.use("cuda"):  # fmt: skip
+    with (
+        pytest.raises(ValueError, match="'cuda' is no implementation of the exchange; choose one of auto"),
+        kernels.use("cuda"),
+    ):
         pass
     with pytest.raises(ValueError, match="found tensors on meta"):
         kernels.gather(*(x.to("meta") for x in small))

@@ -57,9 +57,13 @@ def tokens(b: int, m: int, n: int, width: int, dtype: torch.dtype, seed: int = 0
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(1, 3), st.integers(1, 4), st.integers(1, 40), st.integers(2, 90), st.integers(8, 40),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 40),
+    st.integers(2, 90),
+    st.integers(8, 40),
     st.integers(0, 2**31 - 1),
-)  # fmt: skip
+)
 def test_any_shape(b, h, m, n, d, seed):
     results, gradients = errors(Exchange(h * d, h, seed), tokens(b, m, n, h * d, torch.float32, seed))
     assert results < 1e-5 and gradients < 1e-4

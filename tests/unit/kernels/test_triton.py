@@ -42,8 +42,11 @@ def check(tensors, forward=FORWARD, backward=BACKWARD):
 def test_in_the_interpreter(tests):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", __file__, "-k", tests],
-        env={**os.environ, "TRITON_INTERPRET": "1"}, cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
 
 
@@ -125,9 +128,16 @@ def test_results_repeat_and_compile():
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(
     ("dtype", "d", "precision"),
-    [("bf16", 64, "ieee"), ("fp16", 48, "ieee"), ("bf16", 128, "ieee"), ("fp32", 64, "ieee"), ("fp32", 128, "ieee"),
-     ("fp32", 64, "tf32"), ("fp32", 128, "tf32")],
-)  # fmt: skip
+    [
+        ("bf16", 64, "ieee"),
+        ("fp16", 48, "ieee"),
+        ("bf16", 128, "ieee"),
+        ("fp32", 64, "ieee"),
+        ("fp32", 128, "ieee"),
+        ("fp32", 64, "tf32"),
+        ("fp32", 128, "tf32"),
+    ],
+)
 def test_compiles_for_gpus_that_need_not_be_here(dtype, d, precision, capability):
     """Down to machine code, with strides and pointers as aligned as a model's, within the smallest shared memory."""
     from triton import compile as compile_kernel
@@ -141,8 +151,11 @@ def test_compiles_for_gpus_that_need_not_be_here(dtype, d, precision, capability
     options = {name: sizes.pop(name) for name in ("num_warps", "num_stages")}
     both = {"GATHERED": True, "INFUSED": True}
     cases = [(gpu._gather, {})]
-    cases += [(kernel, {**kinds, "LSE_OF_ROWS": side}) for side in (False, True)
-              for kernel, kinds in ((gpu._apply, {}), (gpu._gradient, both))]  # fmt: skip
+    cases += [
+        (kernel, {**kinds, "LSE_OF_ROWS": side})
+        for side in (False, True)
+        for kernel, kinds in ((gpu._apply, {}), (gpu._gradient, both))
+    ]
     for kernel, kinds in cases:
         fixed = {**sizes, **kinds, "PRECISION": precision}
         signature, constants, hints = {}, {}, {}

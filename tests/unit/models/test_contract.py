@@ -149,8 +149,14 @@ def test_inductor_gives_the_same_output_and_gradients(name):
 
 def test_every_name_has_its_published_size():
     """Parameters of the library's own sizes, in millions, built without memory."""
-    wanted = {"vit_ti16": 5.7, "vit_s16": 22.0, "vit_b16": 86.6, "vit_l16": 304.3,  # timm's, less the class token
-              "vivit_b16x2": 88.9, "perceiver_224": 44.9}  # Arnab et al., Table 2; Jaegle et al., Table 1  # fmt: skip
+    wanted = {
+        "vit_ti16": 5.7,
+        "vit_s16": 22.0,
+        "vit_b16": 86.6,
+        "vit_l16": 304.3,  # timm's, less the class token
+        "vivit_b16x2": 88.9,
+        "perceiver_224": 44.9,
+    }  # Arnab et al., Table 2; Jaegle et al., Table 1
     for name, millions in wanted.items():
         with torch.device("meta"):
             model = lookupvivit.create_model(name, 400 if "x2" in name else 1000)
@@ -167,9 +173,15 @@ KERNELS = [name for name in NAMES if name in ("lookupvit_b16_5x5", "vit_b16", "t
 def test_initialisation_is_the_parents(name):
     """Kernels xavier-uniform per square projection, MLP biases N(0, 1e-6), other biases 0, heads 0, positions 0.02."""
     torch.manual_seed(0)
-    model = lookupvivit.create_model(name, 10, depth=2, width=192, num_heads=3, **(
-        {"num_latents": 64, "bands": 8, "stages": 2} if name.startswith("perceiver") else {}
-    ) | ({"learn_at": 1} if name.startswith("tokenlearner") else {}))  # fmt: skip
+    model = lookupvivit.create_model(
+        name,
+        10,
+        depth=2,
+        width=192,
+        num_heads=3,
+        **({"num_latents": 64, "bands": 8, "stages": 2} if name.startswith("perceiver") else {})
+        | ({"learn_at": 1} if name.startswith("tokenlearner") else {}),
+    )
     for key, parameter in model.named_parameters():
         spread = float(parameter.detach().std()) if parameter.numel() > 1 else 0
         if key in ("positions", "latents"):

@@ -115,8 +115,10 @@ def test_contract_of_names_groups_and_classifier():
 
 def test_parameter_counts():
     """Derived by hand from D x D projections with bias, both heads."""
-    count = {name: sum(p.numel() for p in lookupvivit.create_model(name, k).parameters())
-             for name, k in (("lookupvit_b16_5x5", 1000), ("lookupvivit_b16x2_9x9x8", 400))}  # fmt: skip
+    count = {
+        name: sum(p.numel() for p in lookupvivit.create_model(name, k).parameters())
+        for name, k in (("lookupvit_b16_5x5", 1000), ("lookupvivit_b16x2_9x9x8", 400))
+    }
     assert round(count["lookupvit_b16_5x5"] / 1e6, 1) == 137.1
     assert round(count["lookupvivit_b16x2_9x9x8"] / 1e6, 1) == 139.0
 

@@ -27,9 +27,15 @@ def test_equals_torchs_pre_norm_encoder(pooling):
         layer = nn.TransformerEncoderLayer(
             32, 4, 128, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True, dtype=torch.float64
         )
-        names = {"attention.qkv.weight": "self_attn.in_proj_weight", "attention.qkv.bias": "self_attn.in_proj_bias",
-                 "attention.out": "self_attn.out_proj", "attention_norm": "norm1", "mlp_norm": "norm2",
-                 "mlp.0": "linear1", "mlp.2": "linear2"}  # fmt: skip
+        names = {
+            "attention.qkv.weight": "self_attn.in_proj_weight",
+            "attention.qkv.bias": "self_attn.in_proj_bias",
+            "attention.out": "self_attn.out_proj",
+            "attention_norm": "norm1",
+            "mlp_norm": "norm2",
+            "mlp.0": "linear1",
+            "mlp.2": "linear2",
+        }
         state = {}
         for name, tensor in block.state_dict().items():
             ours = next(prefix for prefix in names if name.startswith(prefix))

@@ -117,17 +117,20 @@ def test_a_moment_counts_for_the_innermost_region():
     finally:
         kernels.gather, kernels.infuse = gather, infuse
     assert {label: seconds for label, seconds in spent.items() if seconds} == {
-        operator_times.GATHER: 8, operator_times.INFUSION: 12
-    }  # fmt: skip
+        operator_times.GATHER: 8,
+        operator_times.INFUSION: 12,
+    }
 
 
 def test_names_become_lines():
     found = cases([VIVIT, "transformers:vivit", f"{LOOKUP}@2x3x3"], ["reference", "auto"])
     own = Case(LOOKUP, (2, 3, 3))
     assert found == [
-        Case(VIVIT), Case("transformers:vivit", like=own),
-        Case(LOOKUP, (2, 3, 3), "reference"), Case(LOOKUP, (2, 3, 3), "auto"),
-    ]  # fmt: skip
+        Case(VIVIT),
+        Case("transformers:vivit", like=own),
+        Case(LOOKUP, (2, 3, 3), "reference"),
+        Case(LOOKUP, (2, 3, 3), "auto"),
+    ]
     assert found[-1].label == f"{LOOKUP}@2x3x3"
     with pytest.raises(ValueError, match="a model of tubelets: name one, such as vivit_b16x2"):
         create_peer("transformers:vivit", 10, create_model("perceiver_pico8x2", 10))
@@ -227,8 +230,22 @@ def test_columns_and_markdown():
 
 @pytest.mark.slow
 def test_the_tool_end_to_end(tmp_path):
-    command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), VIVIT, f"{LOOKUP}@4x3x3", "--train", "--operators",
-               "--rounds", "3", "--batch", "2", "--threads", "1", "--kernels", "reference,cpu"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "benchmark.py"),
+        VIVIT,
+        f"{LOOKUP}@4x3x3",
+        "--train",
+        "--operators",
+        "--rounds",
+        "3",
+        "--batch",
+        "2",
+        "--threads",
+        "1",
+        "--kernels",
+        "reference,cpu",
+    ]
     done = subprocess.run([*command, "--json", str(tmp_path / "speed.json")], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "speed.json").read_text())

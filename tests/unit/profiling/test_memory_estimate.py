@@ -69,7 +69,7 @@ data: {{dataset: folders, root: {root}, num_classes: 2, frames: 1, stride: 1, sh
         decode_seconds: 0}}
 augment: {{scale_jitter: null, color_jitter: 0, grayscale: 0}}
 optim: {{name: sgd, lr: 0.001, batch_size: 8, max_steps: 3}}
-engine: {{precision: fp32, zero_stage: 0, threads: 1}}
+runtime: {{precision: fp32, zero_stage: 0, threads: 1}}
 log: {{validate_every_epochs: 0, checkpoint_every_epochs: 0, attention_every_epochs: 0}}
 """
 VIT = "model.overrides={depth: 7}"
@@ -80,10 +80,10 @@ LOOKUPVIT = ("model.name=lookupvit_b16_5x5", "model.overrides={depth: 5}")
 @pytest.mark.parametrize(
     "overrides",
     [
-        (VIT, "engine.activation_checkpointing=true"),
-        (VIT, "engine.zero_stage=1", "optim.name=adamw"),
+        (VIT, "runtime.activation_checkpointing=true"),
+        (VIT, "runtime.zero_stage=1", "optim.name=adamw"),
         (*LOOKUPVIT, "optim.name=adamw"),
-        (*LOOKUPVIT, "engine.zero_stage=1"),
+        (*LOOKUPVIT, "runtime.zero_stage=1"),
     ],
     ids=lambda overrides: " ".join(overrides),
 )
@@ -104,8 +104,11 @@ def test_what_training_takes(tmp_path, overrides):
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "run.yaml"), *overrides],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     measured = int(done.stdout.partition("MEASURED")[2])
     print(f"estimate {expected / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB, {expected / measured:.3f}")

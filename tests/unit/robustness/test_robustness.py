@@ -104,9 +104,9 @@ def test_table_6_hangs_together(model):
     *by_severity, mean, mce = TABLE_6[model]
     # Not printed: the accuracies of the single corruptions. Take all as hard as each other, measured by AlexNet.
     hardness = np.mean(list(ALEXNET_ERRORS.values()))
-    scores = corruption_scores({
-        name: 1 - (1 - np.array(by_severity) / 100) * error / hardness for name, error in ALEXNET_ERRORS.items()
-    })  # fmt: skip
+    scores = corruption_scores(
+        {name: 1 - (1 - np.array(by_severity) / 100) * error / hardness for name, error in ALEXNET_ERRORS.items()}
+    )
     assert 100 * scores.by_severity == pytest.approx(by_severity)
     assert 100 * scores.accuracy == pytest.approx(mean, abs=0.05)
     if model == "ViT-L":  # its mCE does not go with its accuracies: about 56.7, a misprint by all appearance

@@ -79,11 +79,18 @@ def test_every_other_data_set_has_its_reader(tmp_path, capsys):
     (tmp_path / "wave_test_split2.txt").write_text("w.avi 1\n")
     for dataset, classes in (("folders", ("a", "b")), ("ucf101", ("Archery",)), ("hmdb51", ("wave",))):
         manifest = read_manifest(
-            load_config("configs/k400_9x9x8.yaml", [
-                f"data.dataset={dataset}", f"data.root={tmp_path}", f"data.num_classes={len(classes)}",
-                *(["data.fold=2"] if dataset != "folders" else []),
-            ]), "train", ALONE,
-        )  # fmt: skip
+            load_config(
+                "configs/k400_9x9x8.yaml",
+                [
+                    f"data.dataset={dataset}",
+                    f"data.root={tmp_path}",
+                    f"data.num_classes={len(classes)}",
+                    *(["data.fold=2"] if dataset != "folders" else []),
+                ],
+            ),
+            "train",
+            ALONE,
+        )
         assert manifest.class_names == classes and len(manifest) == len(classes)
     assert "train: 2 videos from" in (said := capsys.readouterr().out)
     assert "1 files or folders that are no videos ignored" in said

@@ -7,8 +7,15 @@ from matplotlib.text import Annotation
 from lookupvivit.visualization import curves
 from lookupvivit.visualization.curves import COLOURS, Curve, cost_picture
 
-LINE = Curve("one", [90, 90.2, 90.1, 95], [1, 1.05, 1.1, 30], [300, 290, 280, 9], ["1x1x1", "1x2x2", "2x2x2", "4x4x4"],
-             [(88, 92)] * 4, [False, False, False, True])  # fmt: skip
+LINE = Curve(
+    "one",
+    [90, 90.2, 90.1, 95],
+    [1, 1.05, 1.1, 30],
+    [300, 290, 280, 9],
+    ["1x1x1", "1x2x2", "2x2x2", "4x4x4"],
+    [(88, 92)] * 4,
+    [False, False, False, True],
+)
 OTHER = Curve("two", [90.1, 94], [1, 20], [300, 12], ["", "8x8x8"], dashed=True)
 
 

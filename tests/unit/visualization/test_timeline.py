@@ -45,14 +45,26 @@ def test_any_number_of_frames_and_classes_and_any_names(frames, classes):
     shares = np.full(classes, 1 / classes)
     for starts in (NOTHING, np.array([0.0, 0.02])):
         sheet = prediction_sheet(
-            FRAMES[:frames], names, shares, 0.05, starts, starts + 0.03, np.tile(shares, (len(starts), 1)),
-            "naïve $ 日本 " * 30, "x",
-        )  # fmt: skip
+            FRAMES[:frames],
+            names,
+            shares,
+            0.05,
+            starts,
+            starts + 0.03,
+            np.tile(shares, (len(starts), 1)),
+            "naïve $ 日本 " * 30,
+            "x",
+        )
         assert sheet.dtype == np.uint8 and sheet.ndim == 3 and (sheet[:, -4:] == 255).all()
 
 
 def test_clock():
     assert [clock(s) for s in (0, 59.4, 59.6, 3599, 3600, 36000)] == [
-        "0:00", "0:59", "1:00", "59:59", "1:00:00", "10:00:00",
-    ]  # fmt: skip
+        "0:00",
+        "0:59",
+        "1:00",
+        "59:59",
+        "1:00:00",
+        "10:00:00",
+    ]
     assert [clock(s, tenths=True) for s in (0.04, 59.96, 61.25)] == ["0:00.0", "1:00.0", "1:01.2"]

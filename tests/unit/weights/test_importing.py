@@ -53,8 +53,16 @@ def test_vit_b16_equals_timms(tmp_path):
 def test_vivit_equals_hugging_faces(tmp_path):
     from transformers import VivitConfig, VivitForVideoClassification
 
-    config = VivitConfig(image_size=32, num_frames=4, tubelet_size=[2, 16, 16], hidden_size=24, num_hidden_layers=2,
-                         num_attention_heads=3, intermediate_size=96, num_labels=5)  # fmt: skip
+    config = VivitConfig(
+        image_size=32,
+        num_frames=4,
+        tubelet_size=[2, 16, 16],
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        num_labels=5,
+    )
     source = shake(VivitForVideoClassification(config))
     source.save_pretrained(tmp_path / "hub")
     video = torch.randn(2, 3, 4, 32, 32)
@@ -68,8 +76,17 @@ def test_vivit_equals_hugging_faces(tmp_path):
 def test_video_mae_equals_hugging_faces(tmp_path):
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-    config = VideoMAEConfig(image_size=32, num_frames=4, tubelet_size=2, patch_size=16, hidden_size=24, num_labels=5,
-                            num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)  # fmt: skip
+    config = VideoMAEConfig(
+        image_size=32,
+        num_frames=4,
+        tubelet_size=2,
+        patch_size=16,
+        hidden_size=24,
+        num_labels=5,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+    )
     source = shake(VideoMAEForVideoClassification(config))
     model = ViT(5, (4, 32, 32), (2, 16, 16), **SMALL, pooling="gap_norm", gelu="none", eps=1e-12).eval()
     report = import_weights(model, save(source, tmp_path))
@@ -85,9 +102,18 @@ def test_a_pre_trained_video_mae_starts_a_classifier(tmp_path, final_norm):
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
     small = {"decoder_num_hidden_layers": 1, "decoder_hidden_size": 24, "decoder_num_attention_heads": 3}
-    config = VideoMAEConfig(image_size=32, num_frames=4, tubelet_size=2, patch_size=16, hidden_size=24,
-                            num_hidden_layers=2, num_attention_heads=3, intermediate_size=96,
-                            use_mean_pooling=not final_norm, **small)  # fmt: skip
+    config = VideoMAEConfig(
+        image_size=32,
+        num_frames=4,
+        tubelet_size=2,
+        patch_size=16,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        use_mean_pooling=not final_norm,
+        **small,
+    )
     source = shake(VideoMAEForPreTraining(config))
     model = ViT(5, (4, 32, 32), (2, 16, 16), **SMALL, pooling="gap_norm", gelu="none", eps=1e-12).eval()
     report = import_weights(model, save(source, tmp_path))
@@ -194,8 +220,10 @@ def test_runs_of_this_library_are_compared_too(tmp_path):
     same = lookupvivit.create_model("vit_ti16", 5, **small).eval()
     assert not import_weights(same, tmp_path).differs
     torch.testing.assert_close(same(image).logits, source(image).logits, rtol=0, atol=0)
-    assert "gelu='tanh' and this model 'none'" in import_weights(
-        lookupvivit.create_model("vit_ti16", 5, **small, gelu="none"), tmp_path).differs[0]  # fmt: skip
+    assert (
+        "gelu='tanh' and this model 'none'"
+        in import_weights(lookupvivit.create_model("vit_ti16", 5, **small, gelu="none"), tmp_path).differs[0]
+    )
     for wrong in ({"num_heads": 4}, {"depth": 3}):
         for name in ("vit_ti16", "lookupvit_ti16_3x3"):
             with pytest.raises(WeightsError, match=next(iter(wrong))):

@@ -64,8 +64,16 @@ def test_known_formats_of_another_structure_are_refused_by_name(tmp_path):
 def test_a_video_mae_that_reads_one_patch_is_refused(tmp_path):
     from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
-    config = VideoMAEConfig(image_size=32, num_frames=4, patch_size=16, hidden_size=24, num_hidden_layers=2,
-                            num_attention_heads=3, intermediate_size=96, use_mean_pooling=False)  # fmt: skip
+    config = VideoMAEConfig(
+        image_size=32,
+        num_frames=4,
+        patch_size=16,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=96,
+        use_mean_pooling=False,
+    )
     model = ViT(2, (4, 32, 32), (2, 16, 16), **SMALL, pooling="gap_norm")
     with pytest.raises(WeightsError, match="reads the first patch"):
         import_weights(model, save(VideoMAEForVideoClassification(config), tmp_path))
@@ -74,9 +82,17 @@ def test_a_video_mae_that_reads_one_patch_is_refused(tmp_path):
 def test_a_hugging_face_config_tells_what_tensors_do_not(tmp_path):
     from transformers import VivitConfig, VivitForVideoClassification
 
-    config = VivitConfig(image_size=32, num_frames=4, tubelet_size=[2, 16, 16], hidden_size=24, num_hidden_layers=2,
-                         num_attention_heads=4, intermediate_size=96, hidden_act="gelu",
-                         layer_norm_eps=1e-5)  # fmt: skip
+    config = VivitConfig(
+        image_size=32,
+        num_frames=4,
+        tubelet_size=[2, 16, 16],
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        hidden_act="gelu",
+        layer_norm_eps=1e-5,
+    )
     VivitForVideoClassification(config).save_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="num_heads 4, the model has 3"):
         import_weights(ViT(2, (4, 32, 32), (2, 16, 16), **SMALL, pooling="token"), tmp_path / "model.safetensors")

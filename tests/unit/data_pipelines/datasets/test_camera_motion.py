@@ -36,8 +36,10 @@ def test_prepare_writes_something_something_and_reuses_it(tmp_path):
     assert train.class_names == tuple(t.replace("[", "").replace("]", "") for t in TEMPLATES)
     assert np.bincount(train.labels).tolist() == [2] * 10 and np.bincount(val.labels).tolist() == [1] * 10
     assert not set(train.paths) & set(val.paths)
-    seen = {split: {entry["placeholders"][0] for entry in json.loads((root / f"labels/{split}.json").read_text())}
-            for split in ("train", "validation")}  # fmt: skip
+    seen = {
+        split: {entry["placeholders"][0] for entry in json.loads((root / f"labels/{split}.json").read_text())}
+        for split in ("train", "validation")
+    }
     assert not {name for pair in seen["train"] for name in pair.split(" and ")} & {
         name for pair in seen["validation"] for name in pair.split(" and ")
     }

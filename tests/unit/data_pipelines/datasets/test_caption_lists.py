@@ -22,21 +22,34 @@ def picture(path, colour=0):
 def coco(root, images):
     """A file as Karpathy's, of (folder, name, split, captions) each."""
     entries = [
-        {"filepath": folder, "filename": name, "split": split, "cocoid": number, "imgid": number, "sentids": [],
-         "sentences": [{"raw": text, "tokens": text.split(), "imgid": number, "sentid": i}
-                       for i, text in enumerate(captions)]}
+        {
+            "filepath": folder,
+            "filename": name,
+            "split": split,
+            "cocoid": number,
+            "imgid": number,
+            "sentids": [],
+            "sentences": [
+                {"raw": text, "tokens": text.split(), "imgid": number, "sentid": i} for i, text in enumerate(captions)
+            ],
+        }
         for number, (folder, name, split, captions) in enumerate(images)
-    ]  # fmt: skip
+    ]
     file = root / "dataset_coco.json"
     file.write_text(json.dumps({"images": entries, "dataset": "coco"}))
     return file
 
 
 def test_karpathys_split(tmp_path):
-    file = coco(tmp_path, [
-        ("train2014", "a.jpg", "train", ["A dog.", "Dögs, two"]), ("val2014", "b.jpg", "restval", ["A cat."]),
-        ("val2014", "c.jpg", "val", ["A bus.", "Buses."]), ("val2014", "d.jpg", "test", ["A tree."]),
-    ])  # fmt: skip
+    file = coco(
+        tmp_path,
+        [
+            ("train2014", "a.jpg", "train", ["A dog.", "Dögs, two"]),
+            ("val2014", "b.jpg", "restval", ["A cat."]),
+            ("val2014", "c.jpg", "val", ["A bus.", "Buses."]),
+            ("val2014", "d.jpg", "test", ["A tree."]),
+        ],
+    )
     for folder, name in (("train2014", "a.jpg"), ("val2014", "c.jpg")):
         picture(tmp_path / folder / name)
     train = read_karpathy(file, "train", tmp_path)
@@ -57,14 +70,19 @@ def test_karpathys_split(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("list.json", '[{"image": "x/a.jpg", "captions": ["One, two", "three"]},'
-                      '{"image": "b.jpg", "caption": "four"}]'),
+        (
+            "list.json",
+            '[{"image": "x/a.jpg", "captions": ["One, two", "three"]},{"image": "b.jpg", "caption": "four"}]',
+        ),
         ("list.json", '{"x/a.jpg": ["One, two", "three"], "b.jpg": "four"}'),
-        ("list.jsonl", '{"image": "x/a.jpg", "captions": ["One, two"]}\n\n{"image": "b.jpg", "caption": "four"}\n'
-                       '{"image": "x/../x/a.jpg", "caption": "three"}\n'),
+        (
+            "list.jsonl",
+            '{"image": "x/a.jpg", "captions": ["One, two"]}\n\n{"image": "b.jpg", "caption": "four"}\n'
+            '{"image": "x/../x/a.jpg", "caption": "three"}\n',
+        ),
         ("list.csv", '\ufeffimage,caption,more\nx/a.jpg,"One, two",1\nb.jpg,four,2\nx/a.jpg,three,3\n'),
     ],
-)  # fmt: skip
+)
 def test_lists_of_three_kinds_say_the_same(tmp_path, name, text):
     file = tmp_path / name
     file.write_text(text, encoding="utf-8")

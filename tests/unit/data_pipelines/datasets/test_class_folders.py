@@ -47,8 +47,9 @@ def test_videos_pictures_and_folders_of_pictures_side_by_side(tmp_path):
     assert manifest.class_names == ("a", "b") and manifest.missing() == []
     assert manifest.paths == [
         *(str(tmp_path / "train" / "a" / file) for file in files),
-        str(tmp_path / "train" / "b" / "frames"), str(tmp_path / "train" / "b" / "single.bmp"),
-    ]  # fmt: skip
+        str(tmp_path / "train" / "b" / "frames"),
+        str(tmp_path / "train" / "b" / "single.bmp"),
+    ]
     assert manifest.labels.tolist() == [0] * len(VIDEOS) + [1, 1]
     assert manifest.ignored == 3  # the text, the folder without a picture, the table beside the classes
     for path, values in zip(manifest.paths[-2:], ([1, 2, 10], [7]), strict=True):

@@ -9,10 +9,17 @@ from data_pipelines.datasets.class_names import FOLDER, LISTS, class_names, desc
 from data_pipelines.io.errors import DataError
 
 COUNTS = {
-    "kinetics400": 400, "kinetics600": 600, "kinetics700": 700,
-    "something_something_v2": 174, "ucf101": 101, "hmdb51": 51,
-    "imagenet": 1000, "imagenet_a": 200, "imagenet_o": 200, "imagenet_r": 200,
-}  # fmt: skip
+    "kinetics400": 400,
+    "kinetics600": 600,
+    "kinetics700": 700,
+    "something_something_v2": 174,
+    "ucf101": 101,
+    "hmdb51": 51,
+    "imagenet": 1000,
+    "imagenet_a": 200,
+    "imagenet_o": 200,
+    "imagenet_r": 200,
+}
 
 
 def test_every_list_has_its_classes_once_and_in_order():
@@ -35,8 +42,9 @@ def test_known_ids():
     ssv2 = class_names("something_something_v2")  # the pairs that a horizontal flip turns into each other
     for left, verb in ((86, "Pulling"), (93, "Pushing")):
         assert {ssv2[left], ssv2[left + 1]} == {
-            f"{verb} something from left to right", f"{verb} something from right to left",
-        }  # fmt: skip
+            f"{verb} something from left to right",
+            f"{verb} something from right to left",
+        }
 
 
 def test_imagenets_subsets_are_the_published_ones():
@@ -71,5 +79,10 @@ def test_the_lists_are_installed_with_the_package(monkeypatch):
     package.parse_config_files()
     build = package.get_command_obj("build_py")
     build.ensure_finalized()
-    files = {name for parcel, _, _, names in build.data_files if parcel == "data_pipelines.datasets.class_names" for name in names}
+    files = {
+        name
+        for parcel, _, _, names in build.data_files
+        if parcel == "data_pipelines.datasets.class_names"
+        for name in names
+    }
     assert files == {f"{name}.txt" for name in LISTS}

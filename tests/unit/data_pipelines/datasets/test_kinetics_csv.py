@@ -18,8 +18,11 @@ ROWS = [  # label, id, start, end: ids with _ and -, one the beginning of anothe
     ("zumba", "zzzzzzzzzz-", "7.0", "17.0"),
 ]
 STEMS = [
-    "-3B32lodo2M_000059_000069", "__NrybzYzUg_000415_000425", "_a_b_c_d_e__000000_000010", "zzzzzzzzzz-_000007_000017",
-]  # fmt: skip
+    "-3B32lodo2M_000059_000069",
+    "__NrybzYzUg_000415_000425",
+    "_a_b_c_d_e__000000_000010",
+    "zzzzzzzzzz-_000007_000017",
+]
 IDS = [0, 210 - 1, 197 - 1, 399]  # lines of the list that torchvision's weights confirm, counted from 0
 
 

@@ -63,8 +63,10 @@ def both(tmp_path_factory):
 
 def pixels(manifest):
     """Label and pixels of every picture, sorted."""
-    return sorted((int(label), read_frames(path, [0]).tobytes())
-                  for path, label in zip(manifest.paths, manifest.labels, strict=True))  # fmt: skip
+    return sorted(
+        (int(label), read_frames(path, [0]).tobytes())
+        for path, label in zip(manifest.paths, manifest.labels, strict=True)
+    )
 
 
 def test_shards_are_what_webdataset_reads(both):
@@ -91,8 +93,12 @@ def test_the_loaders_contract_holds(both):
     def clips(start, workers=0, ranks=1):
         loaders = [train_loader(data, order, start, 6, r, ranks, 4 // ranks, 1, workers) for r in range(ranks)]
         steps = zip(*loaders, strict=True)
-        return [(name, video.numpy().tobytes()) for step in steps for part in step
-                for name, video in zip(part["video_name"], part["video"], strict=True)]  # fmt: skip
+        return [
+            (name, video.numpy().tobytes())
+            for step in steps
+            for part in step
+            for name, video in zip(part["video_name"], part["video"], strict=True)
+        ]
 
     whole = clips(0)
     for epoch in (whole[:12], whole[12:]):
@@ -100,8 +106,12 @@ def test_the_loaders_contract_holds(both):
     assert clips(0, workers=2) == whole == clips(0, ranks=2) and clips(4) == whole[16:]
     views = MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 20, 16), 1, 1)
     for ranks in (1, 3, 5):
-        seen = [name for rank in range(ranks) for batch in eval_loader(views, rank, ranks, 2, 0)
-                for name in batch["video_name"]]  # fmt: skip
+        seen = [
+            name
+            for rank in range(ranks)
+            for batch in eval_loader(views, rank, ranks, 2, 0)
+            for name in batch["video_name"]
+        ]
         assert sorted(seen) == sorted(manifest.paths)
 
 
@@ -115,12 +125,26 @@ def test_every_way_to_name_pictures_and_labels(tmp_path):
 
     evil = pickle.dumps(Evil())
     for kind, suffix in ((tarfile.GNU_FORMAT, "gnu"), (tarfile.PAX_FORMAT, "pax")):
-        tar(tmp_path / f"train-{suffix}.tar", [
-            ("./a.dir/1.JPG", picture(10)), ("./a.dir/1.cls", b" 2\n"), ("./a.dir/1.json", b'{"label": 0}'),
-            (f"{long}.json", b'{"label": 1, "width": 10}'), (f"{long}.txt", b"a caption"), (f"{long}.png", picture(20)),
-            ("3.pkl", evil), ("3.pyd", evil), ("3.pth", evil), ("3.txt", b"0"), ("3.webp", picture(30, "webp")),
-            ("4.cls", b"1"), ("4.mp4", b""), ("README", b"no sample"),
-        ], format=kind)  # fmt: skip
+        tar(
+            tmp_path / f"train-{suffix}.tar",
+            [
+                ("./a.dir/1.JPG", picture(10)),
+                ("./a.dir/1.cls", b" 2\n"),
+                ("./a.dir/1.json", b'{"label": 0}'),
+                (f"{long}.json", b'{"label": 1, "width": 10}'),
+                (f"{long}.txt", b"a caption"),
+                (f"{long}.png", picture(20)),
+                ("3.pkl", evil),
+                ("3.pyd", evil),
+                ("3.pth", evil),
+                ("3.txt", b"0"),
+                ("3.webp", picture(30, "webp")),
+                ("4.cls", b"1"),
+                ("4.mp4", b""),
+                ("README", b"no sample"),
+            ],
+            format=kind,
+        )
     manifest = read_shards(tmp_path, "train-{gnu,pax}.tar", CLASSES)
     assert manifest.labels.tolist() == 2 * [2, 1, 0] and manifest.ignored == 2 * 6
     assert manifest.paths[0].endswith("/./a.dir/1.JPG")
@@ -146,8 +170,19 @@ def test_a_shard_is_looked_through_once(both, tmp_path, monkeypatch):
 
 def test_broken_pictures_are_those_of_any_set(tmp_path):
     good, torn = picture(9, "jpeg"), picture(9)[:40]
-    file = tar(tmp_path / "train.tar", [("1.jpg", b"no picture"), ("1.cls", b"0"), ("2.png", torn), ("2.cls", b"1"),
-                                        ("3.jpg", b""), ("3.cls", b"1"), ("4.jpg", good), ("4.cls", b"2")])  # fmt: skip
+    file = tar(
+        tmp_path / "train.tar",
+        [
+            ("1.jpg", b"no picture"),
+            ("1.cls", b"0"),
+            ("2.png", torn),
+            ("2.cls", b"1"),
+            ("3.jpg", b""),
+            ("3.cls", b"1"),
+            ("4.jpg", good),
+            ("4.cls", b"2"),
+        ],
+    )
     manifest = read_shards(tmp_path, "train.tar", CLASSES)
     for path in manifest.paths[:3]:
         with pytest.raises(VideoDecodeError, match=re.escape(f"{path}: cannot be decoded")):

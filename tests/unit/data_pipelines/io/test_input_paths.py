@@ -10,8 +10,20 @@ from data_pipelines.io.input_paths import find_videos
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    files = ("a.mp4", "b/a.mp4", "b/c/d.AVI", "b/notes.txt", "b/.hidden.mp4", ".git/x.mp4", "frames/2.jpg",
-             "frames/10.jpg", "mixed/e.webm", "mixed/cover.png", "odd [1].mp4", "no_suffix")  # fmt: skip
+    files = (
+        "a.mp4",
+        "b/a.mp4",
+        "b/c/d.AVI",
+        "b/notes.txt",
+        "b/.hidden.mp4",
+        ".git/x.mp4",
+        "frames/2.jpg",
+        "frames/10.jpg",
+        "mixed/e.webm",
+        "mixed/cover.png",
+        "odd [1].mp4",
+        "no_suffix",
+    )
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

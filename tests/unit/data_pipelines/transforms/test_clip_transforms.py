@@ -144,9 +144,7 @@ def test_the_order_of_the_bytes_in_memory_changes_nothing():
 
 
 def test_color_changes_stay_in_their_ranges():
-    grey = torch.full(
-        (2, 3, 8, 8), 100, dtype=torch.uint8
-    )  # grey has no hue, saturation or contrast to change
+    grey = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)  # grey has no hue, saturation or contrast to change
     shifts = [int(random_color(grey, rng(seed))[0, 0, 0, 0]) - 100 for seed in range(200)]
     assert -32 <= min(shifts) < -25 and 25 < max(shifts) <= 32
     clip = clip_of()
@@ -189,14 +187,10 @@ def test_rand_augment_strengths():
         solarized = F.solarize(clip, threshold) if threshold < 256 else clip
         assert torch.equal(ra._solarize(clip, strength, rng()), solarized)
         lifted = (clip.int() + lift).clamp(max=255)
-        assert torch.equal(
-            ra._solarize_add(clip, strength, rng()).int(), torch.where(clip < 128, lifted, clip.int())
-        )
+        assert torch.equal(ra._solarize_add(clip, strength, rng()).int(), torch.where(clip < 128, lifted, clip.int()))
         assert torch.equal(ra._brightness(clip, strength, rng()), F.adjust_brightness(clip, factor))
     assert torch.equal(ra._color(clip, 0.5, rng()), clip)  # factor 1 is the picture itself
-    assert torch.equal(ra._posterize(clip, 2.0, rng()), clip) and torch.equal(
-        ra._solarize(clip, 2.0, rng()), clip
-    )
+    assert torch.equal(ra._posterize(clip, 2.0, rng()), clip) and torch.equal(ra._solarize(clip, 2.0, rng()), clip)
 
 
 def test_rand_augment_draws_all_twelve():

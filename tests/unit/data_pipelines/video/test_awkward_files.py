@@ -122,8 +122,11 @@ def attempts(paths: list[Path], backend: str) -> list[tuple[object, float]]:
 @pytest.mark.parametrize("backend", ["auto", "decord", "pyav", "torchcodec"])
 def test_frames_or_one_clear_error_soon(awkward, backend):
     if backend == "torchcodec":
-        pytest.importorskip("torchcodec.decoders", reason="torchcodec or the system's FFmpeg is not there",
-                            exc_type=(ImportError, RuntimeError))  # fmt: skip
+        pytest.importorskip(
+            "torchcodec.decoders",
+            reason="torchcodec or the system's FFmpeg is not there",
+            exc_type=(ImportError, RuntimeError),
+        )
     paths = list(awkward)
     for path, (found, seconds) in zip(paths, attempts(paths, backend), strict=True):
         assert seconds < SECONDS, path

@@ -53,9 +53,7 @@ def test_reads_each_frame_once(tmp_path, monkeypatch):
     with open_video(path, "pyav") as video:
         asked = []
         read = video._reader.read
-        monkeypatch.setattr(
-            video._reader, "read", lambda indices: asked.append(indices.tolist()) or read(indices)
-        )
+        monkeypatch.setattr(video._reader, "read", lambda indices: asked.append(indices.tolist()) or read(indices))
         assert video.read([7, 3, 7, 3, 0]).shape == (5, 64, 96, 3)
     assert asked == [[0, 3, 7]]
 
@@ -92,9 +90,7 @@ def test_broken_files_say_what_each_backend_found(tmp_path):
 
 
 def test_cut_off_file_names_both_backends(tmp_path):
-    whole = encode(
-        tmp_path / "whole.mp4", options={"movflags": "faststart", **CLOSED}, frames=120
-    ).read_bytes()
+    whole = encode(tmp_path / "whole.mp4", options={"movflags": "faststart", **CLOSED}, frames=120).read_bytes()
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(VideoDecodeError) as error, open_video(cut) as video:
@@ -147,9 +143,7 @@ def test_decord_and_pyav_turn_the_picture_alike():
     np.testing.assert_array_equal(turned, read_frames(path, [0], "pyav"))
 
 
-@pytest.mark.parametrize(
-    "name", ["audio_only.mp4", "corrupted.mp4", "bitflips_in_mdat.mp4", "random_bytes.mp4"]
-)
+@pytest.mark.parametrize("name", ["audio_only.mp4", "corrupted.mp4", "bitflips_in_mdat.mp4", "random_bytes.mp4"])
 def test_real_broken_files(name):
     path = DATA / "awkward" / name
     if not path.is_file():
