@@ -24,7 +24,8 @@ from torch import Tensor
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.sampling import Sampling, resized_size, spatial_crops
-from data_pipelines.transforms.clip_transforms import RESIZES, crop_views, normalize
+from data_pipelines.transforms.clip_transforms import RESIZES, crop_views
+from data_pipelines.transforms.normalization import normalize
 from data_pipelines.video.backends import DEFAULT_FPS
 from data_pipelines.video.reader import SECONDS, VideoReader, open_video
 

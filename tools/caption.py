@@ -24,8 +24,9 @@ from tqdm import tqdm
 from data_pipelines.datasets.captions import KARPATHY, LISTS, SPLITS, CaptionManifest, read_caption_list, read_karpathy
 from data_pipelines.datasets.clips import MultiViewDataset
 from data_pipelines.datasets.manifest import on_disk
+from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import listing, write_json
+from data_pipelines.io.files import listing
 from data_pipelines.io.input_paths import find_videos
 from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader

@@ -17,8 +17,8 @@ import torch
 
 from data_pipelines.datasets.class_folders import read_class_folders
 from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.files import write_json
 from lookupvivit.cli.arguments import give_up, whole_number
 from lookupvivit.evaluation.image_outputs import image_outputs
 from lookupvivit.probing.few_shot import SEEDS, SHOTS, few_shot

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.files import write_json
 from data_pipelines.io.input_paths import find_videos
 from data_pipelines.io.progress import progress
 from lookupvivit.cli.arguments import device, one_line_errors, token_size, whole_number

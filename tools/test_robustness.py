@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from data_pipelines.io.files import write_json
+from data_pipelines.io.atomic import write_json
 from lookupvivit.cli.arguments import give_up
 from lookupvivit.robustness.figures import deviation_picture
 from lookupvivit.robustness.suite import PUBLISHED_SIZES, Suite

@@ -23,7 +23,7 @@ from torch import nn
 import lookupvivit
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import find_videos
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.transforms.normalization import normalize
 from lookupvivit.cli.arguments import device, one_line_errors, whole_number
 from lookupvivit.visualization.attention_grid import clip_sheet, size_text, still
 from lookupvivit.visualization.attention_maps import AttentionMaps, attention_maps, check_choice

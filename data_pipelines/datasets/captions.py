@@ -21,6 +21,7 @@ from data_pipelines.datasets.clips import ClipDataset, ClipTransform
 from data_pipelines.datasets.manifest import PathList, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.files import numbered_lines
+from data_pipelines.random_streams import CAPTION
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import SECONDS
 
@@ -29,7 +30,6 @@ KARPATHY = "dataset_coco.json"
 # in test each.
 SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 LISTS = (".json", ".jsonl", ".csv")
-CAPTION = 2**30  # a stream of random numbers that no augmentation has
 
 
 class Captions(Sequence[list[str]]):

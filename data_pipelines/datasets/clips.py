@@ -17,13 +17,13 @@ from torch.utils.data import Dataset
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.preprocess import Preprocess
+from data_pipelines.random_streams import SUBSTITUTE
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import SECONDS, open_video
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
 STAND_INS = 20  # broken videos in a row that are replaced before a run gives up
 CENTRAL = -1  # clip of a view that belongs to no clip of the test, but to the only one of a 1x1 test
-STAND_IN = 2**31  # a stream of random numbers that no augmentation has
 
 
 class ClipDataset(Dataset):
@@ -75,7 +75,7 @@ class ClipDataset(Dataset):
                 return samples
             except (VideoDecodeError, MissingDataError) as error:
                 broken.append(str(error))
-                rng = np.random.default_rng((self.seed, epoch, index, STAND_IN, len(broken)))
+                rng = np.random.default_rng((self.seed, epoch, index, SUBSTITUTE, len(broken)))
                 stand_in = int(rng.integers(len(self)))
         raise DataError(f"{len(broken)} videos in a row cannot be read; the last: {broken[-1]}")
 

@@ -6,11 +6,9 @@ And texts: lines that are read, JSON that is written.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.io.errors import DataError
 
@@ -62,11 +60,3 @@ def digest(file: Path) -> str:
         while block := content.read(2**24):
             found.update(block)
     return found.hexdigest()
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write JSON that appears whole or not at all; folders are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.tmp")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, file)

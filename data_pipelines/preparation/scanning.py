@@ -1,7 +1,8 @@
 """Looking through a whole collection once: which videos can be read, what they are like, and copies that train faster.
 
 Every video is handled in a decoding process (`data_pipelines.video.decoding_process`), so that none can stop the
-others. What is known of a video is a row of a CSV file that grows during the scan; an interrupted scan goes on from there, and a file that changed since is looked at again.
+others. What is known of a video is a row of a CSV file that grows during the
+scan; an interrupted scan resumes from it, and a file that changed since is looked at again.
 """
 
 from __future__ import annotations

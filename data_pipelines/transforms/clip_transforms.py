@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import functional as F
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.sampling import resized_size, spatial_crops
+from data_pipelines.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD
 from data_pipelines.transforms.rand_augment import operation_set, rand_augment
 
 BRIGHTNESS = 32 / 255  # largest shift, of the range [0, 1]
@@ -28,7 +29,6 @@ SATURATION = CONTRAST = (0.6, 1.4)
 HUE = 0.2  # largest shift, of the colour circle
 CROP_ASPECT = (3 / 4, 4 / 3)  # width over height
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESIZES = ("bilinear", "area")
 TINY = 1e-30  # in place of a 0 that would divide 0
 
@@ -171,11 +171,6 @@ def _mean_of_rows(video: Tensor, height: int) -> Tensor:
         share = (torch.minimum(bottom, row + 1) - torch.maximum(top, row)).clamp_(min=0) * (height / old)
         mean.addcmul_(video.index_select(-2, row.long().clamp_(max=old - 1)), share.float()[:, None])
     return mean
-
-
-def normalize(video: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 [0, 255] -> ``dtype`` [-1, 1], any shape. On the video's device: copy bytes, then normalize."""
-    return (video.float() / 127.5 - 1).to(dtype)
 
 
 def random_resized_crop(clip: Tensor, size: int, area: tuple[float, float], rng: np.random.Generator) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.files import write_json
+from data_pipelines.io.atomic import write_json
 from lookupvivit.accuracy_cost.cascade import Cascade, expected_cost, sweep, thinned
 from lookupvivit.evaluation.metrics import top_k_correct, wilson_interval
 from lookupvivit.evaluation.predictions import Predictions, PredictionsError

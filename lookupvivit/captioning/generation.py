@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_pipelines.io.progress import progress
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.transforms.normalization import normalize
 from lookupvivit.captioning.model import Captioner
 from lookupvivit.captioning.search import beam_search, greedy_search
 from lookupvivit.captioning.tokenizer import CaptionTokenizer

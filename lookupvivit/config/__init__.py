@@ -6,12 +6,12 @@ from lookupvivit.config.schema import (
     CaptionConfig,
     ConfigError,
     DataConfig,
-    RuntimeConfig,
     EvalConfig,
     LogConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
+    RuntimeConfig,
     check,
 )
 
@@ -21,11 +21,11 @@ __all__ = [
     "CaptionConfig",
     "ConfigError",
     "DataConfig",
-    "RuntimeConfig",
     "EvalConfig",
     "LogConfig",
     "ModelConfig",
     "OptimConfig",
     "RunConfig",
+    "RuntimeConfig",
     "check",
 ]

@@ -20,7 +20,7 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.transforms.normalization import normalize
 
 
 class ImageOutputs(NamedTuple):

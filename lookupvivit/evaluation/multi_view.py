@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.transforms.normalization import normalize
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.evaluation.resume import Columns, PartialResult, join
 

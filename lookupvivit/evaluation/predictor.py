@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.preprocess import ArrayReader, Preprocess, open_any
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.transforms.normalization import normalize
 from data_pipelines.video.reader import VideoReader
 from lookupvivit.models.base import Size, as_size
 from lookupvivit.models.lookupvit import check_compressed_size

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.files import write_json
+from data_pipelines.io.atomic import write_json
 from lookupvivit.evaluation.predictions import UNREADABLE
 
 Columns = dict[str, np.ndarray]  # one row a video; `video_index` says which

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.transforms.normalization import normalize
 from lookupvivit.config import RunConfig
 from lookupvivit.training.data import multi_view_dataset
 from lookupvivit.training.distributed import World

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.io.files import digest, write_json
+from data_pipelines.io.atomic import write_json
+from data_pipelines.io.files import digest
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.aggregate import not_scored
 from lookupvivit.evaluation.metrics import confusion_matrix

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from data_pipelines.loader import TrainingOrder, train_loader
-from data_pipelines.transforms.clip_transforms import normalize
+from data_pipelines.random_streams import COMPRESSED_SIZE
+from data_pipelines.transforms.normalization import normalize
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import changes, read_yaml, to_dict, to_yaml
 from lookupvivit.training import checkpointing, distributed, ema
@@ -27,8 +28,6 @@ from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import Task, task_of
 from lookupvivit.training.utilization import Utilisation, peak_memory
 from lookupvivit.weights.files import load_weights
-
-MULTI_RESOLUTION = 2**31  # a stream of random numbers that no rank has
 
 
 def train(config: RunConfig) -> None:
@@ -128,7 +127,7 @@ def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
     sizes = config.model.multi_resolution
     if sizes is None:
         return {}
-    rng = np.random.default_rng((config.seed, step, MULTI_RESOLUTION))
+    rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
     t, k = (int(rng.choice(sizes[axis])) for axis in ("t", "k"))
     return {"compressed_size": (t, k, k)}
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_pipelines.transforms.normalization import IMAGENET_MEAN, IMAGENET_STD
 from lookupvivit.layers.resample import resample
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.token_learner import TokenLearner
@@ -61,7 +62,6 @@ class ImportReport:
 
 PIXELS = ("symmetric", "imagenet")
 INFLATIONS = ("central", "average")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def import_weights(
