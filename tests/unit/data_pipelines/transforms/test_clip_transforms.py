@@ -13,12 +13,12 @@ from data_pipelines.transforms.clip_transforms import (
     TrainTransform,
     adjust_saturation,
     crop_views,
-    normalize,
     random_color,
     resize_area,
     shift_hue,
 )
 from data_pipelines.transforms.mixup import mixup, smooth_one_hot
+from data_pipelines.transforms.normalization import normalize
 
 
 def rng(seed=0):
