@@ -1,21 +1,13 @@
-"""Mixing the samples of a batch, and soft targets. Runs on the batch's own device."""
+"""Mixing the samples of a batch and their soft targets. Runs on the batch's own device."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from data_pipelines.io.errors import DataError
-
-
-def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
-    """Smoothed targets, float32 (B, K) from labels (B,): 1 - s + s/K where true, else s/K, as in scenic."""
-    off = smoothing / num_classes
-    targets = torch.full((len(labels), num_classes), off, device=labels.device)
-    return targets.scatter_(1, labels[:, None], 1 - smoothing + off)
 
 
 def mixup(video: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from lookupvivit.profiling.budget import named, usual_sizes
 from lookupvivit.profiling.flops import UncountedOperatorError, count
 from lookupvivit.profiling.timing import machine, seconds_of
 from lookupvivit.training import distributed
-from lookupvivit.training.build import dtype_on, trained_as
+from lookupvivit.training.build import compute_dtype, require_trained_as
 from lookupvivit.training.data import preprocessing, read_manifest, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.visualization.canvas import save_png
@@ -126,7 +126,7 @@ def cost_accuracy(config: RunConfig, request: Request) -> None:
     for path in (request.run, *request.individuals):
         weights_file(path)  # a missing checkpoint is told before any data is touched
     world = distributed.start(config.runtime.threads)
-    dtype = dtype_on(config, world)
+    dtype = compute_dtype(config, world)
     manifest = read_manifest(config, "val", world)
     checkpoints = [
         _checkpoint(path, config, manifest, world.device, dtype)
@@ -166,7 +166,7 @@ def _checkpoint(
     path: str, config: RunConfig, manifest: VideoManifest, device: torch.device, dtype: torch.dtype
 ) -> Checkpoint:
     """Load one; ConfigError where it was trained on other classes or clips than those of the configuration."""
-    trained_as(path, {"class_names": list(manifest.class_names), "preprocessing": preprocessing(config.data)})
+    require_trained_as(path, {"class_names": list(manifest.class_names), "preprocessing": preprocessing(config.data)})
     description = read_description(path)
     model = load_classifier(path).to(device, dtype)
     architecture = json.dumps([description["name"], description["overrides"]], sort_keys=True)

@@ -1,1 +1,38 @@
-"""Image captioning: model, task, metrics and figures (paper, Table 3)."""
+"""Image captioning with a frozen encoder (paper, Table 3). Modules in reading order:
+
+config         the configuration section ``caption``
+model          encoder, decoder and their combination; `search` finds the most probable captions
+tokenizer      byte-level BPE, fitted on the training captions
+task           training: data, loss, validation
+generation     captions of batches and datasets
+metrics        CIDEr-D and BLEU on the words of `metric_tokens`
+figures        images with their captions
+
+Train with `deepspeed tools/train_net.py --cfg configs/coco_captions.yaml`; write and score captions with
+`python tools/caption.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lookupvivit.config import RunConfig
+    from lookupvivit.training.distributed import World
+    from lookupvivit.training.tasks import Task
+
+
+def create_task(config: RunConfig, world: World) -> Task:
+    """The task of a captioning run."""
+    from lookupvivit.captioning.task import Captioning
+
+    return Captioning(config, world)
+
+
+def model_from_description(description: dict[str, Any]) -> nn.Module:
+    """The captioner that a model.json describes, with random weights."""
+    from lookupvivit.captioning.model import create_captioner
+
+    return create_captioner(description["name"], overrides=description["overrides"], **description["captioner"])

@@ -1,4 +1,4 @@
-"""Learning to write captions."""
+"""The captioning task: a frozen encoder and a decoder that learns to write captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data_pipelines.datasets.captions import KARPATHY, CaptionedClips, CaptionManifest, read_caption_list, read_karpathy
+from data_pipelines.datasets.captions import (
+    KARPATHY,
+    CaptionedClips,
+    CaptionManifest,
+    read_caption_list,
+    read_karpathy,
+)
 from data_pipelines.io.errors import MissingDataError
 from data_pipelines.loader import eval_loader
 from lookupvivit.captioning.figures import caption_sheet
@@ -22,7 +28,7 @@ from lookupvivit.captioning.model import PAD, START, Captioner
 from lookupvivit.captioning.tokenizer import CaptionTokenizer
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.training import checkpointing, ema
-from lookupvivit.training.build import model_overrides, shapes_only
+from lookupvivit.training.build import build_model, build_on_meta, load_init_from, model_arguments
 from lookupvivit.training.data import multi_view_dataset, preprocessing, present, sampling, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
@@ -30,27 +36,50 @@ from lookupvivit.visualization.canvas import save_png
 
 
 class Captioning:
-    """A `lookupvivit.training.tasks.Task`: the next token of one of an image's captions, judged by CIDEr-D."""
+    """A `lookupvivit.training.tasks.Task`: predict the next token of an image's caption, scored by CIDEr-D."""
 
     metric = "CIDEr"
 
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
-        self.train_set, self.val_set = (present_captions(config, split, world.is_main) for split in ("train", "val"))
+
+    def build_model(self) -> Captioner:
+        """See `Task`."""
+        return build_captioner(self.config)
+
+    def load_initial_weights(self, model: nn.Module) -> str:
+        """See `Task`: into the encoder; the decoder always starts at random."""
+        if self.config.init_from is None:
+            return "NOTE: init_from is not set, so the encoder is frozen at random weights"
+        encoder = build_encoder(self.config)
+        report = load_init_from(encoder, self.config)
+        model.set_encoder(encoder)
+        report.notes.append("the encoder's classifiers are removed, and its other weights are frozen")
+        return f"init_from {self.config.init_from}: {report}"
+
+    def count_samples(self) -> int:
+        """See `Task`."""
+        train_set, _ = (present_captions(self.config, split) for split in ("train", "val"))
+        return len(train_set)
+
+    def read_data(self) -> None:
+        """See `Task`; also fits the tokenizer."""
+        config, is_main = self.config, self.world.is_main
+        self.train_set, self.val_set = (present_captions(config, split, is_main) for split in ("train", "val"))
         if len(self.val_set) < 2:
             raise ConfigError(
-                f"data: {self.val_set.images.source} has a single image to validate on, must have 2 or "
-                "more: CIDEr weighs words by how few images have them"
+                f"data: {self.val_set.images.source} has a single validation image, expected 2 or more: "
+                "CIDEr weights words by the number of images that they describe"
             )
-        self.samples = len(self.train_set)
-        self.tokenizer = fit_tokenizer(config, self.train_set, world.is_main)
+        self.num_samples = len(self.train_set)
+        self.tokenizer = fit_tokenizer(config, self.train_set, is_main)
         self.clips = multi_view_dataset(config, self.val_set.images, 1, 1)
 
     def description(self) -> dict[str, Any]:
         """See `Task`."""
         return {
             "name": self.config.model.name,
-            "overrides": model_overrides(self.config),
+            "overrides": model_arguments(self.config),
             "captioner": asdict(self.config.caption),
             "preprocessing": preprocessing(self.config.data),
             "tokenizer": self.tokenizer.to_json(),
@@ -61,7 +90,7 @@ class Captioning:
         data = self.config.data
         return CaptionedClips(
             self.train_set,
-            Padded(self.tokenizer, self.config.caption.length),
+            PaddedTokens(self.tokenizer, self.config.caption.length),
             sampling(data),
             train_transform(self.config, self.train_set.images),
             self.config.seed,
@@ -73,63 +102,82 @@ class Captioning:
     def loss(
         self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
     ) -> Tensor:
-        """See `Task`: teacher forcing."""
-        tokens = batch["tokens"].to(video.device, non_blocking=True)
+        """See `Task`: cross-entropy with teacher forcing."""
+        tokens = batch["tokens"].to(video.device, non_blocking=True)  # (B, L)
         shifted = F.pad(tokens[:, :-1], (1, 0), value=START)
-        logits = engine(video, shifted, **call).logits
+        logits = engine(video, shifted, **call).logits  # (B, L, V)
         return caption_loss(logits, tokens, self.config.augment.label_smoothing)[None]
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
-        """See `Task`: CIDEr-D times 100 and BLEU-4 in per cent of greedy captions, of the central view."""
+        """See `Task`: CIDEr-D times 100 and BLEU-4 in per cent, of greedy captions of the central view."""
         config, world = self.config, self.world
         loader = eval_loader(self.clips, world.rank, world.size, config.eval.batch_size, config.data.workers)
-        shown = {"leave": False, "disable": world.rank > 0}
-        found = write_all(self._writer(model), loader, len(self.val_set), "validation", **shown)
-        shares = [found]
+        bar = {"leave": False, "disable": world.rank > 0}
+        own = write_all(self._writer(model), loader, len(self.val_set), "validation", **bar)
+        results: list[Any] | None = [own]
         if world.size > 1:
-            shares = [None] * world.size if world.is_main else None
-            dist.gather_object(found, shares)
-        if not world.is_main:
+            results = [None] * world.size if world.is_main else None
+            dist.gather_object(own, results)
+        if results is None:
             return {}
-        written, broken = ({k: v for share in shares for k, v in share[part].items()} for part in (0, 1))
+        captions = {index: text for written, _ in results for index, text in written.items()}
+        failed = {index: reason for _, reasons in results for index, reason in reasons.items()}
         try:
-            scores = caption_scores(written, {index: self.val_set.of(index) for index in written})
+            scores = caption_scores(captions, {index: self.val_set.of(index) for index in captions})
         except ValueError as error:
             raise ConfigError(f"data: validation on {self.val_set.images.source}, {error}") from None
         cider, bleu = 100 * scores["CIDEr"], 100 * scores["BLEU-4"]
-        left_out = f" (without {len(broken)} broken images)" if broken else ""
-        log.say(f"step {step}: val CIDEr {cider:.1f}, BLEU-4 {bleu:.1f}{left_out}")
+        excluded = f" (without {len(failed)} images that failed)" if failed else ""
+        log.print(f"step {step}: val CIDEr {cider:.1f}, BLEU-4 {bleu:.1f}{excluded}")
         return {"CIDEr": cider, "BLEU-4": bleu}
 
-    def show(self, model: nn.Module, step: int, log: RunLog, run: Path) -> None:
-        """See `Task`: captions of the same few images, evenly spread over the set."""
+    def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
+        """See `Task`: captions of a few images, evenly spread over the validation set."""
         writer = self._writer(model)
         if not self.world.is_main:
             return
         count = min(self.config.log.attention_clips, len(self.val_set))
-        places = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
-        samples = [sample for sample in map(self.clips.__getitem__, places) if not sample["broken"]]
+        indices = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
+        samples = [sample for sample in map(self.clips.__getitem__, indices) if not sample["broken"]]
         if not samples:
             return
         videos = torch.stack([sample["video"][0] for sample in samples])  # (N, 3, T, H, W)
-        texts = writer(videos)
-        pictures = videos[:, :, videos.shape[2] // 2].permute(0, 2, 3, 1).numpy()
-        sheet = caption_sheet(pictures, texts, f"greedy captions at step {step}")
-        log.picture(step, "captions", sheet)
-        save_png(run / "captions" / f"step_{step:08d}.png", sheet)
+        middle_frames = videos[:, :, videos.shape[2] // 2].permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
+        figure = caption_sheet(middle_frames, writer(videos), f"greedy captions at step {step}")
+        log.image(step, "captions", figure)
+        save_png(log.run_dir / "captions" / f"step_{step:08d}.png", figure)
 
     def _writer(self, model: nn.Module) -> CaptionWriter:
-        """Captions come from a whole model: of sharded weights each rank puts one together; collective."""
-        if not isinstance(model, Captioner):
+        """Generation needs whole weights, so with ZeRO-3 each rank gathers a copy; collective."""
+        if not isinstance(model, Captioner):  # DeepSpeed's engine
             if self.config.runtime.zero_stage == 3:
-                model = ema.averaged_copy(model, shapes_only(self.config), checkpointing.full_state(model))
+                weights = checkpointing.full_state(model)
+                model = ema.averaged_copy(model, build_on_meta(self.build_model), weights)
             else:
                 model = model.module
         return CaptionWriter(model, self.tokenizer, call=self.config.eval.call)
 
 
-class Padded:
-    """Captions as rows of tokens; an object that a loader's processes can be sent."""
+def build_encoder(config: RunConfig) -> nn.Module:
+    """The configured encoder with the classifier of one class, which `Captioner` removes."""
+    return build_model(config, num_classes=1)
+
+
+def build_captioner(config: RunConfig) -> Captioner:
+    """The configured captioner with random weights.
+
+    Raises:
+        ConfigError: impossible arguments.
+    """
+    encoder = build_encoder(config)
+    try:
+        return Captioner(encoder, **asdict(config.caption))
+    except ValueError as error:
+        raise ConfigError(f"caption: {error}") from None
+
+
+class PaddedTokens:
+    """Turns a caption into a padded row of tokens (L,); loader workers can pickle it, unlike a closure."""
 
     def __init__(self, tokenizer: CaptionTokenizer, length: int) -> None:
         self.tokenizer, self.length = tokenizer, length
@@ -139,26 +187,27 @@ class Padded:
 
 
 def caption_loss(logits: Tensor, tokens: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the tokens of each caption, averaged over them, then over the captions; in float32.
+    """Cross-entropy averaged over the tokens of each caption, then over captions; in float32.
 
-    As big_vision weighs them: a step is the same however its batch is shared among ranks and micro-batches.
+    The weighting is big_vision's. It makes a step independent of how the batch is split into micro-batches.
 
     Args:
         logits: (B, L, V).
         tokens: (B, L) int64, `PAD` after a caption's end.
+        label_smoothing: share of the target that is spread over the vocabulary.
     """
-    each = F.cross_entropy(
+    per_token = F.cross_entropy(
         logits.float().flatten(0, 1),
         tokens.flatten(),
         ignore_index=PAD,
         reduction="none",
         label_smoothing=label_smoothing,
-    ).view_as(tokens)  # 0 where ignored
-    return (each.sum(dim=1) / (tokens != PAD).sum(dim=1)).mean()
+    )  # (B * L,), 0 where ignored
+    return (per_token.view_as(tokens).sum(dim=1) / (tokens != PAD).sum(dim=1)).mean()
 
 
 def listed_captions(data: DataConfig, split: str) -> CaptionManifest:
-    """All images of ``split`` ("train" or "val") with their captions, whether their files exist or not."""
+    """All images of ``split`` ("train" or "val") with their captions, whether or not their files exist."""
     root = Path(data.root)
     if data.dataset == "coco_captions":
         return read_karpathy(karpathy_file(root), split, root)
@@ -166,40 +215,48 @@ def listed_captions(data: DataConfig, split: str) -> CaptionManifest:
 
 
 def karpathy_file(root: Path) -> Path:
-    """Where Karpathy's file lies in ``root`` or its folder annotations."""
-    places = (root / KARPATHY, root / "annotations" / KARPATHY)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise MissingDataError(
-            f"{root}: found neither {KARPATHY} nor annotations/{KARPATHY}; it holds COCO's captions in Karpathy's split"
-        )
-    return found
+    """Find Karpathy's file in ``root`` or in its folder annotations.
+
+    Raises:
+        MissingDataError: it is in neither.
+    """
+    candidates = (root / KARPATHY, root / "annotations" / KARPATHY)
+    for file in candidates:
+        if file.is_file():
+            return file
+    raise MissingDataError(
+        f"{root}: found neither {KARPATHY} nor annotations/{KARPATHY}, which holds COCO's captions in Karpathy's split"
+    )
 
 
-def present_captions(config: RunConfig, split: str, tell: bool = True) -> CaptionManifest:
-    """The images of ``split`` with their captions, as far as they are on disk and not in ``data.skip_list``."""
+def present_captions(config: RunConfig, split: str, verbose: bool = True) -> CaptionManifest:
+    """The images of ``split`` with their captions that are on disk and not in ``data.skip_list``."""
     listed = listed_captions(config.data, split)
     images, note = present(config, listed.images)
-    found = listed.among(images)
-    if tell:
-        texts = sum(1 for _ in found.texts())
-        print(f"{split}: {len(found)} images with {texts} captions from {images.source}{note}")
-    return found
+    manifest = listed.among(images)
+    if verbose:
+        num_captions = sum(1 for _ in manifest.texts())
+        print(f"{split}: {len(manifest)} images with {num_captions} captions from {images.source}{note}")
+    return manifest
 
 
-def fit_tokenizer(config: RunConfig, train_set: CaptionManifest, tell: bool) -> CaptionTokenizer:
-    """Of the training captions: every rank, and a run that is resumed, fits the same one."""
+def fit_tokenizer(config: RunConfig, train_set: CaptionManifest, verbose: bool) -> CaptionTokenizer:
+    """Fit the tokenizer on the training captions. The result is the same on every rank and after a resume.
+
+    Raises:
+        ConfigError: ``caption.vocabulary`` is too small.
+    """
     length, vocabulary = config.caption.length, config.caption.vocabulary
     try:
         tokenizer = CaptionTokenizer.fit(train_set.texts(), vocabulary)
     except ValueError as error:
         raise ConfigError(f"caption.{error}") from None
-    if tell:
+    if verbose:
         lengths = np.array([len(tokenizer.encode(text)) for text in train_set.texts()])
-        few = f" (caption.vocabulary is {vocabulary}, the others stay unused)" if len(tokenizer) < vocabulary else ""
+        unused = f" (of caption.vocabulary = {vocabulary})" if len(tokenizer) < vocabulary else ""
         print(
-            f"tokenizer: {len(tokenizer)} entries{few}; captions have {lengths.min()} to {lengths.max()} tokens, "
-            f"{lengths.mean():.1f} on average, and {(lengths > length).sum()} of {len(lengths)} are cut to "
-            f"caption.length, {length}"
+            f"tokenizer: {len(tokenizer)} entries{unused}; captions have {lengths.min()} to {lengths.max()} tokens, "
+            f"{lengths.mean():.1f} on average; {(lengths > length).sum()} of {len(lengths)} are cut to "
+            f"caption.length = {length}"
         )
     return tokenizer

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,10 +14,11 @@ from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_yaml
 from lookupvivit.profiling.flops import count_from_shapes
 from lookupvivit.profiling.memory_estimate import Memory, Setup, estimate
-from lookupvivit.training.build import shapes_only
-from lookupvivit.training.data import Batching, Plan, camera_motion_recipe, present_videos, require_same_classes
+from lookupvivit.training.build import build_on_meta
+from lookupvivit.training.data import Batching, Plan
 from lookupvivit.training.distributed import World
 from lookupvivit.training.optimizer import parameter_groups
+from lookupvivit.training.tasks import create_task
 from lookupvivit.training.utilization import training_macs
 
 GIGA = 1e9
@@ -33,16 +32,17 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
     """
     gpus = torch.cuda.device_count()
     world = World(0, ranks or max(1, gpus), torch.device("cuda" if gpus else "cpu"))
+    task = create_task(config, world)
     print(to_yaml(config))
     batching, steps, missing = Batching.of(config, world), "no data to count steps of", None
     try:
-        order = TrainingOrder(training_videos(config), config.optim.batch_size // config.data.repeats, config.seed)
+        order = TrainingOrder(task.count_samples(), config.optim.batch_size // config.data.repeats, config.seed)
         plan = Plan.of(config, order)
         steps = f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
     except MissingDataError as error:
         missing = error
     print(f"{batching}; {steps}; {config.runtime.precision}, ZeRO {config.runtime.zero_stage}")
-    model = shapes_only(config)
+    model = build_on_meta(task.build_model)
     tell_model(model, config)
     for device in ("cuda",) if gpus else ("cpu", "cuda"):
         if (device, config.runtime.precision) != ("cpu", "fp16"):
@@ -54,29 +54,6 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
         )
     if missing:
         raise missing
-
-
-def training_videos(config: RunConfig) -> int:
-    """How many videos there are to train on; what is missing, or yet to be rendered, is told."""
-    if config.data.dataset == "camera_motion":
-        from data_pipelines.datasets.camera_motion import unrendered
-
-        recipe = camera_motion_recipe(config)
-        missing = Counter(split for split, _ in unrendered(Path(config.data.root), recipe))
-        if missing:
-            print(
-                f"train: {recipe.train_videos} videos, {missing['train']} of them yet to be rendered into "
-                f"{config.data.root}; val: {recipe.validation_videos}, {missing['validation']} of them"
-            )
-            return recipe.train_videos
-    if config.data.has_captions:
-        from lookupvivit.captioning.task import present_captions
-
-        train_set, _ = (present_captions(config, split) for split in ("train", "val"))
-        return len(train_set)
-    train_set, val_set = (present_videos(config, split) for split in ("train", "val"))
-    require_same_classes(train_set, val_set)
-    return len(train_set)
 
 
 def compressed_sizes(config: RunConfig) -> list[dict[str, tuple[int, int, int]]]:

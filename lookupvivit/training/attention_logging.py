@@ -1,4 +1,4 @@
-"""Temporal attention maps of the same few validation clips, again and again while the model learns."""
+"""Attention maps of the same few validation clips, drawn again and again while the model trains."""
 
 from __future__ import annotations
 
@@ -18,51 +18,62 @@ from lookupvivit.visualization.attention_grid import clip_sheet
 from lookupvivit.visualization.attention_maps import collect
 from lookupvivit.visualization.canvas import save_png
 
+BLOCK = 0  # for video, the first block keeps local information best (appendix A.6)
 
-class AttentionWatch:
-    """Draws where the compressed tokens of the first block look, averaged over them and the heads, as Fig. 7."""
 
-    BLOCK = 0  # for video, the first block best keeps local information (appendix A.6)
+class AttentionLogger:
+    """Draws where the compressed tokens of the first block attend to, averaged over tokens and heads, as in Fig. 7.
 
-    def __init__(self, config: RunConfig, manifest: VideoManifest) -> None:
+    Args:
+        config: ``log.attention_clips`` is the number of clips.
+        manifest: the validation videos. The clips are of evenly spaced classes.
+        world: the ranks.
+    """
+
+    def __init__(self, config: RunConfig, manifest: VideoManifest, world: World) -> None:
+        self.world = world
         self.clips = multi_view_dataset(config, manifest, 1, 1)
         self.class_names = manifest.class_names
-        wanted = min(config.log.attention_clips, len(manifest))
-        # Spread over the classes: the first clip of each of evenly spaced classes, repeated if there are too few.
-        order = np.lexsort((np.arange(len(manifest)), _occurrence(manifest.labels)))
-        pool = order[: max(wanted, len(np.unique(manifest.labels)))]
-        self.indices = [int(pool[i]) for i in np.linspace(0, len(pool) - 1, wanted).round().astype(int)]
+        self.indices = spread_over_classes(manifest.labels, config.log.attention_clips)
 
     @torch.no_grad()
-    def show(self, model: nn.Module, step: int, log: RunLog, run: Path, world: World) -> None:
-        """One sheet per clip to TensorBoard and to ``run/attention/``; collective, every rank calls it."""
+    def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
+        """Write one figure per clip to TensorBoard and to ``attention/`` in the run directory; collective."""
         dtype = next(model.parameters()).dtype
         for number, index in enumerate(self.indices):  # one at a time: A of a full-size video block takes 50 MB in bf16
             sample = self.clips[index]
             frames = sample["video"][0]  # (3, T, H, W) uint8
-            output = model(normalize(frames[None].to(world.device), dtype), return_intermediates=True)
-            if "attention" not in output.intermediates[self.BLOCK]:
-                log.say("attention maps: none, this model has no cross-attention")
+            output = model(normalize(frames[None].to(self.world.device), dtype), return_intermediates=True)
+            if "attention" not in output.intermediates[BLOCK]:
+                log.print("attention maps: none, this model has no cross-attention")
                 return
-            if not world.is_main or sample["broken"]:
+            if not self.world.is_main or sample["broken"]:
                 continue
-            maps = collect(normalize(frames), output, [self.BLOCK])
-            truth, guess = (self._name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
-            title = f"{truth}  |  predicted at step {step}: {guess} ({100 * maps.probabilities.max():.0f} %)"
-            sheet = clip_sheet([maps], title)
-            name = f"{number}_{Path(sample['video_name']).stem}"  # numbered: class folders may repeat file names
-            log.picture(step, f"attention/{name}", sheet)
-            save_png(run / "attention" / f"{name}_step_{step:08d}.png", sheet)
+            maps = collect(normalize(frames), output, [BLOCK])
+            label, prediction = (self._class_name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
+            title = f"{label}  |  predicted at step {step}: {prediction} ({100 * maps.probabilities.max():.0f} %)"
+            figure = clip_sheet([maps], title)
+            name = f"{number}_{Path(sample['video_name']).stem}"  # numbered: file names may repeat between classes
+            log.image(step, f"attention/{name}", figure)
+            save_png(log.run_dir / "attention" / f"{name}_step_{step:08d}.png", figure)
 
-    def _name(self, label: int) -> str:
+    def _class_name(self, label: int) -> str:
         return self.class_names[label] if label < len(self.class_names) else str(label)
 
 
-def _occurrence(labels: np.ndarray) -> np.ndarray:
-    """How often each entry's label has come before it: 0 for the first clip of a class, 1 for the second, ..."""
+def spread_over_classes(labels: np.ndarray, count: int) -> list[int]:
+    """Indices of up to ``count`` clips: the first clip of each of evenly spaced classes, then second clips, and so on.
+
+    Args:
+        labels: class of every clip, int64 (N,).
+        count: number of clips; at most N are returned.
+    """
     seen: dict[int, int] = {}
-    counts = np.empty(len(labels), dtype=np.int64)
-    for i, label in enumerate(labels.tolist()):
-        counts[i] = seen.get(label, 0)
-        seen[label] = counts[i] + 1
-    return counts
+    occurrence = np.empty(len(labels), dtype=np.int64)  # how many clips of its class come before each clip
+    for index, label in enumerate(labels.tolist()):
+        occurrence[index] = seen.get(label, 0)
+        seen[label] = occurrence[index] + 1
+    order = np.lexsort((np.arange(len(labels)), occurrence))
+    count = min(count, len(labels))
+    pool = order[: max(count, len(np.unique(labels)))]
+    return [int(pool[place]) for place in np.linspace(0, len(pool) - 1, count).round().astype(int)]

@@ -1,7 +1,8 @@
-"""Learning which class a video is of."""
+"""The classification task: one label per video."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +11,75 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.datasets.clips import ClipDataset
-from data_pipelines.transforms.mixup import mix, smooth_one_hot
+from data_pipelines.transforms.mixup import mix
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
-from lookupvivit.training.attention_logging import AttentionWatch
-from lookupvivit.training.build import describe
-from lookupvivit.training.data import read_manifest, require_same_classes, train_dataset, view_loader
+from lookupvivit.training.attention_logging import AttentionLogger
+from lookupvivit.training.build import build_model, classifier_description, load_init_from
+from lookupvivit.training.data import (
+    camera_motion_recipe,
+    present_videos,
+    read_manifest,
+    require_same_classes,
+    train_dataset,
+    view_loader,
+)
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-from lookupvivit.training.optimizer import LOSSES
+from lookupvivit.training.losses import LOSSES, smooth_one_hot
 
 
 class Classification:
-    """A `lookupvivit.training.tasks.Task`: the cross-entropy of every head, judged by top-1."""
+    """A `lookupvivit.training.tasks.Task`: cross-entropy of every classifier, scored by top-1 accuracy."""
 
     metric = "top1"
 
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
-        self.train_set, self.val_set = (read_manifest(config, split, world) for split in ("train", "val"))
+
+    def build_model(self) -> nn.Module:
+        """See `Task`."""
+        return build_model(self.config)
+
+    def load_initial_weights(self, model: nn.Module) -> str | None:
+        """See `Task`."""
+        if self.config.init_from is None:
+            return None
+        return f"init_from {self.config.init_from}: {load_init_from(model, self.config)}"
+
+    def count_samples(self) -> int:
+        """See `Task`. A camera_motion set that is not rendered yet counts as it will be."""
+        if self.config.data.dataset == "camera_motion" and (count := self._count_unrendered()):
+            return count
+        train_set, val_set = (present_videos(self.config, split) for split in ("train", "val"))
+        require_same_classes(train_set, val_set)
+        return len(train_set)
+
+    def _count_unrendered(self) -> int:
+        """The number of training videos of a camera_motion set that is not complete, else 0."""
+        from data_pipelines.datasets.camera_motion import unrendered
+
+        recipe, root = camera_motion_recipe(self.config), Path(self.config.data.root)
+        missing = Counter(split for split, _ in unrendered(root, recipe))
+        if not missing:
+            return 0
+        print(
+            f"train: {recipe.train_videos} videos, {missing['train']} not yet rendered into {root}; "
+            f"val: {recipe.validation_videos} videos, {missing['validation']} not yet rendered"
+        )
+        return recipe.train_videos
+
+    def read_data(self) -> None:
+        """See `Task`."""
+        self.train_set, self.val_set = (read_manifest(self.config, split, self.world) for split in ("train", "val"))
         require_same_classes(self.train_set, self.val_set)
-        self.samples = len(self.train_set)
-        self.watch = AttentionWatch(config, self.val_set)
+        self.num_samples = len(self.train_set)
+        self.attention_logger = AttentionLogger(self.config, self.val_set, self.world)
 
     def description(self) -> dict[str, Any]:
         """See `Task`."""
-        return describe(self.config, self.val_set.class_names)
+        return classifier_description(self.config, self.val_set.class_names)
 
     def training_set(self) -> ClipDataset:
         """See `Task`."""
@@ -45,7 +88,7 @@ class Classification:
     def loss(
         self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
     ) -> Tensor:
-        """See `Task`: the cross-entropy of mixed and smoothed labels, by head."""
+        """See `Task`: the cross-entropy of each classifier with smoothed and mixed targets."""
         augment = self.config.augment
         labels = batch["label"].to(video.device, non_blocking=True)
         targets = smooth_one_hot(labels, self.config.data.num_classes, augment.label_smoothing)
@@ -54,9 +97,9 @@ class Classification:
         return torch.stack([loss(output[name], targets) for name in engine.module.supervised])
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
-        """See `Task`: top-1 and top-5 with one central view per video, in per cent."""
+        """See `Task`: top-1 and top-5 in per cent, of one central view per video."""
         world, config = self.world, self.config
-        scored = predict_views(
+        result = predict_views(
             lambda views: model(views, **config.eval.call).logits,
             view_loader(config, self.val_set, 1, 1, world),
             len(self.val_set),
@@ -67,17 +110,17 @@ class Classification:
             description="validation",
             within=True,
         )
-        if scored is None:
+        if result is None:
             return {}
-        predictions, broken = scored
+        predictions, failed = result
         try:
             accuracy = predictions.summary()["views"]["1x1"]
         except PredictionsError as error:
             raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
-        left_out = f", without {len(broken)} broken videos" if broken else ""
-        log.say(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view{left_out})")
+        excluded = f", without {len(failed)} videos that failed" if failed else ""
+        log.print(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view{excluded})")
         return {"top1": accuracy["top1"], "top5": accuracy["top5"]}
 
-    def show(self, model: nn.Module, step: int, log: RunLog, run: Path) -> None:
+    def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
         """See `Task`: attention maps."""
-        self.watch.show(model, step, log, run, self.world)
+        self.attention_logger.draw(model, step, log)

@@ -1,4 +1,4 @@
-"""One start for every launcher: `deepspeed`, `torchrun`, or plain `python` as a world of one."""
+"""Ranks: one start for every launcher (`deepspeed`, `torchrun`), or plain `python` as a world of one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from lookupvivit.config import ConfigError
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = 5.0  # seconds that a network file system may take to show a new file
+VISIBILITY_SECONDS = 5.0  # a network file system may take this long to show a new file
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all: ``rank`` of ``size``, and the device it computes on."""
+    """This process among all: ``rank`` of ``size``, and the device that it computes on."""
 
     rank: int
     size: int
@@ -30,20 +30,22 @@ class World:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def barrier(self) -> None:
+        """Wait for all ranks."""
         if self.size > 1:
             dist.barrier()
 
     def mean(self, values: Tensor) -> Tensor:
-        """Element-wise mean over the ranks, on every rank."""
+        """The element-wise mean over all ranks, on every rank."""
         if self.size > 1:
             dist.all_reduce(values)
         return values / self.size
 
     def from_main(self, number: int) -> int:
-        """The main rank's ``number``, on every rank."""
+        """Rank 0's ``number``, on every rank."""
         value = torch.tensor([number], device=self.device)
         if self.size > 1:
             dist.broadcast(value, src=0)
@@ -55,7 +57,43 @@ class World:
 
 
 def start(threads: int | None = None) -> World:
-    """Join the process group that the launcher describes in the environment, or make one of a single process."""
+    """Join the process group that the launcher's environment describes, or create one of a single process.
+
+    Args:
+        threads: CPU threads of this rank; None keeps torch's choice.
+
+    Raises:
+        ConfigError: an incomplete environment, more ranks than GPUs, or ranks that cannot connect.
+    """
+    _complete_environment()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    use_gpu = torch.cuda.is_available()
+    _import_deepspeed_quietly(use_gpu)
+    import deepspeed
+
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if use_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"launcher: found local rank {local_rank}, but this machine has {torch.cuda.device_count()} GPUs; "
+                "start one rank per GPU"
+            )
+        torch.cuda.set_device(local_rank)
+    try:
+        deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
+    except dist.DistNetworkError as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"launcher: the ranks cannot connect at {address} ({error}). If another run uses this port, set another "
+            "--master_port"
+        ) from None
+    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
+    return World(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _complete_environment() -> None:
+    """Set the rendezvous variables of a single process if no launcher has set them."""
     present = [name for name in RENDEZVOUS if name in os.environ]
     if not present:
         with socket.socket() as probe:
@@ -65,66 +103,52 @@ def start(threads: int | None = None) -> World:
     elif len(present) < len(RENDEZVOUS):
         missing = sorted(set(RENDEZVOUS) - set(present))
         raise ConfigError(
-            f"environment: {', '.join(present)} are set but {', '.join(missing)} are not; start with deepspeed or "
-            "torchrun, or unset them all to run as a single process"
+            f"environment: {', '.join(present)} are set, but {', '.join(missing)} are not; start with deepspeed or "
+            "torchrun, or unset all of them to run a single process"
         )
-    if threads is not None:
-        torch.set_num_threads(threads)
-    use_gpu = torch.cuda.is_available()
+
+
+def _import_deepspeed_quietly(use_gpu: bool) -> None:
+    """Import DeepSpeed without its messages, which would break the progress bar."""
     if not use_gpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it had to find that out
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # otherwise it warns that it had to find out
     for name in ("DeepSpeed", "torch.utils.cpp_extension"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # their INFO and warnings would break the progress bar
-    import deepspeed  # imported here: it looks for mpi4py unless the rendezvous variables are set
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import deepspeed  # not at the top: without the rendezvous variables it looks for mpi4py
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel(logging.ERROR)
-    # Collectives over shared memory, which its inference alone uses on CPUs. Compiling them takes a minute and a C++
-    # compiler; they map 69 MB per rank that a killed run leaves behind for ever.
+    # Do not build shared-memory collectives, which DeepSpeed uses for inference on CPUs only. Compiling them takes a
+    # minute and a C++ compiler, and a killed run would leave 69 MB per rank in /dev/shm.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    local_rank = int(os.environ["LOCAL_RANK"])
-    if use_gpu:
-        if local_rank >= torch.cuda.device_count():
-            raise ConfigError(
-                f"launcher: started rank {local_rank} of this machine, which has "
-                f"{torch.cuda.device_count()} GPUs; start as many ranks as there are GPUs"
-            )
-        torch.cuda.set_device(local_rank)
-    try:
-        deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
-    except dist.DistNetworkError as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise ConfigError(
-            f"launcher: the ranks cannot meet at {place} ({error}); another run on this machine? Give the launcher "
-            "another --master_port"
-        ) from None
-    device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
-    return World(dist.get_rank(), dist.get_world_size(), device)
 
 
 def require_shared(folder: Path, world: World) -> None:
-    """Collective: ConfigError where a rank does not see what the main rank writes into ``folder``.
+    """Check that every rank sees what rank 0 writes into ``folder``; collective.
 
-    On several machines with a folder each, checkpoints would be scattered and the next start would find parts of them.
+    With a separate folder on each machine, checkpoints would be scattered, and the next start would find parts of them.
+
+    Raises:
+        ConfigError: a rank does not see it.
     """
     if world.size == 1:
         return
-    mark = folder / f".seen_by_all_{world.from_main(secrets.randbits(48))}"  # a name that no file cache knows
+    mark = folder / f".seen_by_all_{world.from_main(secrets.randbits(48))}"  # a new name, which no file cache has
     if world.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()
     world.barrier()
-    deadline = time.monotonic() + PATIENCE
-    while not (seen := mark.exists()) and time.monotonic() < deadline:
+    deadline = time.monotonic() + VISIBILITY_SECONDS
+    while not (visible := mark.exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    everywhere = not world.any(not seen)
+    visible_to_all = not world.any(not visible)
     if world.is_main:
         mark.unlink()
-    if not everywhere:
-        who = f"rank {world.rank} on {socket.gethostname()} does not see" if not seen else "not every rank sees"
+    if not visible_to_all:
+        who = "some rank" if visible else f"rank {world.rank} on {socket.gethostname()}"
         raise ConfigError(
-            f"output_dir: {who} what rank 0 writes into {folder.absolute()}; it must be on a file system "
-            "that all machines share, under the same path"
+            f"output_dir: {who} does not see what rank 0 writes into {folder.absolute()}; "
+            "set a folder on a file system that all machines share under the same path"
         )
 
 

@@ -1,4 +1,4 @@
-"""Training videos that cannot be read: counted over all ranks, listed in the run directory, and not too many."""
+"""Training videos that cannot be read: counted over all ranks, listed in the run directory, and limited."""
 
 from __future__ import annotations
 
@@ -10,51 +10,57 @@ import torch.distributed as dist
 from data_pipelines.io.errors import DataError
 from lookupvivit.training.distributed import World
 
+FILE = "failed_videos.txt"  # one reason per line
+EARLIER_FILE = "broken_videos.txt"  # its name in runs of version 0.1
 
-class BrokenVideos:
-    """Collects what the loader says of videos that others had to stand in for.
+
+class FailedVideos:
+    """Collects the videos that the loader had to replace by others.
 
     Args:
-        file: list of them, one reason a line; a resumed run goes on with it.
-        videos: number of training videos.
-        share: of them that may be broken.
+        run_dir: holds `FILE`, which a resumed run continues.
+        num_videos: number of training videos.
+        limit: share of them that may fail.
         world: the ranks.
 
     Attributes:
-        seen: every reason so far, of all ranks.
+        reasons: all reasons so far, of all ranks.
     """
 
-    def __init__(self, file: Path, videos: int, share: float, world: World) -> None:
-        self.file, self.videos, self.share, self.world = file, videos, share, world
-        self.seen: set[str] = set(file.read_text(encoding="utf-8").splitlines()) if file.exists() else set()
+    def __init__(self, run_dir: Path, num_videos: int, limit: float, world: World) -> None:
+        self.file, self.num_videos, self.limit, self.world = run_dir / FILE, num_videos, limit, world
+        self.reasons: set[str] = set()
+        for file in (self.file, run_dir / EARLIER_FILE):
+            if file.exists():
+                self.reasons.update(file.read_text(encoding="utf-8").splitlines())
         self._new: set[str] = set()
 
-    def note(self, reasons: Iterable[str]) -> None:
-        """What a batch's ``broken`` field says."""
+    def add(self, reasons: Iterable[str]) -> None:
+        """Take over the ``failed`` field of a batch."""
         for lines in reasons:
-            self._new.update(set(lines.splitlines()) - self.seen)
+            self._new.update(set(lines.splitlines()) - self.reasons)
 
     def gather(self) -> list[str]:
-        """What is new on any rank, in the same order on all of them; collective.
+        """New reasons of all ranks, in the same order on each; collective.
 
         Raises:
-            DataError: more than the permitted share of the videos is broken.
+            DataError: more than the permitted share of the videos has failed.
         """
         if not self.world.any(bool(self._new)):
             return []
-        of_ranks: list[set[str]] = [self._new]
+        per_rank: list[set[str]] = [self._new]
         if self.world.size > 1:
-            of_ranks = [set()] * self.world.size
-            dist.all_gather_object(of_ranks, self._new)
-        new = sorted(set().union(*of_ranks) - self.seen)
-        self.seen.update(new)
+            per_rank = [set()] * self.world.size
+            dist.all_gather_object(per_rank, self._new)
+        new = sorted(set().union(*per_rank) - self.reasons)
+        self.reasons.update(new)
         self._new = set()
         if self.world.is_main and new:
             with self.file.open("a", encoding="utf-8") as lines:
                 lines.writelines(f"{reason}\n" for reason in new)
-        if len(self.seen) > self.share * self.videos:
+        if len(self.reasons) > self.limit * self.num_videos:
             raise DataError(
-                f"{len(self.seen)} of {self.videos} training videos cannot be read, more than data.max_broken = "
-                f"{self.share:.2%}; they are listed in {self.file}. Check the collection, or raise data.max_broken"
+                f"data.max_broken: {len(self.reasons)} of {self.num_videos} training videos cannot be read, more than "
+                f"{self.limit:.2%}; {self.file} lists them. Check the dataset, or raise data.max_broken"
             )
         return new

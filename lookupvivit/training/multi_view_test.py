@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,13 +16,15 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.files import digest
 from lookupvivit.config import RunConfig
+from lookupvivit.config.loading import to_dict
 from lookupvivit.evaluation.aggregate import not_scored
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.evaluation.resume import PartialResult, restore
+from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
-from lookupvivit.training.build import build_model, describe, dtype_on, trained_as
+from lookupvivit.training.build import build_model, classifier_description, compute_dtype, require_trained_as
 from lookupvivit.training.data import read_manifest, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.visualization.canvas import confusion_picture, save_png
@@ -29,32 +32,35 @@ from lookupvivit.weights.files import load_weights, read_description, weights_fi
 
 
 def test(config: RunConfig) -> None:
-    """Score the validation videos with ``eval.clips`` x ``eval.crops`` views each and save every view's logits.
+    """Score the validation videos with ``eval.clips`` x ``eval.crops`` views each, and save the logits of every view.
 
-    A test that was killed goes on with what it had on disk.
+    An interrupted test resumes after the videos that it has finished.
     """
+    # Model: what is wrong with the checkpoint shows before any data is read.
     source = config.checkpoint or config.output_dir
-    file = weights_file(source)  # a missing checkpoint is told before any data is touched
+    weights = weights_file(source)
     world = distributed.start(config.runtime.threads)
     manifest = read_manifest(config, "val", world)
-    trained_as(source, describe(config, manifest.class_names))
+    require_trained_as(source, classifier_description(config, manifest.class_names))
     model = build_model(config)
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
         print(f"checkpoint {source}: {report}")
-    dtype = dtype_on(config, world)
+    dtype = compute_dtype(config, world)
     model.eval().to(world.device, dtype)
+
+    # Results, and what an interrupted test left of them.
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
     folder = Path(config.output_dir) / "predictions"
-    name = f"{clips}x{crops}" + (f"_compressed_{'x'.join(map(str, size))}" if size else "")
-    told = digest(file) if world.is_main else ""
-    partial = _unfinished(folder / f"{name}.partial", config, manifest, told, world)
+    name = f"{clips}x{crops}" + (f"_compressed_{format_size(size)}" if size else "")
+    weights_digest = digest(weights) if world.is_main else ""
+    partial = open_partial_result(folder / f"{name}.partial", config, manifest, weights_digest, world)
 
     def forward(views: Tensor) -> Tensor:
         output = model(views, **config.eval.call)
-        return torch.stack([output[head] for head in model.supervised], dim=1)  # (B, S, K)
+        return torch.stack([output[classifier] for classifier in model.supervised], dim=1)  # (B, S, K)
 
-    scored = predict_views(
+    result = predict_views(
         forward,
         view_loader(config, manifest, clips, crops, world, central=True, done=partial.done),
         len(manifest),
@@ -66,16 +72,16 @@ def test(config: RunConfig) -> None:
         heads=model.supervised,
         partial=partial,
     )
-    if scored is not None:
-        predictions, broken = scored
+    if result is not None:
+        predictions, failed = result
         facts = {
             "checkpoint": str(source),
-            "digest": told,
+            "digest": weights_digest,
             "step": read_description(source).get("step"),
             "precision": config.runtime.precision,
             "sampling": config.data.sampling,
             "missing_videos": manifest.left_out,
-            "broken_videos": broken,
+            "broken_videos": failed,
             "compressed_size": size or getattr(model, "compressed_size", None),
         }
         save(replace(predictions, facts=facts), folder, name)
@@ -84,39 +90,46 @@ def test(config: RunConfig) -> None:
     distributed.stop()
 
 
-def _unfinished(folder: Path, config: RunConfig, manifest: VideoManifest, weights: str, world: World) -> PartialResult:
-    """What an interrupted test of the same weights, videos and settings has left, known to all ranks."""
+def open_partial_result(
+    folder: Path, config: RunConfig, manifest: VideoManifest, weights_digest: str, world: World
+) -> PartialResult:
+    """The results of an interrupted test with the same weights, videos and settings; collective."""
     restored, done = None, [[]]
     if world.is_main:
-        data = {key: value for key, value in asdict(config.data).items() if key not in ("workers", "decode_seconds")}
-        views = {key: value for key, value in asdict(config.eval).items() if key != "save_seconds"}
-        listed = json.dumps([list(manifest.paths), manifest.labels.tolist()])
-        identity = {
-            "checkpoint": weights,
-            "videos": hashlib.blake2b(listed.encode(), digest_size=16).hexdigest(),
-            "precision": config.runtime.precision,
-            "device": world.device.type,
-            **{f"data.{key}": value for key, value in data.items()},
-            **{f"eval.{key}": value for key, value in views.items()},
-        }
-        restored, told = restore(folder, identity)
-        print("".join(f"{line}\n" for line in told), end="")
+        restored, messages = restore(folder, identity(config, manifest, weights_digest, world))
+        print("".join(f"{line}\n" for line in messages), end="")
         done = [restored["video_index"].tolist() if restored else []]
     if world.size > 1:
         dist.broadcast_object_list(done, src=0)
     return PartialResult(folder, config.eval.save_seconds, restored, frozenset(done[0]))
 
 
+def identity(config: RunConfig, manifest: VideoManifest, weights_digest: str, world: World) -> dict[str, Any]:
+    """Everything that the logits of a test depend on."""
+    settings = to_dict(config)
+    data = {f"data.{key}": v for key, v in settings["data"].items() if key not in ("workers", "decode_seconds")}
+    views = {f"eval.{key}": v for key, v in settings["eval"].items() if key != "save_seconds"}
+    videos = json.dumps([list(manifest.paths), manifest.labels.tolist()])
+    return {
+        "checkpoint": weights_digest,
+        "videos": hashlib.blake2b(videos.encode(), digest_size=16).hexdigest(),
+        "precision": config.runtime.precision,
+        "device": world.device.type,
+        **data,
+        **views,
+    }
+
+
 def save(predictions: Predictions, folder: Path, name: str) -> None:
-    """Write every view's logits, the scores with the facts and the confusion picture, and print the scores."""
+    """Write the logits of every view, the scores and the confusion matrix; print the scores."""
     summary = {**predictions.facts, **predictions.summary()}
     predictions.save(folder / f"{name}.npz")
     write_json(folder / f"{name}.json", summary)
-    guesses = predictions.video_logits().argmax(axis=1)
-    matrix = confusion_matrix(predictions.labels, guesses, len(predictions.class_names))
+    predicted = predictions.video_logits().argmax(axis=1)
+    matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
     save_png(folder / f"{name}_confusion.png", confusion_picture(matrix, predictions.class_names))
     for reason in predictions.facts["broken_videos"].values():
-        print(f"BROKEN, not in the scores: {reason}")
+        print(f"FAILED, not in the scores: {reason}")
     for views, score in summary["views"].items():
         low, high = score["top1_interval"]
         print(
@@ -124,6 +137,6 @@ def save(predictions: Predictions, folder: Path, name: str) -> None:
             f"95 % interval {low:.1f} to {high:.1f}), "
             f"top-5 {score['top5']:.2f} % ({score['top5_correct']})"
         )
-    if left_out := not_scored(predictions.facts):
-        print(f"not in the scores: {left_out}")
+    if excluded := not_scored(predictions.facts):
+        print(f"not in the scores: {excluded}")
     print(f"saved {folder / name}.npz, .json and _confusion.png")

@@ -1,7 +1,7 @@
-"""A run's state without its shards, so that another number of ranks can go on from it.
+"""The state of a run as whole tensors, so that another number of ranks can resume it.
 
-DeepSpeed's own checkpoints belong to the number of ranks that wrote them. Beside them lie the float32 weights and the
-optimizer's moments, each a whole tensor under its parameter's name.
+DeepSpeed's own checkpoints can only be read by the number of ranks that wrote them. Next to them, this library stores
+the float32 weights and the optimizer's moments, each as a whole tensor under its parameter's name.
 """
 
 from __future__ import annotations
@@ -16,65 +16,51 @@ from torch import Tensor, nn
 
 from lookupvivit.training import ema
 
-MOMENTS = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
+MOMENT_NAMES = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
 FILE = "optimizer.safetensors"  # "<parameter>/<moment>" -> float32 tensor
-STEPS = "optimizer_steps"  # in the file's metadata: how often AdamW has corrected its bias
+STEPS = "optimizer_steps"  # in the file's metadata: the step count of AdamW's bias correction
 
 
 @torch.no_grad()
 def save_moments(engine: Any, optimizer: str, file: Path, is_main: bool) -> None:
-    """Write every moment of "sgd" or "adamw"; collective."""
-    _ensure_states(engine, optimizer, MOMENTS[optimizer])
-    found = {}
-    for name, parameter in trained(engine):
-        for kind in MOMENTS[optimizer]:
-            moment = whole(engine, parameter, kind)
+    """Write all moments of the optimizer ("sgd" or "adamw"); collective."""
+    names = MOMENT_NAMES[optimizer]
+    _ensure_state(engine, optimizer, names)
+    moments = {}
+    for name, parameter in trainable(engine):
+        for moment_name in names:
+            moment = gather(engine, parameter, moment_name)
             if is_main:
-                found[f"{name}/{kind}"] = moment.float().cpu().contiguous()
+                moments[f"{name}/{moment_name}"] = moment.float().cpu().contiguous()
     if is_main:
         steps = [float(state["step"]) for state in engine.basic_optimizer.state.values() if "step" in state]
-        save_file(found, file, {STEPS: str(steps[0] if steps else 0.0)})
-
-
-def trained(engine: Any) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that learn, by name; frozen ones have neither masters nor moments."""
-    return [(name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
-
-
-@torch.no_grad()
-def whole(engine: Any, parameter: nn.Parameter, kind: str | None = None) -> Tensor:
-    """A parameter's float32 master, or what its optimizer's state holds as ``kind``, unsharded; collective.
-
-    Returned may be the tensor itself, not a copy.
-    """
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-    if not engine.zero_optimization():
-        return parameter.detach() if kind is None else engine.basic_optimizer.state[parameter][kind]
-    return safe_get_full_fp32_param(parameter) if kind is None else safe_get_full_optimizer_state(parameter, kind)
+        save_file(moments, file, {STEPS: str(steps[0] if steps else 0.0)})
 
 
 @torch.no_grad()
 def load_state(
     engine: Any, optimizer: str, weights: dict[str, Tensor], averages: dict[str, Tensor] | None, file: Path
 ) -> None:
-    """Put whole weights, their averages and moments into an engine of any number of ranks; collective.
+    """Distribute whole weights, averages and moments over the ranks of an engine; collective.
 
     Args:
-        weights: float32, by name; the engine was built of them, but perhaps rounded to bf16.
-        averages: float32, by name, where there is a moving average of the weights.
+        engine: DeepSpeed's engine on any number of ranks.
+        optimizer: "sgd" or "adamw".
+        weights: float32, by name. The engine already has them, but may have rounded them to bf16.
+        averages: float32, by name; None without a moving average.
+        file: written by `save_moments`.
     """
     from deepspeed.utils import safe_set_full_fp32_param
 
-    kinds = MOMENTS[optimizer] if averages is None else (*MOMENTS[optimizer], ema.STATE)
-    _ensure_states(engine, optimizer, kinds)
+    names = MOMENT_NAMES[optimizer]
+    _ensure_state(engine, optimizer, names if averages is None else (*names, ema.STATE))
     with safe_open(file, "pt") as moments:
         steps = float(moments.metadata()[STEPS])
-        for name, parameter in trained(engine):
+        for name, parameter in trainable(engine):
             if engine.zero_optimization():
                 safe_set_full_fp32_param(parameter, weights[name].to(engine.device))
-            for kind in MOMENTS[optimizer]:
-                _set_state(engine, parameter, kind, moments.get_tensor(f"{name}/{kind}"))
+            for moment_name in names:
+                _set_state(engine, parameter, moment_name, moments.get_tensor(f"{name}/{moment_name}"))
             if averages is not None:
                 _set_state(engine, parameter, ema.STATE, averages[name])
     for state in engine.basic_optimizer.state.values():
@@ -82,30 +68,50 @@ def load_state(
             state["step"].fill_(steps)
 
 
-def _set_state(engine: Any, parameter: nn.Parameter, kind: str, value: Tensor) -> None:
+def trainable(engine: Any) -> list[tuple[str, nn.Parameter]]:
+    """The trainable parameters by name. Frozen ones have neither master weights nor moments."""
+    return [(name, parameter) for name, parameter in engine.module.named_parameters() if parameter.requires_grad]
+
+
+@torch.no_grad()
+def gather(engine: Any, parameter: nn.Parameter, state_name: str | None = None) -> Tensor:
+    """A parameter's float32 master weight, or its optimizer state ``state_name``, as a whole tensor; collective.
+
+    The result may share memory with the engine.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    if not engine.zero_optimization():
+        return parameter.detach() if state_name is None else engine.basic_optimizer.state[parameter][state_name]
+    if state_name is None:
+        return safe_get_full_fp32_param(parameter)
+    return safe_get_full_optimizer_state(parameter, state_name)
+
+
+def _set_state(engine: Any, parameter: nn.Parameter, state_name: str, value: Tensor) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state
 
     if engine.zero_optimization():
-        safe_set_full_optimizer_state(parameter, value.to(engine.device), kind)
+        safe_set_full_optimizer_state(parameter, value.to(engine.device), state_name)
     else:
-        engine.basic_optimizer.state[parameter][kind].copy_(value)
+        engine.basic_optimizer.state[parameter][state_name].copy_(value)
 
 
-def _ensure_states(engine: Any, optimizer: str, kinds: tuple[str, ...]) -> None:
-    """Optimizers and DeepSpeed make their state at the first step; here it is wanted before, or without one."""
+def _ensure_state(engine: Any, optimizer: str, state_names: tuple[str, ...]) -> None:
+    """Create the optimizer's state, which torch and DeepSpeed create in the first step only."""
     base = engine.basic_optimizer
     parameters = [parameter for group in base.param_groups for parameter in group["params"]]
     for parameter in getattr(engine.optimizer, "fp32_partitioned_groups_flat", parameters):  # ZeRO-3 has its own list
-        for kind in kinds:
-            if base.state[parameter].get(kind) is None:
-                base.state[parameter][kind] = torch.zeros_like(parameter)
+        for state_name in state_names:
+            if base.state[parameter].get(state_name) is None:
+                base.state[parameter][state_name] = torch.zeros_like(parameter)
         if optimizer == "adamw":
             base.state[parameter].setdefault("step", torch.tensor(0.0))
-    link_states(engine)
+    link_state(engine)
 
 
-def link_states(engine: Any) -> None:
-    """Let ZeRO 1 and 2 find an optimizer's state that was made or loaded before a step of this process."""
+def link_state(engine: Any) -> None:
+    """Register optimizer state with ZeRO 1 and 2 that was created or loaded before the first step of this process."""
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
         engine.optimizer._hp_optimizer_states_linked = False
         engine.optimizer._lazy_init_hp_params_optimizer_state()

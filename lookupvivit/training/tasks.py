@@ -1,8 +1,7 @@
-"""What a run learns. The loop knows no more of it than this."""
+"""What the trainer asks of a task. The trainer knows nothing else about what is learned."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,51 +9,67 @@ from torch import Tensor, nn
 
 from data_pipelines.datasets.clips import ClipDataset
 from lookupvivit.config import RunConfig
+from lookupvivit.experiments import experiment_of_dataset
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 
 
 class Task(Protocol):
-    """Which data is read, the loss of a batch, and what a model is judged by.
+    """Model, data, loss and metric of a run.
+
+    Creating a task reads nothing; `read_data` does. Methods marked *collective* are called by every rank.
 
     Attributes:
-        samples: videos to train on.
-        metric: the score of `validate` by which the best model is kept.
+        metric: the score of `validate` that selects the best model.
+        num_samples: number of training videos, after `read_data`.
     """
 
-    samples: int
     metric: str
+    num_samples: int
+
+    def build_model(self) -> nn.Module:
+        """The configured model with random weights."""
+
+    def load_initial_weights(self, model: nn.Module) -> str | None:
+        """Load ``init_from`` into a new model. Returns what to report about it."""
+
+    def count_samples(self) -> int:
+        """The number of training videos, found without writing anything; prints what is missing."""
+
+    def read_data(self) -> None:
+        """Find training and validation data, preparing them if needed; collective."""
 
     def description(self) -> dict[str, Any]:
-        """model.json: how to rebuild the model, and what it must be fed."""
+        """The contents of model.json: how to rebuild the model, and the preprocessing of its input."""
 
     def training_set(self) -> ClipDataset:
-        """Random clips, and what they are to teach."""
+        """Random, augmented clips with their targets."""
 
     def loss(
         self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
     ) -> Tensor:
-        """The losses (S,) of a micro-batch, one for every field of the output in ``engine.module.supervised``.
+        """The losses (S,) of a micro-batch, one per field of the output in ``engine.module.supervised``.
 
         Args:
+            engine: DeepSpeed's engine, called like the model.
             video: (B, 3, T, H, W) in [-1, 1], on the device.
-            batch: what `training_set` gave, collated.
+            batch: collated samples of `training_set`.
             call: further keyword arguments of the model's call.
+            rng: source of all randomness of this step and rank.
         """
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
-        """Scores by name, ``metric`` among them, on the main rank; collective, every rank calls it."""
+        """Scores by name, `metric` among them, on rank 0 (elsewhere empty); collective."""
 
-    def show(self, model: nn.Module, step: int, log: RunLog, run: Path) -> None:
-        """Draw what the model makes of a few validation videos; collective, every rank calls it."""
+    def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
+        """Draw the output for a few validation videos, to TensorBoard and into the run directory; collective."""
 
 
-def task_of(config: RunConfig, world: World) -> Task:
-    """What a configuration asks for; its data is read, and what is missing of it told."""
-    if config.data.has_captions:
-        from lookupvivit.captioning.task import Captioning
-
-        return Captioning(config, world)
-    from lookupvivit.training.classification import Classification
+def create_task(config: RunConfig, world: World) -> Task:
+    """The task that a configuration asks for: that of its dataset's experiment, else classification."""
+    experiment = experiment_of_dataset(config.data.dataset)
+    if experiment is not None:
+        return experiment.create_task(config, world)
+    from lookupvivit.training.classification import Classification  # imports this module
 
     return Classification(config, world)

@@ -1,128 +1,325 @@
-"""The training loop."""
+"""The training loop.
+
+Where to find what, in reading order:
+
+    which step a run starts at          Trainer.setup: newest_intact, resume
+    when it evaluates, saves and stops  Trainer.run
+    the loss and the backward pass      Trainer.train_step
+    the optimizer step                  Trainer.optimizer_step
+    what a checkpoint contains          Trainer.save, then `lookupvivit.training.checkpointing`
+"""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from data_pipelines.io.atomic import write_text
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.random_streams import COMPRESSED_SIZE
 from data_pipelines.transforms.normalization import normalize
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import changes, read_yaml, to_dict, to_yaml
 from lookupvivit.training import checkpointing, distributed, ema
-from lookupvivit.training.build import build_model, dtype_on, initialize, shapes_only, start_from, training_facts
+from lookupvivit.training.build import build_on_meta, compute_dtype, resume_constraints
 from lookupvivit.training.data import Batching, Plan
-from lookupvivit.training.distributed import World
-from lookupvivit.training.failed_videos import BrokenVideos
-from lookupvivit.training.logging import RunLog, Stopwatch
-from lookupvivit.training.optimizer import FiniteSteps, NonFiniteGradients, learning_rate
+from lookupvivit.training.deepspeed_engine import initialize
+from lookupvivit.training.failed_videos import FailedVideos
+from lookupvivit.training.logging import RunLog
+from lookupvivit.training.meter import TrainMeter
+from lookupvivit.training.optimizer import NonFiniteGradients, learning_rate
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
-from lookupvivit.training.tasks import Task, task_of
-from lookupvivit.training.utilization import Utilisation, peak_memory
+from lookupvivit.training.tasks import create_task
+from lookupvivit.training.utilization import Utilisation
 from lookupvivit.weights.files import load_weights
+
+Losses = list[tuple[list[str], Tensor]]  # per micro-batch: names of its videos, and its losses (S,)
 
 
 def train(config: RunConfig) -> None:
-    """Run a configuration from wherever it stands to its end."""
-    world = distributed.start(config.runtime.threads)
-    stop = StopRequest()
-    dtype_on(config, world)
-    run = Path(config.output_dir)
-    distributed.require_shared(run, world)
-    checkpoint = checkpointing.newest_sound(run, world)
-    model = starting_model(config, world, resumes=checkpoint is not None)  # before the data is read, which takes longer
-    task = task_of(config, world)
-    repeats = config.data.repeats
-    order = TrainingOrder(task.samples, config.optim.batch_size // repeats, config.seed)
-    batching, plan = Batching.of(config, world), Plan.of(config, order)
+    """Train a run to its end, from its newest checkpoint if it has one.
 
-    dataset = task.training_set()
-    description = task.description() | {"training": training_facts(config, task.samples)}
-    if checkpoint:
-        checkpointing.require_same(checkpoint, run, description)
-        load_weights(model, checkpoint)
-    engine, steps = initialize(model, config, batching, world)
-    step = checkpointing.resume(engine, checkpoint, description, world) if checkpoint else 0
-    if world.is_main:
-        write_config(config, run, finished=step >= plan.total)
-        print(
-            f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {config.runtime.precision}, "
-            f"ZeRO {config.runtime.zero_stage}, on {world.device.type}"
-        )
-        print(progress_note(step, plan, run, config.init_from))
-
-    loader = train_loader(
-        dataset,
-        order,
-        step,
-        plan.total,
-        world.rank,
-        world.size,
-        batching.micro_batch // repeats,
-        batching.accumulation,
-        config.data.workers,
-    )
-    broken = BrokenVideos(run / "broken_videos.txt", task.samples, config.data.max_broken, world)
-    loop = Loop(config, engine, plan, batching, world, RunLog(run, step, plan.total, world), broken, steps, task)
-
-    def look(step: int) -> None:
-        showing = plan.due(step, config.log.attention_every_epochs)
-        validating = plan.due(step, config.log.validate_every_epochs)
-        model = evaluated_model(engine, config) if showing or validating else engine
-        if showing:
-            task.show(model, step, loop.log, run)
-        if validating:
-            scores = task.validate(model, step, loop.log)
-            if task.metric in scores:
-                loop.shown["val"] = f"{task.metric} {scores[task.metric]:.1f}"
-            checkpointing.save_best(engine, run, step, description, task.metric, scores.get(task.metric, 0.0), world)
-            loop.log.scalars(step, "val", **scores)  # last: what was not told is done again after a kill
-
-    if step and world.any(not loop.log.validated):
-        look(step)  # the run was killed between its checkpoint and this
-    micro_batches = iter(loader)
-    while step < plan.total:
-        loop.step(step, micro_batches)
-        step += 1
-        stopping = world.any(bool(stop.name))  # of all ranks, or their collectives would not meet
-        if stopping or plan.due(step, config.log.checkpoint_every_epochs):
-            loop.log.flush()
-            checkpointing.save(engine, run, step, description, config.log.keep_checkpoints, world)
-        if stopping:
-            loop.log.close()
-            distributed.stop()
-            raise StoppedBySignal(f"{stop.name or 'another rank'}: saved step {step} of {plan.total} in {run}")
-        look(step)
-    loop.log.close()
-    distributed.stop()
+    Raises:
+        StoppedBySignal: SIGTERM or SIGUSR1 arrived, and the run is saved.
+        ConfigError, DataError, WeightsError: the run cannot start.
+        FloatingPointError: loss or gradients are not finite.
+    """
+    trainer = Trainer(config)
+    trainer.setup()
+    trainer.run()
+    trainer.close()
 
 
-def starting_model(config: RunConfig, world: World, resumes: bool) -> torch.nn.Module:
-    """The model as a run from scratch starts it; one that resumes finds its weights later."""
-    torch.manual_seed(config.seed)  # the same weights on every rank
-    model = build_model(config)
-    if config.init_from and not resumes:
-        report = start_from(model, config)
+class Trainer:
+    """Trains one run: `setup` once, then `run`, which calls `train_step`, `evaluate` and `save`.
+
+    Attributes:
+        step: optimizer steps taken so far.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.world = distributed.start(config.runtime.threads)
+        self.stop_request = StopRequest()
+        self.run_dir = Path(config.output_dir)
+        compute_dtype(config, self.world)  # raises where the device lacks it
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Setup
+
+    def setup(self) -> None:
+        """Build model, data, engine and log; restore the newest checkpoint."""
+        config, world = self.config, self.world
+
+        # Where to start: the newest checkpoint whose files are as they were written, or scratch.
+        distributed.require_shared(self.run_dir, world)
+        checkpoint = checkpointing.newest_intact(self.run_dir, world)
+
+        # The model comes before the data, because its errors show within seconds.
+        torch.manual_seed(config.seed)  # the same weights on every rank
+        self.task = create_task(config, world)
+        model = self.task.build_model()
+        if checkpoint is None:
+            self.print(self.task.load_initial_weights(model))
+        self.task.read_data()
+
+        # The order of samples is a function of (seed, step): a resumed run continues it exactly.
+        videos_per_step = config.optim.batch_size // config.data.repeats
+        order = TrainingOrder(self.task.num_samples, videos_per_step, config.seed)
+        self.batching, self.plan = Batching.of(config, world), Plan.of(config, order)
+        dataset = self.task.training_set()
+
+        # The engine is built around the checkpoint's weights, then gets the optimizer's state.
+        self.description = self.task.description() | {"training": resume_constraints(config, self.task.num_samples)}
+        if checkpoint is not None:
+            checkpointing.require_same_run(checkpoint, self.run_dir, self.description)
+            load_weights(model, checkpoint)
+        self.engine, self.guard = initialize(model, config, self.batching, world)
+        self.step = 0
+        if checkpoint is not None:
+            self.step = checkpointing.resume(self.engine, checkpoint, self.description, world)
+
         if world.is_main:
-            print(f"init_from {config.init_from}: {report}")
-    elif config.data.has_captions and not resumes and world.is_main:
-        print("NOTE: no init_from is given, so the encoder is frozen at random weights")
-    return model
+            write_config(config, self.run_dir, finished=self.step >= self.plan.total)
+        self.print_start()
+        loader = train_loader(
+            dataset,
+            order,
+            start_step=self.step,
+            end_step=self.plan.total,
+            rank=world.rank,
+            world_size=world.size,
+            micro_batch=self.batching.micro_batch // config.data.repeats,
+            accumulation=self.batching.accumulation,
+            workers=config.data.workers,
+        )
+        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_broken, world)
+        self.meter = TrainMeter(Utilisation(build_on_meta(self.task.build_model), config, world), world)
+        self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
+        self.micro_batches = iter(loader)
+
+    def print(self, text: str | None) -> None:
+        """Print ``text``, if there is any, on rank 0."""
+        if text and self.world.is_main:
+            print(text)
+
+    def print_start(self) -> None:
+        """Print batch size, length, precision, and where the run starts."""
+        plan, runtime = self.plan, self.config.runtime
+        self.print(
+            f"{self.batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {runtime.precision}, "
+            f"ZeRO {runtime.zero_stage}, on {self.world.device.type}"
+        )
+        if self.step >= plan.total:
+            self.print(f"{self.run_dir} is already finished ({self.step} steps); set another output_dir to train again")
+        elif self.step:
+            self.print(f"resuming from step {self.step} of {plan.total}")
+        else:
+            self.print(f"starting from {self.config.init_from or 'scratch'} in {self.run_dir}")
+        if plan.warmup > plan.total > self.step:
+            self.print(f"NOTE: optim.lr is never reached: {plan.warmup} warmup steps, {plan.total} steps in all")
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # The loop
+
+    def run(self) -> None:
+        """Train until the last step; evaluate and save when due.
+
+        Raises:
+            StoppedBySignal: after saving, if any rank was asked to stop.
+        """
+        if self.step and self.world.any(not self.log.validated):
+            self.evaluate()  # the run was killed between this checkpoint and its validation
+        while self.step < self.plan.total:
+            self.train_step()
+            self.step += 1
+            stopping = self.world.any(bool(self.stop_request.name))  # all ranks agree, or collectives would not match
+            if stopping or self.plan.due(self.step, self.config.log.checkpoint_every_epochs):
+                self.save()
+            if stopping:
+                self.close()
+                signal = self.stop_request.name or "another rank"
+                raise StoppedBySignal(f"{signal}: saved step {self.step} of {self.plan.total} in {self.run_dir}")
+            self.evaluate()
+
+    def train_step(self) -> None:
+        """One optimizer step: forward and backward passes of all micro-batches, then the update."""
+        config, world, engine = self.config, self.world, self.engine
+
+        # Randomness is keyed on the step, so a resumed run draws what the uninterrupted run would have drawn.
+        rng = np.random.default_rng((config.seed, self.step, world.rank))
+        torch.manual_seed(int(rng.integers(2**63)))  # drop path
+        call = compressed_size_of_step(config, self.step)
+
+        self.set_schedule()
+        engine.train()
+        losses: Losses = []
+        with self.meter.step():
+            for micro_step in range(self.batching.accumulation):
+                batch = self.meter.next_batch(self.micro_batches)
+                self.failed_videos.add(batch["broken"])
+                dtype = next(engine.parameters()).dtype
+                video = normalize(batch["video"].to(world.device, non_blocking=True), dtype)
+
+                # The loss: one per classifier, minimised together.
+                loss = self.task.loss(engine, video, batch, call, rng)  # (S,)
+                losses.append((batch["video_name"], loss.detach()))
+
+                # Gradients accumulate until the last micro-batch, the boundary, where they are averaged over the ranks.
+                engine.set_gradient_accumulation_boundary(micro_step == self.batching.accumulation - 1)
+                engine.backward(loss.sum())
+                self.optimizer_step(losses)
+                self.meter.add(loss.detach(), num_clips=len(video))
+                self.meter.utilization.note(call, len(video))
+
+            reporting = (self.step + 1) % config.log.every == 0 or self.step + 1 == self.plan.total
+            if reporting and world.device.type == "cuda":
+                torch.cuda.synchronize()  # the clock must not stop before the GPU does
+        if reporting:
+            self.report()
+        self.log.advance()
+
+    def set_schedule(self) -> None:
+        """Set this step's learning rate and EMA decay."""
+        self.lr = learning_rate(self.step, self.plan.total, self.plan.warmup, self.config.optim.lr)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = self.lr * group["lr_scale"]
+            group["ema_decay"] = ema.decay_of_step(self.step, self.config.optim.ema_decay)
+
+    def optimizer_step(self, losses: Losses) -> None:
+        """Update the weights at the accumulation boundary; before it, DeepSpeed only counts the micro-batch.
+
+        Raises:
+            FloatingPointError: gradients are not finite, on all ranks, before any weight has changed.
+        """
+        skipped_before = self.engine.skipped_steps
+        try:
+            self.engine.step()
+        except NonFiniteGradients:
+            raise FloatingPointError(self.non_finite_message(losses)) from None
+        # DeepSpeed's sharding optimizers skip such steps silently. With fp16 this is how they find the loss scale.
+        if self.config.runtime.precision != "fp16" and self.engine.skipped_steps > skipped_before:
+            if not self.config.optim.skip_non_finite:
+                raise FloatingPointError(self.non_finite_message(losses))
+            self.guard.skipped += 1
+
+    def non_finite_message(self, losses: Losses) -> str:
+        """Name step, rank and the videos whose loss is not finite, or all of them where every loss is."""
+        suspects = [entry for entry in losses if not entry[1].isfinite().all()] or losses
+        names = [name for batch_names, _ in suspects for name in batch_names]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        return (
+            f"step {self.step + 1}, rank {self.world.rank}: gradients are not finite "
+            f"(loss {float(suspects[-1][1].sum()):.4g}); no weight was changed. Videos: {shown}. "
+            "Try a lower optim.lr, runtime.precision=fp32 or optim.skip_non_finite=true"
+        )
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # What follows a step
+
+    def report(self) -> None:
+        """Log the means over all ranks and the steps since the last report.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        losses, statistics = self.meter.report()
+        total = sum(losses)
+        if not math.isfinite(total) and not self.config.optim.skip_non_finite:  # on all ranks
+            raise FloatingPointError(
+                f"step {self.step + 1}: the loss is {total}; the last checkpoint is older than this. Try a lower "
+                "optim.lr or runtime.precision=fp32"
+            )
+        names = [name.replace("logits", "loss") for name in self.engine.module.supervised]
+        values = {"loss": total, **dict(zip(names, losses, strict=True)), "lr": self.lr, **statistics}
+        if (norm := self.engine.get_global_grad_norm()) is not None:  # before clipping
+            values["grad_norm"] = float(norm)
+        if self.guard.skipped:
+            values["skipped_steps"] = self.guard.skipped
+
+        if news := self.failed_videos.gather():
+            self.log.print("\n".join(f"FAILED, replaced by another video: {reason}" for reason in news))
+        if self.failed_videos.reasons:
+            values["failed_videos"] = len(self.failed_videos.reasons)
+
+        self.log.scalars(self.step + 1, "train", **values)
+        self.log.status["loss"] = f"{total:.3f}"
+        self.log.status["clips/s"] = f"{statistics['clips_per_second']:.1f}"
+        self.log.status["data wait"] = f"{statistics['data_wait']:.0%}"
+
+    def evaluate(self) -> None:
+        """Draw attention maps and validate, whichever is due after this step; collective."""
+        drawing = self.plan.due(self.step, self.config.log.attention_every_epochs)
+        validating = self.plan.due(self.step, self.config.log.validate_every_epochs)
+        if not (drawing or validating):
+            return
+        model = self.evaluated_model()
+        if drawing:
+            self.task.draw(model, self.step, self.log)
+        if validating:
+            self.validate(model)
+
+    def evaluated_model(self) -> nn.Module:
+        """The model that is validated and drawn: the moving average of the weights, if there is one; collective."""
+        if not self.config.optim.ema_decay:
+            self.engine.eval()
+            return self.engine
+        averages = checkpointing.full_state(self.engine, ema.STATE)
+        return ema.averaged_copy(self.engine, build_on_meta(self.task.build_model), averages)
+
+    def validate(self, model: nn.Module) -> None:
+        """Score the validation videos and keep the model as ``best/`` if no earlier one scored higher; collective."""
+        metric = self.task.metric
+        scores = self.task.validate(model, self.step, self.log)
+        if metric in scores:
+            self.log.status["val"] = f"{metric} {scores[metric]:.1f}"
+        score = scores.get(metric, 0.0)
+        checkpointing.save_best(self.engine, self.run_dir, self.step, self.description, metric, score, self.world)
+        # Logged last: after a kill, a validation that is not in the log is repeated.
+        self.log.scalars(self.step, "val", **scores)
+
+    def save(self) -> None:
+        """Write a checkpoint and publish its model as the run's; collective."""
+        self.log.flush()
+        keep = self.config.log.keep_checkpoints
+        checkpointing.save(self.engine, self.run_dir, self.step, self.description, keep, self.world)
+
+    def close(self) -> None:
+        """Close the log and leave the process group."""
+        self.log.close()
+        distributed.stop()
 
 
 def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
-    """The call's ``compressed_size`` in multi-resolution training, drawn for the whole global batch of a step.
+    """The keyword argument ``compressed_size`` of a step in multi-resolution training; empty otherwise.
 
-    One size per batch as in section 4 of the paper; keyed on seed and step like FlexiViT, so that it is the same on
-    every rank and after a resume.
+    One size is drawn per global batch (section 4). It is keyed on seed and step, as in FlexiViT, so that it is the same
+    on every rank and after a resume.
     """
     sizes = config.model.multi_resolution
     if sizes is None:
@@ -132,148 +329,18 @@ def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
     return {"compressed_size": (t, k, k)}
 
 
-def write_config(config: RunConfig, run: Path, finished: bool) -> None:
-    """``run/config.yaml``; of a run that goes on or is finished, what the command has changed since is told.
+def write_config(config: RunConfig, run_dir: Path, finished: bool) -> None:
+    """Write config.yaml, and print what changed since the last start.
 
-    A finished run's is left as it is: it tells how the weights came about.
+    The config.yaml of a finished run stays: it describes how its weights were trained.
     """
-    file = run / "config.yaml"
+    file = run_dir / "config.yaml"
     if file.exists():
-        differing = changes(read_yaml(file), to_dict(config))
-        what = "NOT used, the run is finished" if finished else "changed since the run began"
-        if differing:
-            print(f"settings {what}: {'; '.join(differing)}")
+        differences = "; ".join(changes(read_yaml(file), to_dict(config)))
+        if differences and finished:
+            print(f"settings NOT used, because the run is finished: {differences}")
+        elif differences:
+            print(f"settings changed since the run began: {differences}")
         if finished:
             return
-    run.mkdir(parents=True, exist_ok=True)
-    (run / ".config.yaml.tmp").write_text(to_yaml(config), encoding="utf-8")
-    os.replace(run / ".config.yaml.tmp", file)
-
-
-def progress_note(step: int, plan: Plan, run: Path, init_from: str | None) -> str:
-    """Where a run stands when it starts."""
-    if step >= plan.total:
-        return f"{run} is already finished ({step} steps); give another output_dir to train anew"
-    note = f"resuming from step {step} of {plan.total}" if step else f"starting from {init_from or 'scratch'} in {run}"
-    if plan.warmup > plan.total:
-        note += f"; note: the warmup of {plan.warmup} steps is longer than the run, optim.lr is never reached"
-    return note
-
-
-def evaluated_model(engine: Any, config: RunConfig) -> torch.nn.Module:
-    """What is validated and shown: the weights' moving average where there is one; collective."""
-    if not config.optim.ema_decay:
-        engine.eval()  # DeepSpeed's returns nothing
-        return engine
-    averages = checkpointing.full_state(engine, ema.STATE)
-    return ema.averaged_copy(engine, shapes_only(config), averages)
-
-
-class Loop:
-    """One optimizer step after the other, and what is told of them."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        engine: Any,
-        plan: Plan,
-        batching: Batching,
-        world: World,
-        log: RunLog,
-        broken: BrokenVideos,
-        steps: FiniteSteps,
-        task: Task,
-    ) -> None:
-        self.config, self.engine, self.plan, self.batching, self.task = config, engine, plan, batching, task
-        self.world, self.log, self.watch, self.broken, self.steps = world, log, Stopwatch(), broken, steps
-        self.losses: list[Tensor] = []
-        self.shown: dict[str, str] = {}  # beside the progress bar
-        self.utilisation = Utilisation(shapes_only(config), config, world)
-
-    def step(self, step: int, micro_batches: Iterator[dict[str, Any]]) -> None:
-        """One optimizer step: ``accumulation`` micro-batches forward and backward, then the update."""
-        config, engine, device = self.config, self.engine, self.world.device
-        # Keyed on the step, so that a resumed run draws what the uninterrupted one would have drawn.
-        rng = np.random.default_rng((config.seed, step, self.world.rank))
-        torch.manual_seed(int(rng.integers(2**63)))  # drop path
-        rate = learning_rate(step, self.plan.total, self.plan.warmup, config.optim.lr)
-        for group in engine.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-            group["ema_decay"] = ema.decay_of_step(step, config.optim.ema_decay)
-        engine.train()
-        call = compressed_size_of_step(config, step)
-        self.utilisation.note(call, self.batching.accumulation * self.batching.micro_batch)
-        with self.watch.step():
-            samples: list[tuple[list[str], Tensor]] = []
-            for _ in range(self.batching.accumulation):
-                batch = self.watch.waiting(micro_batches)
-                self.broken.note(batch["broken"])
-                video = normalize(batch["video"].to(device, non_blocking=True), next(engine.parameters()).dtype)
-                per_head = self.task.loss(engine, video, batch, call, rng)
-                samples.append((batch["video_name"], per_head.detach()))
-                engine.backward(per_head.sum())
-                self.update(step, samples)  # at the last micro-batch only
-                self.losses.append(per_head.detach())
-                self.watch.clips += len(video) * self.world.size
-            reporting = (step + 1) % config.log.every == 0 or step + 1 == self.plan.total
-            if reporting and device.type == "cuda":
-                torch.cuda.synchronize()  # else the clock would stop before the work is done
-        if reporting:
-            self.report(step + 1, rate)
-        self.log.advance(**self.shown)
-
-    def update(self, step: int, samples: list[tuple[list[str], Tensor]]) -> None:
-        """The optimizer's step, unless gradients are no numbers.
-
-        Raises:
-            FloatingPointError: they are not, on all ranks, before a weight has moved.
-        """
-        skipped = self.engine.skipped_steps
-        try:
-            self.engine.step()
-        except NonFiniteGradients:
-            raise FloatingPointError(self.culprits(step, samples)) from None
-        # DeepSpeed's sharding optimizers leave such steps out by themselves; with fp16, to find the loss scale.
-        if self.config.runtime.precision != "fp16" and self.engine.skipped_steps > skipped:
-            if not self.config.optim.skip_non_finite:
-                raise FloatingPointError(self.culprits(step, samples))
-            self.steps.skipped += 1
-
-    def culprits(self, step: int, samples: list[tuple[list[str], Tensor]]) -> str:
-        """Step, rank and the samples whose loss is no number, or all of them where every loss is one."""
-        bad = [(names, loss) for names, loss in samples if not loss.isfinite().all()]
-        loss = float((bad or samples)[-1][1].sum())
-        names = [name for names, _ in bad or samples for name in names]
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        return (
-            f"step {step + 1}, rank {self.world.rank}: gradients are not finite (loss {loss:.4g}); no weight was "
-            f"moved, and the last checkpoint is from before. Samples: {shown}. Try a lower optim.lr, "
-            "runtime.precision=fp32 or optim.skip_non_finite=true"
-        )
-
-    def report(self, step: int, rate: float) -> None:
-        """Log means over all ranks and the steps since the last report; stop where the loss is no longer a number."""
-        per_head = self.world.mean(torch.stack(self.losses).mean(dim=0)).tolist()
-        self.losses.clear()
-        loss = sum(per_head)
-        if not math.isfinite(loss) and not self.config.optim.skip_non_finite:  # of all ranks, so all of them stop
-            raise FloatingPointError(
-                f"step {step}: the loss is {loss}; the last checkpoint is from before. Try a lower optim.lr or "
-                "runtime.precision=fp32"
-            )
-        if news := self.broken.gather():
-            self.log.say("\n".join(f"BROKEN, another video stands in: {reason}" for reason in news))
-        mfu = self.utilisation.report(self.watch.elapsed)
-        clips, waiting = self.watch.report()
-        names = (name.replace("logits", "loss") for name in self.engine.module.supervised)
-        values = {"loss": loss, **dict(zip(names, per_head, strict=True)), "lr": rate}
-        values |= {"clips_per_second": clips, "data_wait": waiting, "mfu": mfu}
-        values["memory"] = peak_memory(self.world.device)
-        if (norm := self.engine.get_global_grad_norm()) is not None:  # of the whole step, before clipping
-            values["grad_norm"] = float(norm)
-        if self.steps.skipped:
-            values["skipped_steps"] = self.steps.skipped
-        if self.broken.seen:
-            values["broken_videos"] = len(self.broken.seen)
-        self.log.scalars(step, "train", **values)
-        self.shown |= {"loss": f"{loss:.3f}", "clips/s": f"{clips:.1f}", "data wait": f"{waiting:.0%}"}
+    write_text(file, to_yaml(config))

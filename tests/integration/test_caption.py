@@ -20,7 +20,7 @@ from lookupvivit.captioning.metrics import caption_scores
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.build import build_model
 from lookupvivit.training.distributed import World
-from lookupvivit.training.tasks import task_of
+from lookupvivit.training.tasks import create_task
 from lookupvivit.weights.files import save_model
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 220), "white": (240, 240, 240)}
@@ -195,7 +195,7 @@ def test_mistakes_are_one_line(tmp_path, caption, coco):
             given = (*SMALL, f"data.root={coco}", *(["data.num_classes=2"] if "folders" in setting else []), setting)
             config = load_config(ROOT / "configs" / "coco_captions.yaml", given)
             build_model(config)
-            task_of(config, World(0, 1, torch.device("cpu")))
+            create_task(config, World(0, 1, torch.device("cpu"))).read_data()
         assert "\n" not in str(error.value)
 
 

@@ -14,7 +14,7 @@ from support.paths import ROOT
 from lookupvivit.accuracy_cost.cascade import confidence
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.predictions import Predictions
-from lookupvivit.training.build import build_model, describe
+from lookupvivit.training.build import build_model, classifier_description
 from lookupvivit.training.data import read_manifest
 from lookupvivit.training.distributed import World
 from lookupvivit.weights.files import load_model, save_model
@@ -164,7 +164,7 @@ def finished(tmp_path, command):
     *_, file = command("any.py", run)[:4]
     config = load_config(file, command("any.py", run)[4:])
     names = read_manifest(config, "val", World(0, 1, torch.device("cpu"))).class_names
-    save_model(run, build_model(config).state_dict(), describe(config, names))
+    save_model(run, build_model(config).state_dict(), classifier_description(config, names))
     (run / "config.yaml").write_text(to_yaml(config))
     (run / "cost_accuracy").mkdir()
     (run / "cost_accuracy" / "1x3.json").write_text('{"points": [{"checkpoint": 1}]}')

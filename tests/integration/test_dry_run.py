@@ -49,7 +49,7 @@ def test_everything_is_told(dry, small_set, tmp_path):
 
 def test_a_set_that_is_not_there_is_not_rendered(dry, tmp_path):
     output = dry(f"data.root={tmp_path / 'nowhere'}")
-    assert "train: 40 videos, 40 of them yet to be rendered" in output and "val: 13, 13 of them" in output
+    assert "train: 40 videos, 40 not yet rendered" in output and "val: 13 videos, 13 not yet rendered" in output
 
 
 def test_without_data_all_that_needs_none_is_told(dry, tmp_path):

@@ -70,7 +70,7 @@ def test_pre_training_from_shards_then_fine_tuning_on_folders_at_a_larger_size(s
     write_shards(read_folders(sets / "21k", "train").only([16]), sets / "shards", "trainextra")
     told = tool("train_net.py", "imagenet21k_5x5", *shards, "data.max_broken=0.1", "optim.batch_size=16")
     assert "train: 33 pictures from" in told and "classes: the data's own, 4 names, n01 .. n04" in told
-    assert torn.stem in (before / "broken_videos.txt").read_text()
+    assert torn.stem in (before / "failed_videos.txt").read_text()
     (first, *_), softplus = logged(before, "train"), torch.nn.functional.softplus
     mixed_or_not = float(softplus(torch.tensor(10.0)) + 3 * softplus(torch.tensor(-10.0)))  # one target in four
     assert first["compressed_loss"] == pytest.approx(mixed_or_not, rel=1e-4) == first["lookup_loss"]

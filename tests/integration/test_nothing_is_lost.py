@@ -9,11 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
-
-import lookupvivit
-from lookupvivit.config import OptimConfig
-from lookupvivit.training.optimizer import FiniteSteps, NonFiniteGradients, build_optimizer, parameter_groups
 
 OFTEN = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
 
@@ -52,14 +47,14 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, command
         else:
             shard.write_bytes(content if how == "changed" else content[:1000])
         output = shell(command("train_net.py", damaged, *OFTEN))
-        words = "is missing" if how == "missing" else "is not what was written"
-        assert f"checkpoint {newest} is damaged: {shard.relative_to(newest)} {words}" in output
+        words = "is missing" if how == "missing" else "has changed since it was written"
+        assert f"checkpoint {newest} is corrupt: {shard.relative_to(newest)} {words}" in output
         assert "resuming from step 9 of 10" in output
         assert_same_weights(straight, damaged)
     for checkpoint in (damaged / "checkpoints").glob("step_*"):
         (checkpoint / "model.safetensors").write_bytes(b"")
     output = shell(command("train_net.py", damaged, *OFTEN), expect=2)
-    assert "every checkpoint in" in output and "is damaged; move them away" in output and "Traceback" not in output
+    assert "output_dir: all checkpoints in" in output and "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -78,45 +73,12 @@ def test_divergence_is_one_line_and_moves_no_weight(tmp_path, command, shell, se
     status = 2 if launcher == "python" else 1
     output = shell(command("train_net.py", run, *diverging, *settings, launcher=launcher), expect=status)
     (told, *_) = [line for line in output.splitlines() if "gradients are not finite" in line]
-    assert re.search(r", rank [01]: gradients", told) and ".mp4" in told and "no weight was moved" in told
+    assert re.search(r", rank [01]: gradients", told) and ".mp4" in told and "no weight was changed" in told
     assert launcher != "python" or "Traceback" not in output
     newest = max((run / "checkpoints").glob("step_*"))
     assert f"step {int(newest.name[5:]) + 1}, " in told  # the first step that could not be taken
     kept = load_file(newest / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in kept.values())
-
-
-def test_steps_with_gradients_that_are_no_numbers_can_be_skipped_and_counted():
-    weight = nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.SGD([weight], lr=1.0)
-    steps = FiniteSteps(optimizer, lambda flag: flag, skip=True)
-    for gradient, moved in ((1.0, 0.0), (float("nan"), 0.0), (float("inf"), 0.0), (2.0, -2.0)):
-        weight.grad = torch.tensor([1.0, gradient, 1.0])
-        optimizer.step()
-        assert weight[1] == moved
-    assert steps.skipped == 2
-    FiniteSteps(optimizer, lambda flag: True, skip=False)  # another rank's are none
-    with pytest.raises(NonFiniteGradients):
-        optimizer.step()
-    assert weight[1] == -2.0
-
-
-@pytest.mark.parametrize("name", ["lookupvivit_b16x2_9x9x8", "vit_ti16", "tokenlearner_ti16_at6", "perceiver_pico8x2"])
-def test_layer_decay_makes_few_groups_and_follows_the_depth(name):
-    small = {"width": 24, "depth": 5, "num_heads": 2} | ({"learn_at": 2} if "learner" in name else {})
-    model = lookupvivit.create_model(name, 4, **small)
-    groups = parameter_groups(model, weight_decay=0.1, layer_decay=0.5)
-    assert len(groups) <= 2 * (5 + 2)
-    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(map(id, model.parameters()))
-    found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
-    spared = model.no_weight_decay()
-    for place, names in enumerate(model.layer_groups()):
-        for key in names:
-            parameter = model.get_parameter(key)
-            decays = parameter.dim() >= 2 and key not in spared
-            assert found[id(parameter)] == (0.5 ** (6 - place), 0.1 if decays else 0.0)
-    assert len(parameter_groups(model, 0.1)) == 2
-    assert len(build_optimizer(model, OptimConfig(layer_decay=0.9)).param_groups) <= 14
 
 
 @pytest.mark.slow
@@ -158,7 +120,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, se
     shutil.rmtree(changed / "checkpoints" / "step_00000006")
     output = shell(command("train_net.py", changed, *settings, launcher=then))
     ranks = ("2", "1") if "2" in first else ("1", "2")
-    assert f"was written by {ranks[0]} ranks, going on with {ranks[1]}" in output
+    assert f"was written by {ranks[0]} ranks; resuming with {ranks[1]}" in output
     assert "resuming from step 3 of 6" in output
     middle = straight / "checkpoints" / "step_00000003"
     before, one, two = (load_file(run / "model.safetensors") for run in (middle, straight, changed))
@@ -205,7 +167,7 @@ def test_settings_changed_since_the_run_began_are_told(tmp_path, command, shell)
     shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6"))
     written = (run / "config.yaml").read_text()
     finished = shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6", "optim.lr=0.5"))
-    assert "settings NOT used, the run is finished: optim.lr: 0.001 -> 0.5" in finished
+    assert "settings NOT used, because the run is finished: optim.lr: 0.001 -> 0.5" in finished
     assert (run / "config.yaml").read_text() == written
     longer = shell(command("train_net.py", run, *OFTEN, "optim.max_steps=8"))
     assert "settings changed since the run began: optim.max_steps: 6 -> 8" in longer

@@ -134,24 +134,24 @@ def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["python", "torchrun 2"])
-def test_broken_videos_are_replaced_in_training_and_not_scored(tmp_path, command, shell, small_set, launcher):
+def test_failed_videos_are_replaced_in_training_and_not_scored(tmp_path, command, shell, small_set, launcher):
     root, run = tmp_path / "set", tmp_path / "run"
     shutil.copytree(small_set, root)
     for name in ("7.mp4", "42.mp4"):  # one to train on; the second validation video, rank 1's
         (root / "videos" / name).write_bytes(b"no video")
     epoch = ("data.workers=1", "optim.max_steps=5", f"data.root={root}")  # all 40 videos
     output = shell(command("train_net.py", run, *epoch, "data.max_broken=0.03", launcher=launcher))
-    (listed,) = (run / "broken_videos.txt").read_text().splitlines()
+    (listed,) = (run / "failed_videos.txt").read_text().splitlines()
     assert listed.startswith(str(root / "videos" / "7.mp4")) and "cannot be decoded" in listed
-    assert f"BROKEN, another video stands in: {listed}" in output and "(1 view, without 1 broken videos)" in output
-    assert lines(run)[-1]["broken_videos"] == 1
+    assert f"FAILED, replaced by another video: {listed}" in output and "without 1 videos that failed" in output
+    assert lines(run)[-1]["failed_videos"] == 1
     output = shell(command("test_net.py", run, f"data.root={root}", launcher=launcher))
     scores = json.loads((run / "predictions" / "2x3.json").read_text())
     assert scores["videos"] == 12 and [Path(name).name for name in scores["broken_videos"]] == ["42.mp4"]
-    assert "BROKEN, not in the scores: " in output and "not in the scores: 1 broken" in output
+    assert "FAILED, not in the scores: " in output and "not in the scores: 1 broken" in output
     status = 2 if launcher == "python" else 1
     output = shell(command("train_net.py", tmp_path / "strict", *epoch, launcher=launcher), expect=status)
-    assert "1 of 40 training videos cannot be read, more than data.max_broken = 1.00%" in output
+    assert "data.max_broken: 1 of 40 training videos cannot be read, more than 1.00%" in output
     assert launcher != "python" or "Traceback" not in output
 
 

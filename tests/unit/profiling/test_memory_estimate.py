@@ -16,7 +16,7 @@ from lookupvivit.layers.activation_checkpointing import recompute_activations
 from lookupvivit.models.registry import create_model
 from lookupvivit.profiling.measured_memory import kept_bytes
 from lookupvivit.profiling.memory_estimate import trace
-from lookupvivit.training.build import shapes_only
+from lookupvivit.training.build import build_model, build_on_meta
 from lookupvivit.training.data import Batching
 from lookupvivit.training.distributed import World
 
@@ -99,7 +99,7 @@ def test_what_training_takes(tmp_path, overrides):
     (tmp_path / "run.yaml").write_text(PICTURES.format(root=tmp_path / "set", run=tmp_path / "run"))
     config = load_config(tmp_path / "run.yaml", overrides)
     batching = Batching.of(config, World(0, 1, torch.device("cpu")))
-    expected = memory(shapes_only(config), config, batching, "cpu").peak
+    expected = memory(build_on_meta(lambda: build_model(config)), config, batching, "cpu").peak
     # Every tensor of 64 KiB goes back to the system when it is freed; else malloc's own losses would be measured.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(

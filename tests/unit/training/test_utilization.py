@@ -5,7 +5,7 @@ from lookupvivit.config.loading import load_config
 from lookupvivit.models.registry import create_model
 from lookupvivit.profiling.flops import count
 from lookupvivit.training import utilization
-from lookupvivit.training.build import shapes_only
+from lookupvivit.training.build import build_model, build_on_meta
 from lookupvivit.training.distributed import World
 
 
@@ -15,7 +15,9 @@ def test_mfu_counts_every_step_at_its_own_size_and_each_size_once(monkeypatch):
     counted = []
     right = utilization.count_from_shapes
     monkeypatch.setattr(utilization, "count_from_shapes", lambda *a, **call: counted.append(call) or right(*a, **call))
-    found = utilization.Utilisation(shapes_only(config), config, World(0, 1, torch.device("cpu")))
+    found = utilization.Utilisation(
+        build_on_meta(lambda: build_model(config)), config, World(0, 1, torch.device("cpu"))
+    )
     small = {"compressed_size": (2, 3, 3)}
     for call in ({}, small, {}, small):
         found.note(call, clips=5)

@@ -17,7 +17,7 @@ from data_pipelines.transforms.clip_transforms import (
     resize_area,
     shift_hue,
 )
-from data_pipelines.transforms.mixup import mixup, smooth_one_hot
+from data_pipelines.transforms.mixup import mixup
 from data_pipelines.transforms.normalization import normalize
 
 
@@ -207,14 +207,6 @@ def test_statistics_are_those_of_the_whole_clip():
     clip = torch.stack([torch.full((3, 8, 8), 50), torch.full((3, 8, 8), 150)]).byte()
     out = ra._auto_contrast(clip, 1.0, rng())
     assert (out[0] == 0).all() and (out[1] >= 254).all()  # torchvision cuts off the fraction
-
-
-def test_smooth_one_hot_against_cross_entropy():
-    labels, logits = torch.tensor([0, 3, 2]), torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    for smoothing in (0.0, 0.3):
-        targets = smooth_one_hot(labels, 5, smoothing)
-        expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        torch.testing.assert_close(torch.nn.functional.cross_entropy(logits, targets), expected)
 
 
 def test_mixup():

@@ -1,0 +1,69 @@
+"""DeepSpeed around a model: precision, ZeRO stage, gradient accumulation, clipping, and what wraps the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lookupvivit.config import RunConfig
+from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.profiling.memory_estimate import BUCKET
+from lookupvivit.training.data import Batching
+from lookupvivit.training.distributed import World
+from lookupvivit.training.ema import AveragedSteps
+from lookupvivit.training.optimizer import FiniteSteps, build_optimizer
+
+
+def initialize(model: nn.Module, config: RunConfig, batching: Batching, world: World) -> tuple[Any, FiniteSteps]:
+    """Build optimizer and DeepSpeed engine around ``model``.
+
+    Returns:
+        The engine, with an attribute ``frozen_weights`` (float32 tensors by name), and the guard against non-finite
+        gradients.
+    """
+    import deepspeed
+
+    # From the inside out: a compiled block contains its recomputation, and DeepSpeed's hooks see whole blocks.
+    if config.runtime.activation_checkpointing:
+        recompute_activations(model)
+    if config.runtime.compile:
+        for block in model.blocks:
+            block.compile()
+
+    # DeepSpeed rounds all weights to its precision and keeps float32 copies of the trainable ones only.
+    frozen = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if not p.requires_grad}
+
+    optimizer = build_optimizer(model, config.optim, config.runtime.offload_optimizer)
+    if config.optim.ema_decay:
+        AveragedSteps(optimizer)  # inside the guard: a skipped step does not update the average
+    guard = FiniteSteps(optimizer, world.any, config.optim.skip_non_finite)
+
+    num_trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    settings = deepspeed_settings(config, batching, num_trainable, on_gpu=world.device.type == "cuda")
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    engine.frozen_weights = frozen
+    return engine, guard
+
+
+def deepspeed_settings(config: RunConfig, batching: Batching, num_trainable: int, on_gpu: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
+    precision = config.runtime.precision
+    # DeepSpeed allocates the whole bucket; its default of 2 GB does not depend on the model.
+    zero: dict[str, Any] = {"stage": config.runtime.zero_stage, "reduce_bucket_size": min(num_trainable, BUCKET)}
+    if config.runtime.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    return {
+        "train_batch_size": batching.batch,
+        "train_micro_batch_size_per_gpu": batching.micro_batch,
+        "gradient_accumulation_steps": batching.accumulation,
+        "gradient_clipping": config.optim.clip_grad,
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is vectorised as well and compiles no operator
+        "zero_allow_untested_optimizer": True,  # SGD with momentum is element-wise, so sharding does not change it
+        "bf16": {"enabled": precision == "bf16"},
+        "fp16": {"enabled": precision == "fp16"},
+        "communication_data_type": "fp32",  # gradients are summed in float32, over ranks
+        "data_types": {"grad_accum_dtype": "fp32"},  # and over micro-batches
+        "steps_per_print": 10**9,  # never: the trainer logs
+    }

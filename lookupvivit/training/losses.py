@@ -1,0 +1,36 @@
+"""Classification losses and their soft targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """Smoothed targets (B, K) in float32 from labels (B,): 1 - s + s / K for the label, else s / K, as in scenic."""
+    off = smoothing / num_classes
+    targets = torch.full((len(labels), num_classes), off, device=labels.device)
+    return targets.scatter_(1, labels[:, None], 1 - smoothing + off)
+
+
+def softmax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of -sum_k targets_k log softmax(logits)_k, in float32; both (B, K)."""
+    return F.cross_entropy(logits.float(), targets, reduction="none").mean()
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the batch of the sum over classes of binary cross-entropies, in float32; both (B, K).
+
+    Every class is a separate yes-or-no question (big_vision, utils.py, sigmoid_xent), so ``targets`` in [0, 1] may be
+    mixed, smoothed or name several classes; they need not sum to 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(dim=-1).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "softmax": softmax_cross_entropy,
+    "sigmoid": sigmoid_cross_entropy,
+}

@@ -1,0 +1,55 @@
+"""Parts of the training loop that need no run."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lookupvivit.config import ConfigError
+from lookupvivit.config.loading import load_config
+from lookupvivit.training.attention_logging import spread_over_classes
+from lookupvivit.training.build import build_model
+from lookupvivit.training.logging import _remove_after
+from lookupvivit.training.trainer import compressed_size_of_step
+
+
+def config(*overrides):
+    return load_config("configs/camera_motion.yaml", overrides)
+
+
+def test_one_compressed_size_per_step_for_all_ranks():
+    """Drawn uniformly from the product of t and k, keyed on seed and step alone."""
+    multi = config("model.multi_resolution={t: [4, 8], k: [2, 3, 5]}", "seed=3")
+    drawn = [compressed_size_of_step(multi, step)["compressed_size"] for step in range(1200)]
+    counts = Counter(drawn)
+    assert counts.keys() == {(t, k, k) for t in (4, 8) for k in (2, 3, 5)}
+    assert all(abs(count - 200) < 4 * 200**0.5 for count in counts.values())
+    assert drawn[7:9] == [compressed_size_of_step(multi, step)["compressed_size"] for step in (7, 8)]
+    other_seed = config("model.multi_resolution={t: [4, 8], k: [2, 3, 5]}", "seed=4")
+    assert [compressed_size_of_step(other_seed, step)["compressed_size"] for step in range(20)] != drawn[:20]
+    assert compressed_size_of_step(config(), 0) == {}
+
+
+@pytest.mark.parametrize("override", ["model.name=vivit_pico8x2", "model.overrides.compressed_init=random"])
+@pytest.mark.parametrize("setting", ["model.multi_resolution={t: [4], k: [2]}", "eval.compressed_size=[4,2,2]"])
+def test_a_fixed_compressed_size_cannot_be_changed(override, setting):
+    with pytest.raises(ConfigError, match=setting.partition("=")[0]):
+        build_model(config(override, setting))
+
+
+def test_resuming_removes_later_records_and_an_incomplete_line(tmp_path):
+    file = tmp_path / "log.jsonl"
+    records = [(1, "train"), (2, "train"), (2, "val"), (3, "train"), (3, "val"), (4, "train")]
+    file.write_text("".join(json.dumps({"step": s, "kind": k}) + "\n" for s, k in records) + '{"step": 5, "lo')
+    assert [tuple(record.values()) for record in _remove_after(file, 3)] == records[:5]
+    kept = [tuple(json.loads(line).values()) for line in file.read_text().splitlines()]
+    assert kept == records[:5]
+
+
+def test_drawn_clips_are_spread_over_the_classes():
+    labels = np.repeat(np.arange(5), 4)  # four clips of each class, class by class
+    assert spread_over_classes(labels, 5) == [0, 4, 8, 12, 16]
+    assert spread_over_classes(labels, 3) == [0, 8, 16]
+    assert spread_over_classes(np.zeros(3, int), 8) == [0, 1, 2]  # fewer clips than asked for
+    assert spread_over_classes(np.array([0, 0, 1]), 3) == [0, 2, 1]  # second clips after all first ones
