@@ -1,6 +1,6 @@
-"""Write a trained model as an ONNX file, checked against the model.
+"""Export a trained model to ONNX, and check the file against the model.
 
-python tools/export.py runs/camera_motion --onnx camera_motion.onnx --compressed-size 2 4 4
+python tools/export.py --run runs/camera_motion --onnx camera_motion.onnx --compressed-size 2x4x4
 """
 
 import argparse
@@ -12,22 +12,26 @@ from lookupvivit.weights.export import export_onnx
 from lookupvivit.weights.files import load_classifier
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a run directory, such as runs/camera_motion")
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--compressed-size", type=int, nargs=3, metavar=("T", "H", "W"), help="default: the model's")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_args()
     try:
         model = load_classifier(arguments.run)
         frames, height, width = model.input_size
         tubelet = model.tubelet if isinstance(model, Perceiver) else model.embedding.tubelet
-        image = tubelet[0] == 1 and frames == 1
-        shape = (1, 3, height, width) if image else (1, 3, frames, height, width)
+        is_image = tubelet[0] == 1 and frames == 1
+        shape = (1, 3, height, width) if is_image else (1, 3, frames, height, width)
         difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)
     except (ValueError, OSError) as error:
         give_up(error)
-    print(f"{arguments.onnx}: input video (batch, {', '.join(map(str, shape[1:]))}), any batch;", end=" ")
+    print(f"{arguments.onnx}: input video (batch, {', '.join(map(str, shape[1:]))}) with any batch size;", end=" ")
     print(f"largest difference to the model {difference:.1e}")
 
 

@@ -1,23 +1,23 @@
-"""Models out of Python: `torch.export` programs with any batch size, and ONNX files checked against the model."""
+"""Export: `torch.export` programs with any batch size, and ONNX files checked against the model."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lookupvivit.models.base import Size, as_size
+from data_pipelines.io.atomic import atomic_write
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.sizes import Size, as_size
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class ExportError(ValueError):
-    """A model that cannot be exported as asked, or a file that computes something else; one line."""
+    """The model cannot be exported this way, or the exported file computes something else."""
 
 
 def export_program(
@@ -27,18 +27,21 @@ def export_program(
 
     Args:
         model: a model in eval mode.
-        input_shape: (B, 3, T, H, W), or (B, 3, H, W) of an image model; B is free.
-        compressed_size: (t, h, w) compressed tokens of a LookupViT, its own by default. An exported program has one.
+        input_shape: (B, 3, T, H, W), or (B, 3, H, W) for an image model; the program accepts any B.
+        compressed_size: (t, h, w) compressed tokens of a LookupViT, its own by default; fixed in the program.
 
     Returns:
-        A program of one input, ``video``, whose ``module()`` gives what the model gives.
+        A program with one input, ``video``, whose ``module()`` returns the model's output.
+
+    Raises:
+        ExportError: the model is in training mode, or has no compressed tokens.
     """
     if model.training:
-        raise ExportError("the model is in training mode: call model.eval() before exporting it")
-    # Captured with two: a batch of one would be taken for a constant.
+        raise ExportError("model: found training mode, expected eval mode; call model.eval() first")
+    # Traced with a batch of two: torch.export would take a batch of one for a constant.
     video = _random_video(model, (2, *input_shape[1:]))
     batch_is_free = ({0: torch.export.Dim("batch")},)
-    return torch.export.export(_fixed(model, compressed_size), (video,), dynamic_shapes=batch_is_free)
+    return torch.export.export(_with_fixed_size(model, compressed_size), (video,), dynamic_shapes=batch_is_free)
 
 
 def export_onnx(
@@ -48,17 +51,17 @@ def export_onnx(
     compressed_size: Size | None = None,
     tolerance: float = 1e-4,
 ) -> float:
-    """Write an ONNX file with input ``video`` and the model's outputs by name, beside and renamed once checked.
+    """Write an ONNX file with input ``video`` and the model's outputs by name; atomically, after checking it.
 
     Args:
         model, input_shape, compressed_size: as in :func:`export_program`.
-        tolerance: largest difference to the model that is let through, as a share of the largest output (at least 1).
+        tolerance: largest accepted difference to the model, relative to the largest output or 1, whichever is more.
 
     Returns:
         The largest absolute difference between ONNX Runtime and the model, over batches of one and of three.
 
     Raises:
-        ExportError: above ``tolerance``, nothing is left behind; or a package of the ``export`` extra is missing.
+        ExportError: the difference exceeds ``tolerance``, or a package of the ``export`` extra is missing.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -68,37 +71,32 @@ def export_onnx(
     size = {} if compressed_size is None else {"compressed_size": as_size(compressed_size)}
     with torch.no_grad():
         names = list(model(_random_video(model, (1, *input_shape[1:])), **size))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.tmp")
-    try:
+    with atomic_write(file) as temporary:
         torch.onnx.export(
             program,
             (),
-            beside,
+            temporary,
             input_names=["video"],
             output_names=names,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-        difference, largest = _compare(model, size, beside, [(batch, *input_shape[1:]) for batch in (1, 3)])
+        difference, largest = _compare(model, size, temporary, [(batch, *input_shape[1:]) for batch in (1, 3)])
         if not difference <= tolerance * max(1.0, largest):
             raise ExportError(
-                f"{file}: not written; ONNX Runtime differs from the model by {difference:.2e} at outputs of up to "
-                f"{largest:.2e}, wanted at most {tolerance:.0e} of the largest"
+                f"{file}: not written, because ONNX Runtime differs from the model by {difference:.2e} at outputs of "
+                f"up to {largest:.2e}; expected at most {tolerance:.0e} of the largest"
             )
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
     return difference
 
 
-def _fixed(model: nn.Module, compressed_size: Size | None) -> nn.Module:
-    """The model with one compressed size for good; it shares its weights, and their names in a program stay."""
+def _with_fixed_size(model: nn.Module, compressed_size: Size | None) -> nn.Module:
+    """The model with a fixed compressed size; weights and their names are shared with ``model``."""
     if not isinstance(model, LookupViT):
         if compressed_size is not None:
             raise ExportError(
-                f"{type(model).__name__} has no compressed tokens, found compressed_size={compressed_size}"
+                f"compressed_size: found {compressed_size}, but a {type(model).__name__} has no compressed tokens"
             )
         return model
     if compressed_size is None:
@@ -119,12 +117,12 @@ def _compare(model: nn.Module, size: dict[str, Size], file: Path, shapes: list[t
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    differences, sizes = [], []
+    differences, magnitudes = [], []
     for shape in shapes:
         video = _random_video(model, shape)
         expected = model(video, **size)
-        for name, found in zip(expected, session.run(list(expected), {"video": video.cpu().numpy()}), strict=True):
+        for name, output in zip(expected, session.run(list(expected), {"video": video.cpu().numpy()}), strict=True):
             reference = expected[name].cpu()
-            differences.append((torch.from_numpy(found) - reference).abs().max())
-            sizes.append(reference.abs().max())
-    return torch.stack(differences).max().item(), torch.stack(sizes).max().item()
+            differences.append((torch.from_numpy(output) - reference).abs().max())
+            magnitudes.append(reference.abs().max())
+    return torch.stack(differences).max().item(), torch.stack(magnitudes).max().item()

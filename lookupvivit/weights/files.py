@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,55 +12,61 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lookupvivit.captioning.model import Captioner, create_captioner
+from data_pipelines.io.atomic import atomic_write, write_json, write_text
+from lookupvivit.experiments import experiment
 from lookupvivit.models.registry import create_model
+from lookupvivit.sizes import Size
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
-TOKENIZER = "tokenizer.json"  # beside a captioner's
+TOKENIZER = "tokenizer.json"  # of a captioner, in the same folder
 
 
 class WeightsError(ValueError):
-    """A weights file that is missing, damaged or does not fit; one line that names file and tensor."""
+    """A weights file is missing, corrupt or does not fit; names file and tensor in one line."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor of an import."""
+    """What was done with every tensor.
+
+    Attributes:
+        loaded: tensors copied unchanged.
+        initialised: classifiers of other classes, which keep their random weights.
+        resized: tensor -> how.
+    """
 
     loaded: list[str] = field(default_factory=list)
     initialised: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        fresh = f", initialised afresh: {', '.join(self.initialised)}" if self.initialised else ""
-        return f"{len(self.loaded)} tensors loaded{fresh}"
+        initialised = f", randomly initialised: {', '.join(self.initialised)}" if self.initialised else ""
+        return f"{len(self.loaded)} tensors loaded{initialised}"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Whole models
 
 
 def save_model(folder: Path, state: dict[str, Tensor], description: dict[str, Any]) -> None:
-    """Write weights and description into ``folder``, beside and renamed, weights last.
+    """Write weights and description into ``folder``; each file atomically, the weights last.
 
     Args:
+        folder: created if necessary.
         state: the model's full state dict, on any device.
-        description: ``name``, ``num_classes`` and ``overrides`` for `create_model`, and anything a user of the
-            weights must know (class names, preprocessing). Of a captioner: ``name`` and ``overrides`` of its encoder,
-            ``captioner`` for `create_captioner`, and ``tokenizer``, which becomes a file of its own.
+        description: ``name``, ``num_classes`` and ``overrides`` for `create_model`, and whatever a user of the weights
+            must know (class names, preprocessing). For a captioner: ``name`` and ``overrides`` of its encoder,
+            ``captioner`` (the arguments of the decoder) and ``tokenizer``, which is written to a file of its own.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    told = {key: value for key, value in description.items() if key != "tokenizer"}
-    texts = {DESCRIPTION: json.dumps(told, indent=2, ensure_ascii=False) + "\n"}
+    write_json(folder / DESCRIPTION, {key: value for key, value in description.items() if key != "tokenizer"})
     if "tokenizer" in description:
-        texts[TOKENIZER] = description["tokenizer"]
-    for name, text in texts.items():
-        beside = folder / f".{name}.tmp"
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, folder / name)
-    beside = folder / f".{WEIGHTS}.tmp"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, beside)
-    os.replace(beside, folder / WEIGHTS)
+        write_text(folder / TOKENIZER, description["tokenizer"])
+    with atomic_write(folder / WEIGHTS) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
 
 
 def load_model(path: str | Path) -> nn.Module:
-    """Rebuild a trained model, in eval mode on the CPU; it knows its ``class_names`` and ``preprocess``.
+    """Rebuild a trained model, in eval mode on the CPU, with its model.json as the attribute ``description``.
 
     Args:
         path: a run directory, a checkpoint directory or its ``model.safetensors``.
@@ -77,84 +82,118 @@ def load_model(path: str | Path) -> nn.Module:
 
 
 def load_classifier(path: str | Path) -> nn.Module:
-    """As `load_model`, where classes are asked for; WeightsError of a captioner."""
+    """As `load_model`, for callers that need classes.
+
+    Raises:
+        WeightsError: as `load_model`, or the model is a captioner.
+    """
     model = load_model(path)
-    if isinstance(model, Captioner):
-        raise WeightsError(f"{path}: a captioner, which has no classes; tools/caption.py writes its captions")
+    if "captioner" in model.description:
+        raise WeightsError(f"{path}: found a captioner, expected a classifier; tools/caption.py writes its captions")
     return model
 
 
+# ----------------------------------------------------------------------------------------------------------------------
+# Descriptions
+
+
 def read_description(path: str | Path) -> dict[str, Any]:
-    """The contents of ``model.json`` beside the weights, and of a captioner its ``tokenizer``."""
+    """The contents of ``model.json`` next to the weights, and a captioner's ``tokenizer``.
+
+    Raises:
+        WeightsError: the file is missing, no JSON, or lacks a key that rebuilding the model needs.
+    """
     file = weights_file(path).with_name(DESCRIPTION)
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise WeightsError(f"{file}: not found; it tells how to rebuild the model beside {WEIGHTS}") from None
+        raise WeightsError(f"{file}: not found; without it, the model of {WEIGHTS} cannot be rebuilt") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{file}: not valid JSON ({error})") from None
-    captioner = isinstance(description, dict) and "captioner" in description
-    what = ("captioner", dict) if captioner else ("num_classes", int)
-    for key, kind in (("name", str), ("overrides", dict), what):
-        if not isinstance(description, dict) or not isinstance(description.get(key), kind):
-            raise WeightsError(f"{file}: has no {key} ({kind.__name__}); it must tell how to rebuild the model")
-    if captioner:
+    if not isinstance(description, dict):
+        raise WeightsError(f"{file}: found {type(description).__name__}, expected a mapping with the key name")
+    is_captioner = "captioner" in description
+    _require_keys(file, description, is_captioner)
+    if is_captioner:
         return {**description, "tokenizer": _read_tokenizer(file.with_name(TOKENIZER))}
-    classes, names = description["num_classes"], description.get("class_names", [])
-    right = isinstance(names, list) and len(names) == classes and all(isinstance(name, str) for name in names)
-    if "class_names" in description and not right:
-        raise WeightsError(f"{file}: class_names must be a list of {classes} names, one of each class")
+    _require_class_names(file, description)
     return description
+
+
+def _require_keys(file: Path, description: dict[str, Any], is_captioner: bool) -> None:
+    kind_of_key = {"name": str, "overrides": dict, **({"captioner": dict} if is_captioner else {"num_classes": int})}
+    for key, kind in kind_of_key.items():
+        if not isinstance(description.get(key), kind):
+            raise WeightsError(
+                f"{file}: {key}: found {description.get(key)!r}, expected a value of type {kind.__name__}"
+            )
+
+
+def _require_class_names(file: Path, description: dict[str, Any]) -> None:
+    num_classes, names = description["num_classes"], description.get("class_names")
+    if "class_names" not in description:
+        return
+    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(name, str) for name in names):
+        raise WeightsError(f"{file}: class_names: expected a list of {num_classes} names, one per class")
 
 
 def _read_tokenizer(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{file}: cannot be read ({error}); a captioner writes its captions with it") from None
+        raise WeightsError(f"{file}: cannot be read ({error}); a captioner needs it") from None
 
 
 def described_model(description: dict[str, Any]) -> nn.Module:
-    """The model of a ``model.json``, freshly initialised."""
+    """The model that a ``model.json`` describes, with random weights.
+
+    Raises:
+        WeightsError: no such model, or impossible arguments.
+    """
     try:
         if "captioner" in description:
-            return create_captioner(description["name"], overrides=description["overrides"], **description["captioner"])
+            return experiment("captioning").model_from_description(description)
         return create_model(description["name"], description["num_classes"], **description["overrides"])
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{DESCRIPTION}: {error}") from None
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file."""
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
+# ----------------------------------------------------------------------------------------------------------------------
+# Weights
 
 
 def load_weights(
     model: nn.Module,
     path: str | Path,
     heads_may_differ: bool = True,
-    fit_positions: Callable[[Tensor, tuple[int, int, int]], Tensor] | None = None,
+    fit_positions: Callable[[Tensor, Size], Tensor] | None = None,
 ) -> LoadReport:
     """Copy weights into ``model``, name by name and shape by shape.
 
-    With ``heads_may_differ`` a classifier of another number of classes stays freshly initialised and is reported
-    (a Kinetics-400 run starting a Something-Something one), and ``fit_positions`` makes positions (1, t, h, w, D) of
-    another grid those of the model's; any other difference is a WeightsError.
+    Args:
+        model: receives the weights.
+        path: a run directory, a checkpoint directory or a ``model.safetensors``.
+        heads_may_differ: a classifier for another number of classes keeps its random weights and is reported (such as
+            a Kinetics-400 run that initialises a Something-Something one).
+        fit_positions: resizes positions (1, t, h, w, D) of another grid to the model's grid (t, h, w).
+
+    Raises:
+        WeightsError: any other difference; names the tensor.
     """
     file = weights_file(path)
     state = read_tensors(file)
     report, own = LoadReport(), model.state_dict()
-    for kind, names in (("has no", own.keys() - state.keys()), ("has an unexpected", state.keys() - own.keys())):
+    for problem, names in (("missing", own.keys() - state.keys()), ("unexpected", state.keys() - own.keys())):
         if names:
-            raise WeightsError(f"{file}: {kind} tensor {min(names)} ({len(names)} such); is it another model's file?")
+            raise WeightsError(
+                f"{file}: {problem} tensor {min(names)} ({len(names)} in all); expected the weights of a "
+                f"{type(model).__name__} with the same options"
+            )
     for name, tensor in own.items():
-        theirs, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
-        if fit_positions and name == "positions" and theirs != grid:
+        source_grid, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
+        if fit_positions and name == "positions" and source_grid != grid:
             state[name] = fit_positions(state[name], grid)
-            report.resized[name] = f"{theirs} to {grid}"
+            report.resized[name] = f"{source_grid} to {grid}"
         if state[name].shape == tensor.shape:
             tensor.copy_(state[name])
             report.loaded.append(name)
@@ -162,20 +201,36 @@ def load_weights(
             report.initialised.append(name)
         else:
             raise WeightsError(
-                f"{file}: tensor {name} is {tuple(state[name].shape)}, the model wants {tuple(tensor.shape)}"
+                f"{file}: tensor {name}: found shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
             )
     return report
 
 
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
+
+
 def weights_file(path: str | Path) -> Path:
-    """The ``model.safetensors`` that a run directory, a checkpoint directory or a file's own path means."""
+    """The ``model.safetensors`` of a run directory or checkpoint directory, or the file itself.
+
+    Raises:
+        WeightsError: there is none.
+    """
     path, expected = Path(path), f"expected a run directory or a {WEIGHTS} file"
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
-            raise WeightsError(f"{path}: a folder without {WEIGHTS}; {expected}")
+            raise WeightsError(f"{path}: found a folder without {WEIGHTS}, {expected}")
         return path / WEIGHTS
     if not path.is_file():
-        raise WeightsError(f"{path}: not found; {expected}")
+        raise WeightsError(f"{path}: not found, {expected}")
     if path.suffix != Path(WEIGHTS).suffix:
-        raise WeightsError(f"{path}: not a {Path(WEIGHTS).suffix} file; {expected}")
+        raise WeightsError(f"{path}: found a file that is no {Path(WEIGHTS).suffix}, {expected}")
     return path

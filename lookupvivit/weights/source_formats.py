@@ -1,7 +1,7 @@
-"""Other people's ViT and ViViT checkpoints, read without pickle and put under this library's names.
+"""ViT and ViViT checkpoints of other libraries, read without pickle and renamed to this library's names.
 
-Known: big_vision / AugReg and scenic ViViT (flat .npz), timm's ViT, Hugging Face's ViViT and VideoMAE, MCG-NJU's
-VideoMAE. Facts about each format come from its repository; every tensor of a file is either translated or named.
+Known formats: big_vision / AugReg and scenic ViViT (flat .npz), timm's ViT, Hugging Face's ViViT and VideoMAE, and
+MCG-NJU's VideoMAE. Every tensor of a file is either translated or reported.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from lookupvivit.weights.files import WeightsError
 
 @dataclass
 class Source:
-    """A checkpoint under the names of `models.vit.ViT`.
+    """A checkpoint under the names of `lookupvivit.models.vit.ViT`.
 
     Attributes:
-        kind: what the file was recognised as.
-        state: ViT's names; ``embedding.projection.weight`` may be a 2-D patch kernel (D, 3, h, w), and ``positions``
-            (1, N, D) has yet to be given its grid.
-        conventions: arguments of ViT with which it computes what the source did.
-        ignored: tensors left out, and why.
-        pixels: what the source was fed: "symmetric" is [-1, 1] as here, "imagenet" normalised by ImageNet's mean and
-            deviation.
+        kind: the recognised format.
+        state: tensors by ViT's names. ``embedding.projection.weight`` may be a 2-D patch kernel (D, 3, h, w);
+            ``positions`` (1, N, D) are not arranged on a grid yet.
+        conventions: arguments with which ViT computes what the source did.
+        ignored: tensor -> why it is not used.
+        pixels: the source's pixel values: "symmetric" is [-1, 1] as here, "imagenet" is normalised by ImageNet's mean
+            and standard deviation.
     """
 
     kind: str
@@ -46,10 +46,10 @@ class Source:
 
 
 def read_source(path: str | Path) -> Source:
-    """Read and recognise a checkpoint.
+    """Read a checkpoint and recognise its format.
 
     Raises:
-        WeightsError: the file is missing, damaged, of no known format, or holds a tensor that nothing explains.
+        WeightsError: the file is missing, corrupt, of no known format, or has a tensor that its format does not.
     """
     raw = _read(Path(path))
     for kind, (mark, translate) in _KINDS.items():
@@ -61,12 +61,12 @@ def read_source(path: str | Path) -> Source:
             break
     else:
         raise WeightsError(
-            f"{path}: no known format (first tensor {min(raw, default='none')}); known are "
-            f"{', '.join(_KINDS)} and this library's own"
+            f"{path}: unknown format (first tensor {min(raw, default='none')}), expected one of {', '.join(_KINDS)} "
+            "or a model of this library"
         )
     unknown = [name for name in source.state if not re.fullmatch(_OURS, name)]
     if unknown:
-        raise WeightsError(f"{path}: read as {kind}, but nothing explains tensor {unknown[0]} ({len(unknown)} such)")
+        raise WeightsError(f"{path}: unexpected tensor {unknown[0]} for the format {kind} ({len(unknown)} in all)")
     _complete(source, path)
     source.conventions |= _sizes(source.state)
     if kind.startswith("Hugging Face"):
@@ -75,7 +75,7 @@ def read_source(path: str | Path) -> Source:
 
 
 def _complete(source: Source, path: str | Path) -> None:
-    """WeightsError unless every layer is there; attention without biases, which are zeros, gets them."""
+    """Check that every layer is present. Attention without biases gets zeros, which compute the same."""
     state = source.state
     depth = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
     parts = ("attention_norm", "mlp_norm", "attention.qkv", "attention.out", "mlp.0", "mlp.2")
@@ -85,28 +85,28 @@ def _complete(source: Source, path: str | Path) -> None:
             weight = state.get(f"blocks.{i}.attention.qkv.weight")
             if weight is not None:
                 state[f"blocks.{i}.attention.qkv.bias"] = torch.zeros(len(weight))
-        source.ignored["attention biases"] = "the source has none; zeros are the same function"
+        source.ignored["attention biases"] = "the source has none; zeros compute the same"
     for layer in layers:
         for kind in ("weight", "bias"):
             if f"{layer}.{kind}" not in state:
-                raise WeightsError(f"{path}: read as {source.kind}, has no tensor for {layer}.{kind}")
+                raise WeightsError(f"{path}: has no tensor for {layer}.{kind}; read as {source.kind}")
 
 
 def _hugging_face_config(file: Path) -> dict[str, Any]:
-    """What the tensors do not tell, where ``config.json`` is beside them."""
+    """What the tensors do not show, from ``config.json`` in the same folder, if there is one."""
     if not file.is_file():
         return {}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise WeightsError(f"{file}: not valid JSON") from None
     gelus = {"gelu": "none", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-    found = {
-        "num_heads": told.get("num_attention_heads"),
-        "gelu": gelus.get(told.get("hidden_act")),
-        "eps": told.get("layer_norm_eps"),
+    conventions = {
+        "num_heads": config.get("num_attention_heads"),
+        "gelu": gelus.get(config.get("hidden_act")),
+        "eps": config.get("layer_norm_eps"),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in conventions.items() if value is not None}
 
 
 _OURS = (
@@ -117,7 +117,7 @@ _OURS = (
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(f"{path}: not found; expected a run directory, or a .npz, .safetensors, .pth or .bin file")
+        raise WeightsError(f"{path}: not found, expected a run directory or a .npz, .safetensors, .pth or .bin file")
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
@@ -127,20 +127,20 @@ def _read(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = "Unsupported global" in str(error) or "GLOBAL" in str(error)
-        why = "cannot be read without running code from it" if unsafe else "damaged, or no weights file"
-        raise WeightsError(f"{path}: {why}") from None
+        reason = "reading it would run code that it contains" if unsafe else "corrupt, or not a weights file"
+        raise WeightsError(f"{path}: {reason}") from None
     except _UNREADABLE as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(f"{path}: damaged, or no weights file ({said[0][:100]})") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: corrupt, or not a weights file ({reason[:100]})") from None
     for wrapper in ("model", "module", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise WeightsError(f"{path}: holds no mapping of names to tensors")
+        raise WeightsError(f"{path}: expected a mapping of names to tensors")
     return state
 
 
-# What NumPy, torch and safetensors raise between them of torn, renamed and foreign files.
+# The exceptions of NumPy, torch and safetensors for truncated, renamed and foreign files.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -157,7 +157,7 @@ _UNREADABLE = (
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    if array.dtype == np.dtype("V2"):  # NumPy's way of storing bfloat16, which it does not know
+    if array.dtype == np.dtype("V2"):  # bfloat16, which NumPy stores as two raw bytes
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).float()
     return torch.from_numpy(array)
 
@@ -169,26 +169,26 @@ def _rename(name: str, rules: list[tuple[str, str]]) -> str:
 
 
 def _join_qkv(state: dict[str, Tensor]) -> None:
-    """Put separate query, key and value under ``qkv``; an absent key bias is zero (VideoMAE has none)."""
+    """Concatenate separate query, key and value as ``qkv``. A missing key bias is zero (VideoMAE has none)."""
     for name in [name for name in state if re.search(r"attention\.q\.(weight|bias)$", name)]:
         parts = [state.pop(name)]
         for other in ("k", "v"):
             part = state.pop(name.replace(".q.", f".{other}."), None)
             parts.append(torch.zeros_like(parts[0]) if part is None and name.endswith("bias") else part)
         if any(part is None for part in parts):
-            raise WeightsError(f"{name}: found without its key and value")
+            raise WeightsError(f"tensor {name}: its key or value is missing")
         state[name.replace(".q.", ".qkv.")] = torch.cat(parts)
 
 
 def _fold_class_position(state: dict[str, Tensor]) -> None:
-    """Our class token has no position: what the source adds to it becomes part of it."""
+    """Add the class token's position to the token itself: here, the class token has no position."""
     if "class_token" in state and "positions" in state:
         state["class_token"] = state["class_token"] + state["positions"][:, :1]
         state["positions"] = state["positions"][:, 1:]
 
 
 def _sizes(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Arguments that the tensors' shapes tell."""
+    """The arguments of ViT that follow from the tensors' shapes."""
     width = state["embedding.projection.weight"].shape[0]
     depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
     return {"width": width, "depth": depth, "mlp_ratio": state["blocks.0.mlp.0.weight"].shape[0] / width}
@@ -210,7 +210,7 @@ _TORCH_BLOCKS = [
 def _timm(kind: str, raw: dict[str, Tensor]) -> Source:
     pooling = "token" if "cls_token" in raw else "gap_norm" if "fc_norm.weight" in raw else "gap"
     if "cls_token" in raw and "fc_norm.weight" in raw:
-        raise WeightsError(f"{kind}: has cls_token and fc_norm, averaging beside a class token; no model here does")
+        raise WeightsError(f"{kind}: has both cls_token and fc_norm, which no model here has")
     rules = [*_TORCH_BLOCKS, (r"^cls_token$", "class_token"), (r"^pos_embed$", "positions")]
     state = {_rename(name, rules): tensor for name, tensor in raw.items()}
     _fold_class_position(state)
@@ -219,9 +219,9 @@ def _timm(kind: str, raw: dict[str, Tensor]) -> Source:
 
 def _video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
     raw, ignored = _without_decoder(raw)
-    _reads_the_mean(raw, "head.weight")
+    _require_average_pooling(raw, "head.weight")
     state = {_rename(name, _TORCH_BLOCKS): tensor for name, tensor in raw.items()}
-    for name in [name for name in state if name.endswith("attention.q.bias")]:  # the weight is one, the bias is not
+    for name in [name for name in state if name.endswith("attention.q.bias")]:  # only the weight is joint
         query, value = state.pop(name), state.pop(name.replace(".q.", ".v."))
         state[name.replace(".q.", ".qkv.")] = torch.cat([query, torch.zeros_like(query), value])
     return _finish_video_mae(kind, state, ignored, eps=1e-6)
@@ -253,30 +253,30 @@ def _hf_vivit(kind: str, raw: dict[str, Tensor]) -> Source:
 
 def _hf_video_mae(kind: str, raw: dict[str, Tensor]) -> Source:
     raw, ignored = _without_decoder(raw)
-    _reads_the_mean(raw, "classifier.weight")
+    _require_average_pooling(raw, "classifier.weight")
     state = {_rename(name, _HF_BLOCKS): tensor for name, tensor in raw.items()}
     _join_qkv(state)
     return _finish_video_mae(kind, state, ignored, eps=1e-12)
 
 
-def _reads_the_mean(raw: dict[str, Tensor], classifier: str) -> None:
+def _require_average_pooling(raw: dict[str, Tensor], classifier: str) -> None:
     if classifier in raw and "fc_norm.weight" not in raw:
-        raise WeightsError("a VideoMAE whose classifier reads the first patch (it has no fc_norm); no model here does")
+        raise WeightsError("found a VideoMAE without fc_norm: its classifier reads the first token, no model here does")
 
 
 def _without_decoder(raw: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """A pre-trained VideoMAE also holds what paints the masked patches."""
+    """Remove the decoder, which a pre-trained VideoMAE contains as well."""
     parts = ("decoder.", "encoder_to_decoder.", "mask_token")
     kept = {name: tensor for name, tensor in raw.items() if not name.startswith(parts)}
-    return kept, {"decoder": "it only serves pre-training"} if len(kept) < len(raw) else {}
+    return kept, {"decoder": "it is used in pre-training only"} if len(kept) < len(raw) else {}
 
 
 def _finish_video_mae(kind: str, state: dict[str, Tensor], ignored: dict[str, str], eps: float) -> Source:
-    """Its positions are fixed sines and cosines of the token's number, which no file holds: left to the import."""
+    """Mark the positions as fixed: they are sines and cosines of the token's index, which no file contains."""
     conventions = {"gelu": "none", "eps": eps, "pooling": "gap_norm"}
     if ignored and "norm.weight" not in state and "embedding.projection.bias" in state:
         width = len(state["embedding.projection.bias"])
-        ignored["decoder"] += ", and its encoder has no final norm: ours starts at 1 and 0"
+        ignored["decoder"] += ", and its encoder has no final norm, so weight 1 and bias 0 are used"
         state["norm.weight"], state["norm.bias"] = torch.ones(width), torch.zeros(width)
     return Source(kind, state, {**conventions, "fixed_positions": True}, ignored, pixels="imagenet")
 
@@ -317,18 +317,18 @@ def _flax(kind: str, raw: dict[str, Tensor]) -> Source:
         elif ours.endswith("weight") and tensor.dim() == 2:
             tensor = tensor.T
         state[ours] = tensor
-    heads = next((t.shape[1] for name, t in raw.items() if name.endswith("query/kernel")), None)
+    num_heads = next((t.shape[1] for name, t in raw.items() if name.endswith("query/kernel")), None)
     _join_qkv(state)
-    if any(name.endswith("posembed_input/pos_embedding") for name in raw):  # big_vision's own has no class row
+    if any(name.endswith("posembed_input/pos_embedding") for name in raw):  # big_vision's has no class row
         _fold_class_position(state)
     if ignored:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-        ignored |= {"head": "it follows the ignored layer"}
+        ignored |= {"head": "its input is the ignored layer"}
     pooling = "token" if "class_token" in state else "gap"
-    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": pooling, "num_heads": heads}, ignored)
+    return Source(kind, state, {"gelu": "tanh", "eps": 1e-6, "pooling": pooling, "num_heads": num_heads}, ignored)
 
 
-_KINDS = {  # a tensor that only this format has, and its translation
+_KINDS = {  # format -> a tensor that only this format has, and its translation
     "big_vision, AugReg or scenic": (r"(.*/)?Transformer/encoderblock_0/LayerNorm_0/scale", _flax),
     "VideoMAE": (r"(encoder\.)?blocks\.0\.attn\.q_bias", _video_mae),
     "timm ViT": (r"blocks\.0\.attn\.qkv\.weight", _timm),

@@ -1,4 +1,4 @@
-"""Weights that go out come back the same, and what does not fit is named."""
+"""Saved models load unchanged, and errors name what does not fit."""
 
 import copy
 import re
@@ -13,9 +13,9 @@ from lookupvivit.weights.files import WeightsError, load_model, load_weights, sa
 NAME, TINY = "lookupvivit_pico8x2_4x4x4", {"width": 32, "depth": 1, "num_heads": 2, "input_size": (2, 16, 16)}
 
 
-def saved(folder, classes=5, told=None, **overrides):
+def saved(folder, classes=5, extra=None, **overrides):
     model = lookupvivit.create_model(NAME, classes, **{**TINY, **overrides})
-    description = {"name": NAME, "num_classes": classes, "overrides": {**TINY, **overrides}, **(told or {})}
+    description = {"name": NAME, "num_classes": classes, "overrides": {**TINY, **overrides}, **(extra or {})}
     save_model(folder, model.state_dict(), description)
     return model.eval()
 
@@ -27,7 +27,7 @@ def test_round_trip(tmp_path):
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
-def test_another_number_of_classes_keeps_the_body_and_reports_the_heads(tmp_path):
+def test_another_number_of_classes_reports_new_classifiers(tmp_path):
     source, target = saved(tmp_path, classes=5), lookupvivit.create_model(NAME, 7, **TINY)
     report = load_weights(target, tmp_path)
     assert sorted(report.initialised) == [f"{s}_head.{p}" for s in ("compressed", "lookup") for p in ("bias", "weight")]
@@ -37,11 +37,11 @@ def test_another_number_of_classes_keeps_the_body_and_reports_the_heads(tmp_path
         load_weights(target, tmp_path, heads_may_differ=False)
 
 
-def test_what_does_not_fit_is_named(tmp_path):
+def test_errors_name_what_does_not_fit(tmp_path):
     saved(tmp_path)
-    misfits = (({"depth": 2}, r"has no tensor blocks\.1"), ({"width": 64}, r"is \(.*32.*the model wants"))
-    for overrides, words in misfits:
-        with pytest.raises(WeightsError, match=words):
+    misfits = (({"depth": 2}, r"missing tensor blocks\.1"), ({"width": 64}, r"found shape \(.*32.*expected"))
+    for overrides, message in misfits:
+        with pytest.raises(WeightsError, match=message):
             load_weights(lookupvivit.create_model(NAME, 5, **{**TINY, **overrides}), tmp_path)
     saved(tmp_path / "deep", depth=2)
     with pytest.raises(WeightsError, match="unexpected tensor"):
@@ -59,8 +59,8 @@ def test_what_does_not_fit_is_named(tmp_path):
 
 
 def test_a_loaded_model_knows_its_classes_and_takes_a_users_video(tmp_path):
-    told = {"class_names": list("abcde"), "preprocessing": {"frames": 2, "stride": 3, "short_side": 20, "crop": 16}}
-    saved(tmp_path, told=told)
+    metadata = {"class_names": list("abcde"), "preprocessing": {"frames": 2, "stride": 3, "short_side": 20, "crop": 16}}
+    saved(tmp_path, extra=metadata)
     model = lookupvivit.load_model(tmp_path)
     assert model.class_names == tuple("abcde") and copy.deepcopy(model).preprocess == model.preprocess
     video = np.random.default_rng(0).integers(0, 255, (9, 30, 40, 3), dtype=np.uint8)
@@ -83,8 +83,8 @@ def test_a_loaded_model_knows_its_classes_and_takes_a_users_video(tmp_path):
             getattr(untold, name)
 
 
-def test_class_names_that_cannot_be_are_refused(tmp_path):
+def test_invalid_class_names_are_refused(tmp_path):
     for names in (["a"], "abcde", [1, 2, 3, 4, 5], None):
-        saved(tmp_path, told={"class_names": names})
-        with pytest.raises(WeightsError, match=r"model\.json: class_names must be a list of 5 names"):
+        saved(tmp_path, extra={"class_names": names})
+        with pytest.raises(WeightsError, match=r"model\.json: class_names: expected a list of 5"):
             lookupvivit.load_model(tmp_path)
