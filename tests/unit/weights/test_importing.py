@@ -342,5 +342,5 @@ def test_another_class_count_starts_a_fresh_classifier(tmp_path):
     model = ViT(7, (1, 32, 32), (1, 8, 8), **SMALL, pooling="token", gelu="none")
     report = import_weights(model, save(timm_vit(), tmp_path))
     assert report.initialised == ["head.weight", "head.bias"] and "5 classes" in report.ignored["head"]
-    with pytest.raises(WeightsError, match="depth 2, the model has 3"):
+    with pytest.raises(WeightsError, match="depth 2, but the model has 3"):
         import_weights(ViT(7, (1, 32, 32), (1, 8, 8), **{**SMALL, "depth": 3}), tmp_path / "theirs.pth")
