@@ -1,7 +1,7 @@
-"""Videos as samples: randomly placed clips to train on, all the views of a video to test on.
+"""Videos as samples: randomly placed clips for training, all views of a video for testing.
 
-A sample is a dict in pytorchvideo's vocabulary: video, label, video_name, video_index, clip_index, aug_index; and
-``broken``, what kept the video (or the one that this stands in for) from being read, a line each, "" as a rule.
+A sample is a dict in pytorchvideo's vocabulary (video, label, video_name, video_index, clip_index, aug_index) plus
+``failed``: why a video could not be read, one line per video, "" if nothing failed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.datasets.manifest import CENTRE_CLIP, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.random_streams import SUBSTITUTE
@@ -22,24 +22,23 @@ from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import SECONDS, open_video
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
-STAND_INS = 20  # broken videos in a row that are replaced before a run gives up
-CENTRAL = -1  # clip of a view that belongs to no clip of the test, but to the only one of a 1x1 test
+MAX_SUBSTITUTES = 20  # substitutes that may fail in a row before a sample raises
 
 
 class ClipDataset(Dataset):
-    """Random, augmented clips, one per video and epoch, or several from one decode.
+    """Random, augmented clips: ``repeats`` clips per video and epoch, from one decode.
 
-    All randomness of a sample comes from (seed, epoch, index): it is the same in any worker, rank and order. A video
-    that cannot be decoded is replaced by another one, which the seed determines too, and named in ``broken``.
+    A sample's randomness depends on (seed, epoch, index) alone, so it is the same in every worker, rank and order. A
+    video that cannot be decoded is replaced by a substitute drawn from the same seed and is reported in ``failed``.
 
     Args:
         manifest: the videos.
-        sampling: which frames make up a clip.
-        transform: augmentation of a clip, uint8 (T, 3, H, W) -> (3, T, h, w), and its label.
+        sampling: selects the frames of a clip.
+        transform: augments a clip, uint8 (T, 3, H, W) -> (3, T, h, w), and may change its label.
         seed: source of all randomness.
-        repeats: clips from one decode of a video (repeated augmentation, Hoffer et al.), differently placed and
-            augmented.
-        backend, seconds: of `data_pipelines.video.reader.open_video`.
+        repeats: clips per decoded video (repeated augmentation, Hoffer et al. 2020), each placed and augmented
+            independently.
+        backend, seconds: see `data_pipelines.video.reader.open_video`.
     """
 
     def __init__(
@@ -60,24 +59,28 @@ class ClipDataset(Dataset):
         return len(self.manifest)
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:
-        """The ``repeats`` clips of video ``index`` in ``epoch``, key = (epoch, index): video uint8 (3, T, H, W) each.
+        """Return ``repeats`` samples, video uint8 (3, T, H, W), of the video ``index`` in ``epoch``.
+
+        Args:
+            key: (epoch, index).
 
         Raises:
-            DataError: this video and `STAND_INS` others cannot be decoded.
+            DataError: neither this video nor any of `MAX_SUBSTITUTES` substitutes can be decoded.
         """
         epoch, index = key
-        broken: list[str] = []
-        stand_in, rng = index, np.random.default_rng((self.seed, epoch, index))
-        while len(broken) <= STAND_INS:
+        failures: list[str] = []
+        video_index, rng = index, np.random.default_rng((self.seed, epoch, index))
+        while len(failures) <= MAX_SUBSTITUTES:
             try:
-                samples = self._clips(stand_in, rng)
-                samples[0]["broken"] = "\n".join(broken)
-                return samples
+                samples = self._clips(video_index, rng)
             except (VideoDecodeError, MissingDataError) as error:
-                broken.append(str(error))
-                rng = np.random.default_rng((self.seed, epoch, index, SUBSTITUTE, len(broken)))
-                stand_in = int(rng.integers(len(self)))
-        raise DataError(f"{len(broken)} videos in a row cannot be read; the last: {broken[-1]}")
+                failures.append(str(error))
+                rng = np.random.default_rng((self.seed, epoch, index, SUBSTITUTE, len(failures)))
+                video_index = int(rng.integers(len(self)))
+            else:
+                samples[0]["failed"] = "\n".join(failures)
+                return samples
+        raise DataError(f"{failures[-1]}; it is the last of {len(failures)} videos in a row that cannot be read")
 
     def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         path, label = self.manifest.paths[index], int(self.manifest.labels[index])
@@ -85,33 +88,34 @@ class ClipDataset(Dataset):
             clips = [self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)]
             frames = _channels_first(reader.read(np.concatenate(clips)))
         samples = []
-        for number, clip in enumerate(frames.split(self.sampling.frames)):
-            video, seen_label = self.transform(clip, label, rng)
+        for clip_index, clip in enumerate(frames.split(self.sampling.frames)):
+            video, clip_label = self.transform(clip, label, rng)
             samples.append(
                 {
                     "video": video,
-                    "label": seen_label,
+                    "label": clip_label,
                     "video_name": path,
                     "video_index": index,
-                    "clip_index": number,
+                    "clip_index": clip_index,
                     "aug_index": 0,
-                    "broken": "",
+                    "failed": "",
                 }
             )
         return samples
 
 
 class MultiViewDataset(Dataset):
-    """All test views of a video: num_clips clips of num_crops crops each, from one decode.
+    """All test views of a video: ``num_clips`` clips times ``num_crops`` crops, from one decode.
 
-    A video that cannot be decoded is never replaced: its views are black and ``broken`` says why.
+    A video that cannot be decoded has no substitute: its views are black and ``failed`` states the reason.
 
     Args:
-        central: one view more, the only one of a 1x1 test, where the clips miss it (their number is even): the
-            central crop of the central window, with `CENTRAL` for its clip.
+        centre_view: append the only view of a 1x1 test (the centre crop of the centre clip) with the clip index
+            `CENTRE_CLIP` when ``num_clips`` is even. An odd number of clips contains that view already.
+        backend, seconds: see `data_pipelines.video.reader.open_video`.
 
     Attributes:
-        clip_index, aug_index: clip and crop of every view, int64 (V,).
+        clip_index, aug_index: clip and crop of each of the V views, int64 (V,).
     """
 
     def __init__(
@@ -122,31 +126,31 @@ class MultiViewDataset(Dataset):
         num_crops: int,
         backend: str = "auto",
         seconds: float = SECONDS,
-        central: bool = False,
+        centre_view: bool = False,
     ) -> None:
         self.manifest, self.preprocess = manifest, preprocess
         self.num_clips, self.num_crops = num_clips, num_crops
         self.backend, self.seconds = backend, seconds
         pairs = [(clip, crop) for clip in range(num_clips) for crop in range(num_crops)]
-        self.central = central and num_clips % 2 == 0
-        if self.central:
-            pairs.append((CENTRAL, num_crops // 2))
+        self.centre_view = centre_view and num_clips % 2 == 0
+        if self.centre_view:
+            pairs.append((CENTRE_CLIP, num_crops // 2))
         self.clip_index, self.aug_index = np.array(pairs, np.int64).T
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The views of one video, clip by clip: video uint8 (V, 3, T, H, W), clip_index, aug_index (V,).
+        """Return the V views of one video: video uint8 (V, 3, T, H, W), clip_index and aug_index (V,).
 
-        And where they were taken: frame_indices int64 (V, T), and boxes int64 (V, 3): top, left and size of the
-        square crop in pixels of the resized frame.
+        The sample also says where the views lie: frame_indices int64 (V, T), and boxes int64 (V, 3), the top, left
+        and size of the square crop in pixels of the resized frame.
         """
-        path, broken = self.manifest.paths[index], ""
+        path, failed = self.manifest.paths[index], ""
         try:
             video, frames, boxes = self._views(path)
         except (VideoDecodeError, MissingDataError) as error:
-            broken = str(error)
+            failed = str(error)
             views, length, crop = len(self.clip_index), self.preprocess.sampling.frames, self.preprocess.crop
             video = torch.zeros(views, 3, length, crop, crop, dtype=torch.uint8)
             frames, boxes = np.zeros((views, length), np.int64), np.zeros((views, 3), np.int64)
@@ -159,16 +163,17 @@ class MultiViewDataset(Dataset):
             "aug_index": torch.from_numpy(self.aug_index),
             "frame_indices": torch.from_numpy(frames),
             "boxes": torch.from_numpy(boxes),
-            "broken": broken,
+            "failed": failed,
         }
 
     def _views(self, path: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
         with open_video(path, self.backend, self.seconds) as reader:
-            wanted = [self.num_clips, 1] if self.central else [self.num_clips]
-            sampled = [self.preprocess.sampling.test_clips(reader.num_frames, reader.fps, count) for count in wanted]
-            clips = np.concatenate(sampled)  # (C, T); CENTRAL is the last
+            clip_counts = [self.num_clips, 1] if self.centre_view else [self.num_clips]
+            sampling = self.preprocess.sampling
+            sampled = [sampling.test_clips(reader.num_frames, reader.fps, count) for count in clip_counts]
+            clips = np.concatenate(sampled)  # (C, T); the last one is CENTRE_CLIP, which indexes it as -1
             video, corners = self.preprocess.views_of(reader, clips, self.num_crops)
-        if self.central:  # of the last clip one crop only
+        if self.centre_view:  # the centre clip has a single crop
             video = video.unflatten(0, (len(clips), self.num_crops))[self.clip_index, self.aug_index]
         boxes = np.array([(*corners[crop], self.preprocess.crop) for crop in self.aug_index], np.int64)
         return video, clips[self.clip_index], boxes

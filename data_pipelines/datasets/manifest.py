@@ -15,6 +15,8 @@ import numpy as np
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.tar_paths import file_of
 
+CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x1 scoring
+
 # As Python itself reads file names: bytes that are not UTF-8 come back as they were.
 ENCODING = ("utf-8", "surrogateescape")
 

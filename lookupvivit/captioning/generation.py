@@ -116,7 +116,7 @@ def write_all(
     with progress(total=total, unit="image", desc=description, **bar) as shown:
         for batch in loader:
             captions = writer(batch["video"][:, 0])
-            for index, caption, reason in zip(batch["video_index"].tolist(), captions, batch["broken"], strict=True):
+            for index, caption, reason in zip(batch["video_index"].tolist(), captions, batch["failed"], strict=True):
                 if reason:
                     broken[index] = reason
                 else:

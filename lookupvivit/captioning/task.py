@@ -138,7 +138,7 @@ class Captioning:
             return
         count = min(self.config.log.attention_clips, len(self.val_set))
         indices = np.linspace(0, len(self.val_set) - 1, count).round().astype(int).tolist()
-        samples = [sample for sample in map(self.clips.__getitem__, indices) if not sample["broken"]]
+        samples = [sample for sample in map(self.clips.__getitem__, indices) if not sample["failed"]]
         if not samples:
             return
         videos = torch.stack([sample["video"][0] for sample in samples])  # (N, 3, T, H, W)

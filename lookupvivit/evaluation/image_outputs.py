@@ -68,7 +68,7 @@ def image_outputs(
     logits, features = [], []
     with progress(total=len(manifest), unit="picture", desc=description) as bar, classifier_inputs(model) as seen:
         for batch in eval_loader(dataset, 0, 1, batch_size, workers):
-            if broken := [reason for reason in batch["broken"] if reason]:
+            if broken := [reason for reason in batch["failed"] if reason]:
                 raise DataError(f"{broken[0]}; every picture of the set counts, so it must be replaced by a whole one")
             video = batch["video"][:, 0]  # the only view: (b, 3, T, crop, crop)
             logits.append(model(normalize(video.to(device, non_blocking=True))).logits.float().cpu())

@@ -67,7 +67,7 @@ def predict_views(
             columns = {name: batch[name].numpy() for name in ("video_index", "frame_indices", "boxes")}
             columns["head_logits"] = torch.cat(logits).unflatten(0, views.shape[:2]).numpy()
             columns["head_logits"] = columns["head_logits"].reshape(*views.shape[:2], len(heads), -1)  # (b, V, S, K)
-            columns["broken"] = np.array(batch["broken"], np.str_)
+            columns["failed"] = np.array(batch["failed"], np.str_)
             found.append(columns)
             if partial:
                 partial.add(columns)
@@ -96,8 +96,8 @@ def _predictions(
     if columns["video_index"].tolist() != list(range(num_videos)):
         raise RuntimeError(f"{len(order)} predictions for {num_videos} videos: some were lost or counted twice")
     dataset = loader.dataset
-    sound = columns["broken"] == ""
-    broken = {dataset.manifest.paths[i]: str(columns["broken"][i]) for i in np.flatnonzero(~sound).tolist()}
+    sound = columns["failed"] == ""
+    broken = {dataset.manifest.paths[i]: str(columns["failed"][i]) for i in np.flatnonzero(~sound).tolist()}
     if not sound.any():
         raise DataError(f"none of the {num_videos} videos can be read; the first: {next(iter(broken.values()))}")
     return Predictions(

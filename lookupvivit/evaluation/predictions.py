@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.datasets.manifest import CENTRE_CLIP
 from lookupvivit.evaluation.metrics import confusion_matrix, mean_class_accuracy, top_k_correct, wilson_interval
 
 # What np.load and a wrong or torn file raise between them; AttributeError: an array, not an archive, on Python 3.10.
 UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 AVERAGES = ("logits", "softmax")
-CENTRAL = -1  # as in data_pipelines.datasets.clips
 
 
 class PredictionsError(ValueError):
@@ -98,7 +98,7 @@ class Predictions:
         if not found or found != [(clip, crop) for clip in self.clips for crop in self.crops]:
             raise PredictionsError(f"views must be every clip with every crop once, found {found}")
         extra = self.aug_index[~regular].tolist()
-        if extra not in ([], _middle(self.crops)) or (self.clip_index < CENTRAL).any():
+        if extra not in ([], _middle(self.crops)) or (self.clip_index < CENTRE_CLIP).any():
             raise PredictionsError(f"beside the clips there may be one central view, found crops {extra}")
 
     @property
@@ -163,8 +163,8 @@ class Predictions:
         clips, crops = self.clips, self.crops
         segments = self.facts.get("sampling") == "segments"
         subsets = {}
-        if (self.clip_index == CENTRAL).any():
-            subsets["1x1"] = np.flatnonzero(self.clip_index == CENTRAL)
+        if (self.clip_index == CENTRE_CLIP).any():
+            subsets["1x1"] = np.flatnonzero(self.clip_index == CENTRE_CLIP)
         for count in range(1, len(clips) + 1):
             places = clips_of_a_shorter_run(len(clips), count, segments)
             for some_crops in filter(None, (_middle(crops) if len(crops) > 1 else None, crops)):

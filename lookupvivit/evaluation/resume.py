@@ -44,7 +44,7 @@ class PartialResult:
 
     def add(self, columns: Columns) -> None:
         """Keep a finished batch, on disk when it is time."""
-        if not columns["broken"].astype(bool).any():
+        if not columns["failed"].astype(bool).any():
             self._waiting.append(columns)
         if time.monotonic() - self._written >= self.seconds:
             self.flush()
@@ -87,9 +87,13 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
     for file in sorted(folder.glob("*.npz")):
         try:
             with np.load(file, allow_pickle=False) as archive:
-                parts.append(dict(archive))
+                columns = dict(archive)
         except UNREADABLE as error:
             told.append(f"{file}: not readable ({error}); its videos are tested again")
+            continue
+        if "broken" in columns:  # the column's name in version 0.1
+            columns["failed"] = columns.pop("broken")
+        parts.append(columns)
     if not parts:
         return None, told
     rows = join(parts)

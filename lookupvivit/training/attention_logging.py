@@ -47,7 +47,7 @@ class AttentionLogger:
             if "attention" not in output.intermediates[BLOCK]:
                 log.print("attention maps: none, this model has no cross-attention")
                 return
-            if not self.world.is_main or sample["broken"]:
+            if not self.world.is_main or sample["failed"]:
                 continue
             maps = collect(normalize(frames), output, [BLOCK])
             label, prediction = (self._class_name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))

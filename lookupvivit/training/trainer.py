@@ -182,7 +182,7 @@ class Trainer:
         with self.meter.step():
             for micro_step in range(self.batching.accumulation):
                 batch = self.meter.next_batch(self.micro_batches)
-                self.failed_videos.add(batch["broken"])
+                self.failed_videos.add(batch["failed"])
                 dtype = next(engine.parameters()).dtype
                 video = normalize(batch["video"].to(world.device, non_blocking=True), dtype)
 

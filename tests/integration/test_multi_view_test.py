@@ -158,10 +158,10 @@ def test_an_interrupted_test_goes_on_bit_equal(setting, tmp_path, capsys):
 
 def test_a_broken_video_is_not_kept_as_finished(tmp_path):
     partial = PartialResult(tmp_path / "p", 0, None, frozenset())
-    rows = {"video_index": np.array([4, 5]), "broken": np.array(["", "5.mp4: torn"])}
+    rows = {"video_index": np.array([4, 5]), "failed": np.array(["", "5.mp4: torn"])}
     partial.add(rows)
     assert not (tmp_path / "p").exists()
-    partial.add(rows | {"broken": np.array(["", ""])})
+    partial.add(rows | {"failed": np.array(["", ""])})
     assert [file.name for file in (tmp_path / "p").iterdir()] == ["from_00000004.npz"]
 
 

@@ -159,7 +159,7 @@ def test_every_caption_of_an_image_comes_and_a_stand_in_brings_its_own(tmp_path)
             image, letter = sample["tokens"].tolist()
             assert int(sample["video"].float().mean()) == 10 * image  # the caption is of the picture that is shown
             assert image == sample["video_index"] and (image == index) == (index != 2)
-            assert bool(sample["broken"]) == (index == 2)
+            assert bool(sample["failed"]) == (index == 2)
             seen[index, letter] += index != 2
             assert clips[epoch, index][0]["tokens"].tolist() == [image, letter]
     assert all(seen[index, ord(letter)] > 4 for index in (0, 1, 3) for letter in "abc")

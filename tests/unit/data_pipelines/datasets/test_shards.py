@@ -189,12 +189,12 @@ def test_broken_pictures_are_those_of_any_set(tmp_path):
             read_frames(path, [0])
     data = ClipDataset(manifest, Sampling(1, 1), TrainTransform(8, 8), seed=0)
     (stand_in,) = data[0, 0]
-    assert stand_in["label"] == 2 and stand_in["broken"].startswith(f"{file}@512+10/1.jpg: cannot be decoded")
-    assert MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[1]["broken"]
+    assert stand_in["label"] == 2 and stand_in["failed"].startswith(f"{file}@512+10/1.jpg: cannot be decoded")
+    assert MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[1]["failed"]
     rows = scan(manifest, tmp_path / "rows.csv", 1, 30)
     assert [row.status for row in rows] == ["broken"] * 3 + ["ok"] and rows[3].bytes == len(good)
     os.truncate(file, 600)  # since it was looked through
-    assert "the shard ends after" in MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[3]["broken"]
+    assert "the shard ends after" in MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[3]["failed"]
     file.unlink()
     with pytest.raises(MissingDataError, match="none of its 4 videos exists"):
         on_disk(manifest)
