@@ -7,13 +7,13 @@ Without checkpoint=..., the newest model of the configuration's own run director
 and it goes on with the videos it has finished.
 """
 
-from lookupvivit.cli.arguments import run
+from lookupvivit.cli.arguments import run_with_config
 
 
 def main() -> None:
     from lookupvivit.training.multi_view_test import test
 
-    run(test, __doc__.splitlines()[0])
+    run_with_config(test, __doc__.splitlines()[0])
 
 
 if __name__ == "__main__":

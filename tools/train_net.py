@@ -8,14 +8,14 @@
 Run it again and it goes on from its last checkpoint.
 """
 
-from lookupvivit.cli.arguments import run
+from lookupvivit.cli.arguments import run_with_config
 
 
 def main() -> None:
     from lookupvivit.cli.dry_run import dry_run
     from lookupvivit.training.trainer import train
 
-    run(train, __doc__.splitlines()[0], dry_run)
+    run_with_config(train, __doc__.splitlines()[0], dry_run)
 
 
 if __name__ == "__main__":

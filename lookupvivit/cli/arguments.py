@@ -1,4 +1,16 @@
-"""What the scripts in tools/ share: the arguments, and a user's mistake told in one line."""
+"""Command-line code that the tools share: argument types, options that are spelled the same everywhere, and errors.
+
+A tool's ``main`` adds the common options that it needs to its parser and wraps its work in `one_line_errors`:
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_run_option(parser)
+    add_batch_size_option(parser, default=8, unit="clips")
+    arguments = parser.parse_args()
+    with one_line_errors("results printed so far are valid"):
+        ...
+
+Exit status: 0, or 2 for an error that the user can correct; 75 after a signal that asks to stop; 130 after Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from tqdm import tqdm
@@ -17,32 +30,130 @@ from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import load_config
 from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.kernels import KernelsError
+from lookupvivit.sizes import Size, parse_size
 from lookupvivit.training.signals import EXIT_STATUS, StoppedBySignal
 from lookupvivit.weights.files import WeightsError
 
+USER_ERRORS = (ConfigError, DataError, WeightsError, PredictionsError, KernelsError, FloatingPointError, OSError)
 
-def run(
+
+# Argument types: for `add_argument(type=...)`
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected an integer of at least 1")
+    return int(text)
+
+
+def token_size(text: str) -> Size:
+    """A size in tokens, TxHxW."""
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def device(text: str) -> torch.device:
+    """A device on which a tensor can be created."""
+    try:
+        return torch.zeros(1, device=text).device
+    except (RuntimeError, AssertionError):
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        count = torch.accelerator.device_count() if accelerator else 0
+        available = ["cpu", *(f"{accelerator.type}:{index}" for index in range(count) if accelerator)]
+        message = f"found {text!r}, expected an available device: {', '.join(available)}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+# Common options
+
+
+def add_run_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add ``--run RUN``, a Path; ``--model`` is a hidden alias."""
+    help = "a run directory, a checkpoint or a model.safetensors file"
+    _add_option(parser, "--run", alias="--model", required=required, type=Path, metavar="RUN", help=help)
+
+
+def add_compressed_size_option(parser: argparse.ArgumentParser, default: str = "the model's own") -> None:
+    """Add ``--compressed-size TxHxW``, a Size or None; ``default`` describes None in the help."""
+    help = f"number of compressed tokens along time, height and width, such as 4x5x5 (default: {default})"
+    parser.add_argument("--compressed-size", type=token_size, metavar="TxHxW", help=help)
+
+
+def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add ``--device DEVICE``, a torch.device; by default the GPU if there is one."""
+    help = f"cpu, cuda, cuda:1, ... (default: {default or 'cuda if available'})"
+    default = default or ("cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default=default, metavar="DEVICE", help=help)
+
+
+def add_batch_size_option(parser: argparse.ArgumentParser, default: int | None, unit: str = "clips") -> None:
+    """Add ``--batch-size N``; ``--batch`` is a hidden alias. With None as default, the tool decides."""
+    help = f"{unit} per forward pass" + (f" (default: {default})" if default else "")
+    _add_option(parser, "--batch-size", alias="--batch", default=default, type=positive_int, metavar="N", help=help)
+
+
+def add_output_option(parser: argparse.ArgumentParser, contents: str, default: Path | None = None) -> None:
+    """Add ``--output FOLDER``, a Path or None; ``contents`` says in the help what is written there."""
+    help = f"folder for {contents}" + (f" (default: {default})" if default else "")
+    parser.add_argument("--output", type=Path, default=default, metavar="FOLDER", help=help)
+
+
+def add_json_file_option(parser: argparse.ArgumentParser, contents: str = "the results") -> None:
+    """Add ``--json FILE``, a Path or None, for tools that print text and write JSON besides."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write {contents} to this file as JSON")
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json`` for tools that print either text or one JSON document."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def _add_option(
+    parser: argparse.ArgumentParser,
+    name: str,
+    *,
+    alias: str,
+    required: bool = False,
+    default: Any = None,
+    **settings: Any,
+) -> None:
+    """Add an option and an alias that the help does not show."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument(name, default=default, **settings)
+    settings["help"] = argparse.SUPPRESS
+    group.add_argument(alias, dest=name.strip("-").replace("-", "_"), default=argparse.SUPPRESS, **settings)
+
+
+# Programs that take a configuration
+
+
+def run_with_config(
     program: Callable[[RunConfig], None],
     description: str,
     dry_run: Callable[[RunConfig, int | None], None] | None = None,
 ) -> None:
     """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
 
-    With ``dry_run``, ``--dry-run [--world N]`` runs that instead, on the configuration and N (None if not given).
-
-    A wrong configuration, missing data or unfit weights end in one line on standard error and exit status 2.
+    Args:
+        program: the work.
+        description: its first line of help.
+        dry_run: what ``--dry-run [--world N]`` runs instead, with N or None as second argument; None: no such option.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as optim.lr=0.05")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as optim.lr=0.05")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     if dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="tell what would run and what it costs, and stop")
-        parser.add_argument("--world", type=int, metavar="N", help="with --dry-run: ranks; default: GPUs here, or 1")
+        parser.add_argument("--dry-run", action="store_true", help="print what would run and its cost, then stop")
+        help = "with --dry-run: the number of ranks (default: the GPUs of this machine, or 1)"
+        parser.add_argument("--world", type=positive_int, metavar="N", help=help)
     arguments = parser.parse_intermixed_args()
-    if dry_run and arguments.world is not None and not (arguments.dry_run and arguments.world >= 1):
-        parser.error("--world: goes with --dry-run and is at least 1")
-    with one_line_errors("the same command goes on from what was saved last"):
+    if dry_run and arguments.world and not arguments.dry_run:
+        parser.error("argument --world: expected --dry-run as well")
+    with one_line_errors("the same command continues from the last checkpoint"):
         config = load_config(arguments.cfg, arguments.overrides)
         if dry_run and arguments.dry_run:
             dry_run(config, arguments.world)
@@ -50,61 +161,45 @@ def run(
             program(config)
 
 
-def give_up(error: Exception | str) -> NoReturn:
-    """End a tool of a single process over a user's mistake: one line on standard error, exit status 2."""
-    sys.stdout.flush()  # the line comes last, also where both go to one file
+# Errors
+
+
+def exit_with_error(error: Exception | str) -> NoReturn:
+    """End a single-process tool with one line on standard error and exit status 2."""
+    sys.stdout.flush()  # the error comes last, also where both streams go to one file
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
 
 @contextmanager
 def one_line_errors(after_interrupt: str) -> Iterator[None]:
-    """End the process with one line on standard error where the user, the data or the machine is at fault.
+    """Turn errors of the user, the data or the machine into one line on standard error and an exit status.
+
+    Every rank of a distributed program reports its own error, because a corrupt video is seen by one rank only.
 
     Args:
-        after_interrupt: what to tell of going on after Ctrl-C.
+        after_interrupt: what the user should know after Ctrl-C or a signal, such as how to continue.
     """
     try:
         yield
-    except (ConfigError, DataError, WeightsError, PredictionsError, KernelsError, FloatingPointError, OSError) as error:
-        # A loader's worker hands its error over as a traceback whose last line is the message. Every rank speaks:
-        # a broken video is met by one of them alone.
+    except USER_ERRORS as error:
+        # Errors of loader workers arrive with the worker's traceback as text; the message is its last line.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        _leave(f"error{rank}: {message}", 2)
-    except StoppedBySignal as stopped:
-        _leave(f"stopped by {stopped}; {after_interrupt}", EXIT_STATUS)
+        _exit_now(f"error{rank}: {message}", 2)
+    except StoppedBySignal as signal:
+        _exit_now(f"stopped by {signal}; {after_interrupt}", EXIT_STATUS)
     except KeyboardInterrupt:
-        _leave(f"interrupted; {after_interrupt}", 130)
+        _exit_now(f"interrupted; {after_interrupt}", 130)
 
 
-def _leave(line: str, status: int) -> NoReturn:
-    sys.stdout.flush()  # the line comes last, also where both go to one file
-    tqdm.write(line, file=sys.stderr)  # above or below a bar, not in it
+def _exit_now(line: str, status: int) -> NoReturn:
+    """Print a line and end the process at once: other ranks may wait in a collective that would block a clean exit."""
+    sys.stdout.flush()  # the error comes last, also where both streams go to one file
+    tqdm.write(line, file=sys.stderr)  # does not overwrite a progress bar
     sys.stderr.flush()
-    os._exit(status)  # other ranks may sit in a collective that will never come
+    os._exit(status)
 
 
-def whole_number(text: str) -> int:
-    """An argument of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be a whole number of at least 1")
-    return int(text)
-
-
-def token_size(text: str) -> tuple[int, ...]:
-    """An argument t,h,w."""
-    sizes = text.split(",")
-    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be three positive numbers t,h,w such as 4,5,5")
-    return tuple(int(size) for size in sizes)
-
-
-def device(text: str) -> torch.device:
-    """An argument that names a device which is there."""
-    try:
-        return torch.zeros(1, device=text).device
-    except (RuntimeError, AssertionError):
-        found = torch.accelerator.current_accelerator(check_available=True)
-        here = ["cpu", *(f"{found.type}:{i}" for i in range(torch.accelerator.device_count()) if found)]
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be one that is here: {', '.join(here)}") from None
+# Names of the previous layout, until every tool uses the ones above
+run, give_up, whole_number = run_with_config, exit_with_error, positive_int

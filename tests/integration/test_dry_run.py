@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from lookupvivit.cli.arguments import run
+from lookupvivit.cli.arguments import run_with_config
 from lookupvivit.config.loading import load_config, to_dict
 from lookupvivit.models.registry import create_model
 
@@ -61,10 +61,10 @@ def test_without_data_all_that_needs_none_is_told(dry, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--world", "2"], "--world: goes with --dry-run"), (["--dry-run", "--world", "0"], "is at least 1")],
+    [(["--world", "2"], "argument --world: expected --dry-run"), (["--dry-run", "--world", "0"], "at least 1")],
 )
 def test_world_belongs_to_a_dry_run(monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(sys, "argv", ["train_net.py", "--cfg", CONFIG, *arguments])
     with pytest.raises(SystemExit):
-        run(lambda config: None, "Train.", lambda config, world: None)
+        run_with_config(lambda config: None, "Train.", lambda config, world: None)
     assert words in capsys.readouterr().err
