@@ -23,7 +23,7 @@ from torch import nn
 import lookupvivit
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import find_videos
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.cli.arguments import device, one_line_errors, whole_number
 from lookupvivit.visualization.attention_grid import clip_sheet, size_text, still
 from lookupvivit.visualization.attention_maps import AttentionMaps, attention_maps, check_choice
@@ -95,14 +95,14 @@ def visualize(arguments: argparse.Namespace) -> int:
     failed = 0
     for (name, path), target in zip(found.paths.items(), targets(list(found.paths)), strict=True):
         try:
-            clips = [preprocess.at(side).timed_clip(path, arguments.start) for side in sides]
+            clips = [preprocess.with_crop(side).timed_clip(path, arguments.start) for side in sides]
         except (DataError, OSError) as error:
             failed += 1
             of = "" if str(path) in str(error) else f"{path}: "  # a moment that it does not have, for example
             print(f"error: {of}{error}", file=sys.stderr, flush=True)
             continue
         looks = [
-            attention_maps(model, normalize(frames), blocks, arguments.heads, arguments.tokens, size)
+            attention_maps(model, to_model_input(frames), blocks, arguments.heads, arguments.tokens, size)
             for (frames, _), size in itertools.product(clips, sizes)
         ]
         print(draw(looks, model, name, arguments.output / target, clips[0][1], arguments, board), flush=True)

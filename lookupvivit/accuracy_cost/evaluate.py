@@ -31,7 +31,7 @@ from lookupvivit.profiling.flops import UncountedOperatorError, count
 from lookupvivit.profiling.timing import machine, seconds_of
 from lookupvivit.training import distributed
 from lookupvivit.training.build import compute_dtype, require_trained_as
-from lookupvivit.training.data import preprocessing, read_manifest, view_loader
+from lookupvivit.training.data import preprocess_from_config, read_manifest, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import load_classifier, read_description, weights_file
@@ -166,7 +166,10 @@ def _checkpoint(
     path: str, config: RunConfig, manifest: VideoManifest, device: torch.device, dtype: torch.dtype
 ) -> Checkpoint:
     """Load one; ConfigError where it was trained on other classes or clips than those of the configuration."""
-    require_trained_as(path, {"class_names": list(manifest.class_names), "preprocessing": preprocessing(config.data)})
+    require_trained_as(
+        path,
+        {"class_names": list(manifest.class_names), "preprocessing": preprocess_from_config(config.data).to_dict()},
+    )
     description = read_description(path)
     model = load_classifier(path).to(device, dtype)
     architecture = json.dumps([description["name"], description["overrides"]], sort_keys=True)
@@ -199,7 +202,7 @@ def _cases(
                 "videos": videos,
                 "views": [config.eval.clips, config.eval.crops],
                 "backend": data.backend,
-                "preprocessing": preprocessing(data),
+                "preprocessing": preprocess_from_config(data).to_dict(),
             }
             of = json.loads(json.dumps(of))  # as it comes back from the file
             gflops, parameters = _cost(checkpoint, size, (data.frames, image_size, image_size))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_pipelines.io.progress import progress
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.captioning.model import Captioner
 from lookupvivit.captioning.search import beam_search, greedy_search
 from lookupvivit.captioning.tokenizer import CaptionTokenizer
@@ -92,7 +92,7 @@ class CaptionWriter:
     def __call__(self, videos: Tensor) -> list[str]:
         """A caption each of clips, uint8 (B, 3, T, H, W)."""
         like = next(self.model.parameters())
-        memory = self.model.memory(normalize(videos.to(like.device, non_blocking=True), like.dtype), **self.call)
+        memory = self.model.memory(to_model_input(videos, like.device, like.dtype), **self.call)
         decoder, options = self.model.decoder, {"entries": len(self.tokenizer), "length_penalty": self.length_penalty}
         if self.beams == 1:
             tokens, _ = greedy_search(decoder, memory, **options)

@@ -29,7 +29,7 @@ from lookupvivit.captioning.tokenizer import CaptionTokenizer
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.training import checkpointing, ema
 from lookupvivit.training.build import build_model, build_on_meta, load_init_from, model_arguments
-from lookupvivit.training.data import multi_view_dataset, preprocessing, present, sampling, train_transform
+from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, present, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.visualization.canvas import save_png
@@ -81,7 +81,7 @@ class Captioning:
             "name": self.config.model.name,
             "overrides": model_arguments(self.config),
             "captioner": asdict(self.config.caption),
-            "preprocessing": preprocessing(self.config.data),
+            "preprocessing": preprocess_from_config(self.config.data).to_dict(),
             "tokenizer": self.tokenizer.to_json(),
         }
 
@@ -91,7 +91,7 @@ class Captioning:
         return CaptionedClips(
             self.train_set,
             PaddedTokens(self.tokenizer, self.config.caption.length),
-            sampling(data),
+            preprocess_from_config(data).sampling,
             train_transform(self.config, self.train_set.images),
             self.config.seed,
             data.repeats,

@@ -20,7 +20,7 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 
 
 class ImageOutputs(NamedTuple):
@@ -71,7 +71,7 @@ def image_outputs(
             if broken := [reason for reason in batch["failed"] if reason]:
                 raise DataError(f"{broken[0]}; every picture of the set counts, so it must be replaced by a whole one")
             video = batch["video"][:, 0]  # the only view: (b, 3, T, crop, crop)
-            logits.append(model(normalize(video.to(device, non_blocking=True))).logits.float().cpu())
+            logits.append(model(to_model_input(video, device)).logits.float().cpu())
             features.append(torch.cat([part.float() for part in seen], dim=1).cpu())
             seen.clear()
             bar.update(len(video))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.evaluation.resume import Columns, PartialResult, join
 
@@ -61,7 +61,7 @@ def predict_views(
         for batch in loader:
             views = batch["video"]  # (b, V, 3, T, H, W) uint8
             logits = [
-                forward(normalize(chunk.to(device, non_blocking=True), dtype)).float().cpu()
+                forward(to_model_input(chunk, device, dtype)).float().cpu()
                 for chunk in views.flatten(0, 1).split(batch_size)
             ]  # (b * V, S, K) together
             columns = {name: batch[name].numpy() for name in ("video_index", "frame_indices", "boxes")}
@@ -75,7 +75,7 @@ def predict_views(
         if partial:
             partial.flush()  # other ranks may take long
         if idle:
-            nothing = normalize(torch.zeros_like(loader.dataset[0]["video"][:1]).to(device), dtype)
+            nothing = to_model_input(torch.zeros_like(loader.dataset[0]["video"][:1]), device, dtype)
             for _ in range(idle):
                 forward(nothing)
     shares = [found]

@@ -233,7 +233,7 @@ class Predictions:
 def clips_of_a_shorter_run(total: int, count: int, segments: bool = False) -> list[int] | None:
     """Which of ``total`` test clips a run with ``count`` of them would read; None where they do not contain it.
 
-    Clips start at i / (total - 1) of the way and a single one at half of it (`data_pipelines.sampling.uniform_clips`);
+    Clips start at i / (total - 1) of the way and a single one at half of it (`data_pipelines.sampling.uniform_starts`);
     with segments, they read each segment at (i + 1/2) / total (`uniform_segments`).
     """
     if segments:

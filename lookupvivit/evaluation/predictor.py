@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.preprocess import ArrayReader, Preprocess, open_any
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 from data_pipelines.video.reader import VideoReader
 from lookupvivit.models.base import Size, as_size
 from lookupvivit.models.lookupvit import check_compressed_size
@@ -179,7 +179,7 @@ class Predictor:
         """uint8 (V, 3, T, crop, crop) -> float32 (V, K) on the CPU."""
         try:
             chunks = [
-                self.model(normalize(chunk.to(self.device)), **self.arguments).logits.float().cpu()
+                self.model(to_model_input(chunk, self.device), **self.arguments).logits.float().cpu()
                 for chunk in views.split(self.batch)
             ]
         except ValueError as error:

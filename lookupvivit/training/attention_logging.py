@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.training.data import multi_view_dataset
 from lookupvivit.training.distributed import World
@@ -43,13 +43,13 @@ class AttentionLogger:
         for number, index in enumerate(self.indices):  # one at a time: A of a full-size video block takes 50 MB in bf16
             sample = self.clips[index]
             frames = sample["video"][0]  # (3, T, H, W) uint8
-            output = model(normalize(frames[None].to(self.world.device), dtype), return_intermediates=True)
+            output = model(to_model_input(frames[None], self.world.device, dtype), return_intermediates=True)
             if "attention" not in output.intermediates[BLOCK]:
                 log.print("attention maps: none, this model has no cross-attention")
                 return
             if not self.world.is_main or sample["failed"]:
                 continue
-            maps = collect(normalize(frames), output, [BLOCK])
+            maps = collect(to_model_input(frames), output, [BLOCK])
             label, prediction = (self._class_name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
             title = f"{label}  |  predicted at step {step}: {prediction} ({100 * maps.probabilities.max():.0f} %)"
             figure = clip_sheet([maps], title)

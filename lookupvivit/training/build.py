@@ -13,7 +13,7 @@ from lookupvivit.config.loading import changes
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model
 from lookupvivit.sizes import Size
-from lookupvivit.training.data import preprocessing
+from lookupvivit.training.data import preprocess_from_config
 from lookupvivit.training.distributed import World
 from lookupvivit.weights.files import read_description
 from lookupvivit.weights.importing import ImportReport, import_weights
@@ -91,7 +91,7 @@ def classifier_description(config: RunConfig, class_names: tuple[str, ...]) -> d
         "num_classes": config.data.num_classes,
         "overrides": model_arguments(config),
         "class_names": list(class_names),
-        "preprocessing": preprocessing(config.data),
+        "preprocessing": preprocess_from_config(config.data).to_dict(),
     }
 
 

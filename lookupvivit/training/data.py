@@ -7,7 +7,7 @@ import socket
 from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch.utils.data import DataLoader
 
@@ -169,18 +169,13 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
     data = config.data
     return ClipDataset(
         manifest,
-        sampling(data),
+        preprocess_from_config(data).sampling,
         train_transform(config, manifest),
         config.seed,
         data.repeats,
         data.backend,
         data.decode_seconds,
     )
-
-
-def sampling(data: DataConfig) -> Sampling:
-    """Which frames make up a clip."""
-    return Preprocess.from_dict(preprocessing(data)).sampling
 
 
 def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransform:
@@ -210,17 +205,10 @@ def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransfor
     )
 
 
-def preprocessing(data: DataConfig) -> dict[str, Any]:
-    """What a user of the weights must feed them, for model.json."""
-    told = {"frames": data.frames, "stride": data.stride, "short_side": data.short_side, "crop": data.crop}
-    told["range"] = [-1, 1]
-    if data.target_fps:
-        told["target_fps"] = data.target_fps
-    if data.sampling != "clip":
-        told["sampling"] = data.sampling
-    if data.test_resize != "bilinear":
-        told["resize"] = data.test_resize
-    return told
+def preprocess_from_config(data: DataConfig) -> Preprocess:
+    """The preprocessing that a run tests with; its `Preprocess.to_dict` goes into model.json."""
+    sampling = Sampling(data.frames, data.stride, data.target_fps, segments=data.sampling == "segments")
+    return Preprocess(sampling, data.short_side, data.crop, data.test_resize)
 
 
 def view_loader(
@@ -244,7 +232,7 @@ def multi_view_dataset(
     """``clips`` x ``crops`` views of every video, and the ``central`` one where they miss it."""
     data = config.data
     return MultiViewDataset(
-        manifest, Preprocess.from_dict(preprocessing(data)), clips, crops, data.backend, data.decode_seconds, central
+        manifest, preprocess_from_config(data), clips, crops, data.backend, data.decode_seconds, central
     )
 
 

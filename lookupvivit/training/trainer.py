@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from data_pipelines.io.atomic import write_text
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.random_streams import COMPRESSED_SIZE
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import changes, read_yaml, to_dict, to_yaml
 from lookupvivit.training import checkpointing, distributed, ema
@@ -184,7 +184,7 @@ class Trainer:
                 batch = self.meter.next_batch(self.micro_batches)
                 self.failed_videos.add(batch["failed"])
                 dtype = next(engine.parameters()).dtype
-                video = normalize(batch["video"].to(world.device, non_blocking=True), dtype)
+                video = to_model_input(batch["video"], world.device, dtype)
 
                 # The loss: one per classifier, minimised together.
                 loss = self.task.loss(engine, video, batch, call, rng)  # (S,)

@@ -102,7 +102,7 @@ def test_a_users_mistakes_end_in_one_line(tmp_path, small_set, model, predict):
     assert "README.md: not a .safetensors file; expected a run directory or a model.safetensors file" in told
     description = json.loads((model / "model.json").read_text(encoding="utf-8"))
     shutil.copytree(model, tmp_path / "untold")
-    for key, words in {"crop": "preprocessing.crop: found none", None: "model.json of its weights has no pre"}.items():
+    for key, words in {"crop": "preprocessing.crop: missing", None: "model.json of its weights has no pre"}.items():
         wrong = {k: v for k, v in PREPROCESSING.items() if k != key}
         changed = {**description, "preprocessing": wrong} if key else {k: description[k] for k in list(description)[:4]}
         (tmp_path / "untold" / "model.json").write_text(json.dumps(changed))

@@ -18,7 +18,7 @@ from data_pipelines.transforms.clip_transforms import (
     shift_hue,
 )
 from data_pipelines.transforms.mixup import mixup
-from data_pipelines.transforms.normalization import normalize
+from data_pipelines.transforms.normalization import to_model_input
 
 
 def rng(seed=0):
@@ -171,12 +171,12 @@ def test_test_views_against_torchvision(size):
     assert torch.equal(crop_views(clip, 40, 32, 1)[0], views[1])
 
 
-def test_normalize():
+def test_model_input_lies_between_minus_one_and_one():
     video = torch.arange(256, dtype=torch.uint8)
-    out = normalize(video)
+    out = to_model_input(video)
     assert out[0] == -1 and out[255] == 1 and out.dtype == torch.float32
     np.testing.assert_allclose(out.numpy(), np.arange(256) / 127.5 - 1, atol=1e-7)
-    assert normalize(video, torch.bfloat16).dtype == torch.bfloat16
+    assert to_model_input(video, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_rand_augment_strengths():
