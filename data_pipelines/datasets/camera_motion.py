@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_pipelines.datasets.something_something import write_something_something
+from data_pipelines.io.atomic import atomic_write, write_json
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
 
@@ -156,18 +157,16 @@ def video_rng(recipe: Recipe, split: str, index: int) -> np.random.Generator:
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Code uint8 frames (T, H, W, 3) as H.264, every frame by itself at one quality; written beside and renamed."""
+    """Code uint8 frames (T, H, W, 3) as H.264, every frame by itself at one quality; the file is written atomically."""
     import av
 
-    beside = path.with_name(f".{path.name}.part")
-    with av.open(str(beside), "w", format="mp4") as container:
+    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         stream.options = {"qp": str(QUANTIZER), "g": "1", "preset": "veryfast", "threads": "1"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(beside, path)
 
 
 def _content(recipe: Recipe) -> dict[str, int]:
@@ -179,10 +178,7 @@ def _claim(root: Path, recipe: Recipe) -> None:
     stamp = root / "recipe.json"
     if stamp.is_file():
         return
-    root.mkdir(parents=True, exist_ok=True)
-    beside = root / ".recipe.json.part"
-    beside.write_text(json.dumps(_content(recipe)), encoding="utf-8")
-    os.replace(beside, stamp)
+    write_json(stamp, _content(recipe))
 
 
 def _video_id(recipe: Recipe, split: str, index: int) -> str:

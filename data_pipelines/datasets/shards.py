@@ -34,6 +34,7 @@ import numpy as np
 
 from data_pipelines.datasets.class_names import LISTS, class_names
 from data_pipelines.datasets.manifest import ENCODING, PathList, VideoManifest
+from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.progress import progress
 from data_pipelines.io.tar_paths import Member
@@ -204,19 +205,17 @@ def new_index(shard: str) -> ShardIndex:
     """Look through a shard, and keep what was found beside it where that folder can be written to."""
     file, stamp, found = index_file(shard), _stamp(shard), look_through(shard)
     names = np.frombuffer(found.names.encode(*ENCODING), np.uint8)
-    beside = file.with_name(f".{file.stem}.{os.getpid()}.npz")
     try:
-        file.parent.mkdir(exist_ok=True)
-        np.savez(
-            beside,
-            stamp=stamp,
-            offsets=found.offsets,
-            sizes=found.sizes,
-            labels=found.labels,
-            names=names,
-            ignored=found.ignored,
-        )
-        os.replace(beside, file)
+        with atomic_write(file) as temporary:
+            np.savez(
+                temporary,
+                stamp=stamp,
+                offsets=found.offsets,
+                sizes=found.sizes,
+                labels=found.labels,
+                names=names,
+                ignored=found.ignored,
+            )
     except OSError:
         pass  # the next run looks again
     return found

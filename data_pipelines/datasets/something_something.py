@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.files import listing
 
@@ -80,10 +81,10 @@ def write_something_something(
     """
     folder = Path(root) / "labels"
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "labels.json", {without_brackets(name): str(i) for i, name in enumerate(class_names)})
+    write_json(folder / "labels.json", {without_brackets(name): str(i) for i, name in enumerate(class_names)})
     for split, entries in split_entries.items():
         keys = ("id", "label", "template", "placeholders")
-        _write_json(folder / f"{split}.json", [dict(zip(keys, entry, strict=True)) for entry in entries])
+        write_json(folder / f"{split}.json", [dict(zip(keys, entry, strict=True)) for entry in entries])
 
 
 def without_brackets(template: str) -> str:
@@ -147,9 +148,3 @@ def _read_json(path: Path, *kinds: type) -> Any:
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise DataError(f"{path}: expected a JSON {wanted}; found {type(content).__name__}")
     return content
-
-
-def _write_json(path: Path, content: Any) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, ensure_ascii=False, indent=0), encoding="utf-8")
-    os.replace(part, path)

@@ -1,1 +1,1 @@
-"""Files: errors, directory listings, atomic writes, tar paths and progress bars."""
+"""Files: errors, atomic writes, listings, text lines, hashes, tar paths, command-line inputs and progress bars."""

@@ -1,4 +1,9 @@
-"""Atomic writes: a reader finds either the old file or the complete new one, even after a crash."""
+"""Atomic writes: a reader finds either the old file or the complete new one, even after a crash.
+
+Every write goes to a temporary folder of its own next to the target. Several processes may therefore write the same
+file at once (the last one to finish wins), file names may have any legal length, and a pattern such as ``*.npz`` never
+matches an incomplete file. A process that is killed leaves its temporary folder ``.writing-*`` behind.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +12,87 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+PREFIX = ".writing-"
 
 
 @contextmanager
 def atomic_write(file: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; a block that succeeds renames it to ``file``.
+    """Yield a temporary path with the name of ``file``; a block that succeeds moves it to ``file``.
 
-    Missing parent folders are created. The temporary file keeps the suffix of ``file``, because some writers derive
-    the format from it. A block that raises leaves ``file`` as it was and removes the temporary file.
+    Missing parent folders are created. A block that raises leaves ``file`` as it was.
+
+    Raises:
+        FileNotFoundError: the block wrote nothing to the temporary path.
     """
     file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.stem}.tmp{file.suffix}")
-    try:
+    with atomic_files(file.parent) as folder:
+        yield folder / file.name
+        if not (folder / file.name).is_file():
+            raise FileNotFoundError(f"{file}: not written")
+
+
+@contextmanager
+def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX) -> Iterator[Path]:
+    """Yield a temporary folder; a block that succeeds moves its files to ``folder``, in the order of their names.
+
+    Each file appears complete. A crash while they are moved leaves only the first ones in ``folder``.
+
+    Args:
+        folder: created if necessary, with its parents.
+        prefix: start of the temporary folder's name.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as name:
+        temporary = Path(name)
         yield temporary
-        sync(temporary)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(file.parent)
+        files = sorted(temporary.iterdir())
+        for file in files:
+            sync(file)
+        for file in files:
+            os.replace(file, folder / file.name)
+    sync(folder)
+
+
+def replace_folder(temporary: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Rename a complete folder to ``folder``; an existing ``folder`` is removed afterwards.
+
+    For folders that several processes fill, which must therefore agree on the name of the temporary folder. A crash
+    between the two renames leaves no ``folder``; the old one is then found in ``.writing-*``.
+    """
+    temporary, folder = Path(temporary), Path(folder)
+    for path in (*temporary.rglob("*"), temporary):
+        sync(path)
+    with TemporaryDirectory(prefix=PREFIX, dir=folder.parent, ignore_cleanup_errors=True) as old:
+        previous = Path(old) / folder.name
+        if folder.exists():
+            os.replace(folder, previous)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if previous.exists():
+                os.replace(previous, folder)
+            raise
+    sync(folder.parent)
 
 
 def sync(path: Path) -> None:
-    """Flush a file's or folder's data to the disk. Folders cannot be opened on Windows, where this does nothing."""
-    if os.name == "nt" and path.is_dir():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a file or a folder's list of names to the disk.
+
+    Folders are flushed where the system supports it: Windows and some network file systems do not.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
 
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:
