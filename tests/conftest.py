@@ -1,4 +1,4 @@
-"""What several tests share: a small rendered data set, and the tools run by their command lines."""
+"""Fixtures of several tests: a small rendered dataset, and tools started by their command lines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.paths import ROOT
 from support.runs import SMALL_RUN, free_port
 from support.warm_start import WarmProcess, WarmStart
 
-# Two tests share the machine: how long an example takes tells nothing.
+# Two tests share the machine, so the time of an example means nothing.
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory) -> Path:
-    """A camera_motion set of 40 + 13 videos, rendered once."""
+    """A camera_motion dataset of 40 + 13 videos, rendered once."""
     from data_pipelines.datasets.camera_motion import Recipe, prepare
 
     root = tmp_path_factory.mktemp("camera_motion") / "set"
@@ -34,7 +34,7 @@ def small_set(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_threads():
-    """Of torch, also where the suite gives each process one."""
+    """Let torch use two threads, although the suite gives each process one."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -43,20 +43,15 @@ def two_threads():
 
 @pytest.fixture
 def command(small_set):
-    """The command line of a tool on the small set; ``launcher`` is python, torchrun N or deepspeed N."""
+    """Build the command line of a tool on the small dataset; ``launcher`` is python, torchrun N or deepspeed N."""
 
     def build(tool: str, run: Path, *overrides: str, launcher: str = "python") -> list[str]:
         name, _, ranks = launcher.partition(" ")
+        deepspeed = str(Path(sys.executable).with_name("deepspeed"))
         start = {
             "python": [sys.executable],
             "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", ranks],
-            "deepspeed": [
-                str(Path(sys.executable).with_name("deepspeed")),
-                "--num_accelerators",
-                ranks,
-                "--master_port",
-                free_port(),
-            ],
+            "deepspeed": [deepspeed, "--num_accelerators", ranks, "--master_port", free_port()],
         }[name]
         settings = (*SMALL_RUN, f"data.root={small_set}", f"output_dir={run}", *overrides)
         return [*start, str(ROOT / "tools" / tool), "--cfg", str(ROOT / "configs" / "camera_motion.yaml"), *settings]
@@ -73,17 +68,17 @@ def warm_start():
 
 @pytest.fixture
 def start_tool(request, tmp_path_factory):
-    """Start a command in the repository; the process, and the file that all it prints goes to.
+    """Start a command in the repository; returns the process and the file that its output goes to.
 
-    Python programs start in forks of a process that has loaded their libraries, but in tests marked ``cold`` as a user
-    starts them. GPUs do not outlive a fork.
+    Python programs start in forks of a process with imported libraries, except in tests marked ``cold``, and except on
+    machines with GPUs, which do not survive a fork.
     """
     cold = request.node.get_closest_marker("cold") or torch.cuda.is_available()
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    begun = []
+    started = []
 
-    def begin(arguments: list[str]) -> tuple[subprocess.Popen | WarmProcess, Path]:
-        output = tmp_path_factory.mktemp("output") / "told.txt"
+    def start(arguments: list[str]) -> tuple[subprocess.Popen | WarmProcess, Path]:
+        output = tmp_path_factory.mktemp("output") / "output.txt"
         if not cold and arguments[0] == sys.executable and arguments[1].endswith(".py"):
             process = request.getfixturevalue("warm_start").start(arguments[1:], environment, output)
         else:
@@ -97,11 +92,11 @@ def start_tool(request, tmp_path_factory):
                     stdout=file,
                     stderr=file,
                 )
-        begun.append(process)
+        started.append(process)
         return process, output
 
-    yield begin
-    for process in begun:
+    yield start
+    for process in started:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(60)
@@ -109,7 +104,7 @@ def start_tool(request, tmp_path_factory):
 
 @pytest.fixture
 def signal_when(start_tool):
-    """Signal a tool and its loading processes as soon as ``moment()`` is true; its exit status and all it printed."""
+    """Signal a tool and its loader workers as soon as ``moment()`` is true; returns exit status and output."""
 
     def run(moment: Callable[[], object], arguments: list[str], number: int = signal.SIGKILL) -> tuple[int, str]:
         process, output = start_tool(arguments)
@@ -117,7 +112,7 @@ def signal_when(start_tool):
             assert process.poll() is None, f"it ended before the moment came: {output.read_text()[-4000:]}"
             time.sleep(0.001)
         assert process.poll() is None, "it ended before it could be signalled"
-        os.killpg(process.pid, number)  # launchers and schedulers signal whole groups
+        os.killpg(process.pid, number)  # launchers and schedulers signal whole process groups
         return process.wait(120), output.read_text()
 
     return run
@@ -125,7 +120,7 @@ def signal_when(start_tool):
 
 @pytest.fixture
 def shell(start_tool):
-    """Run a command to its end in the repository, standard output and error together."""
+    """Run a command in the repository to its end; returns standard output and error together."""
 
     def run(arguments: list[str], expect: int = 0, timeout: float = 300) -> str:
         process, output = start_tool(arguments)
@@ -133,8 +128,8 @@ def shell(start_tool):
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             status = f"still running after {timeout} seconds"
-        told = output.read_text()
-        assert status == expect, told[-4000:]
-        return told
+        text = output.read_text()
+        assert status == expect, text[-4000:]
+        return text
 
     return run

@@ -1,4 +1,4 @@
-"""The moving average of the weights, against one taken by hand of the weights after every step."""
+"""The moving average of the weights, against an average of the checkpoints of every step."""
 
 import json
 import re
@@ -16,8 +16,8 @@ EVERY_STEP = ("log.checkpoint_every_epochs=0.2", "log.keep_checkpoints=20")  # o
 AVERAGED = ("optim.ema_decay=0.8", *EVERY_STEP)
 
 
-def by_hand(run, decay):
-    """The average in float64, of the initial weights and every checkpoint's."""
+def averages(run, decay):
+    """Per checkpoint: the average of initial weights and checkpoints in float64, and the stored one."""
     settings = json.loads((run / "model.json").read_text())
     torch.manual_seed(0)
     model = lookupvivit.create_model(settings["name"], settings["num_classes"], **settings["overrides"])
@@ -30,13 +30,13 @@ def by_hand(run, decay):
 
 
 def assert_average(run, steps):
-    seen = 0
-    for expected, found in by_hand(run, 0.8):
-        seen += 1
-        assert expected.keys() == found.keys()
+    count = 0
+    for expected, stored in averages(run, 0.8):
+        count += 1
+        assert expected.keys() == stored.keys()
         for name in expected:
-            torch.testing.assert_close(found[name].double(), expected[name], rtol=0, atol=1e-6)
-    assert seen == steps
+            torch.testing.assert_close(stored[name].double(), expected[name], rtol=0, atol=1e-6)
+    assert count == steps
 
 
 def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command, shell):
@@ -55,12 +55,12 @@ def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command,
     again = load_file(resumed / "model.safetensors")
     assert all(torch.equal(again[name], published[name]) for name in average)
 
-    # what validation told is what a test of the published weights tells
+    # a test of the published weights gives the logged validation scores
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    told = next(record for record in logged if record["kind"] == "val" and record["step"] == 10)
+    validation = next(record for record in logged if record["kind"] == "val" and record["step"] == 10)
     shell(command("test_net.py", run, "eval.clips=1", "eval.crops=1"))
     tested = json.loads((run / "predictions" / "1x1.json").read_text())["views"]["1x1"]
-    assert (told["top1"], told["top5"]) == pytest.approx((tested["top1"], tested["top5"]))
+    assert (validation["top1"], validation["top5"]) == pytest.approx((tested["top1"], tested["top5"]))
     best = max((r["top1"], -r["step"]) for r in logged if r["kind"] == "val")
     kept = json.loads((run / "best" / "model.json").read_text())
     assert (kept["validation_top1"], -kept["step"]) == pytest.approx(best)
@@ -80,11 +80,11 @@ def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command,
         ("python", ("runtime.zero_stage=3", "optim.name=sgd", "optim.micro_batch_size=4")),
     ],
 )
-def test_the_average_of_shards_is_that_of_whole_weights(tmp_path, command, shell, launcher, settings):
+def test_the_average_of_shards_equals_that_of_whole_weights(tmp_path, command, shell, launcher, settings):
     run, steps = tmp_path / "run", 3
     shell(command("train_net.py", run, *AVERAGED, *settings, f"optim.max_steps={steps}", launcher=launcher))
     assert_average(run, steps)
-    if "optim.name=sgd" not in settings:  # and goes on from there on another number of ranks
+    if "optim.name=sgd" not in settings:  # and resumes with another number of ranks
         other = "python" if launcher != "python" else "torchrun 2"
         output = shell(command("train_net.py", run, *AVERAGED, *settings, "optim.max_steps=5", launcher=other))
         assert re.search(r"was written by \d ranks; resuming with", output)

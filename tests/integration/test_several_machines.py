@@ -1,6 +1,5 @@
-"""A run on two machines, which are two names of this one: started in every way that the README tells."""
+"""Runs on two machines, which are two names of this one, started in every documented way."""
 
-import json
 import os
 import re
 import signal
@@ -15,7 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 from support.paths import ROOT
-from support.runs import free_port
+from support.runs import free_port, log_records
 
 from lookupvivit.config import ConfigError
 from lookupvivit.training import distributed
@@ -101,8 +100,10 @@ def pdsh(tmp_path, tool):
 
 
 def slurm(tmp_path, tool):
-    """The README's own script, with this run's command and port in it."""
-    (script,) = re.findall(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """The documented script, with this run's command and port."""
+    (script,) = re.findall(
+        r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "docs" / "TRAINING.md").read_text(), re.DOTALL
+    )
     inner = " ".join(f'"{word}"' for word in tool)
     assert not set(inner) & set("'$`\\")
     replaced = script.replace("tools/train_net.py --cfg configs/k400_9x9x8.yaml", inner).replace("29500", free_port())
@@ -111,15 +112,14 @@ def slurm(tmp_path, tool):
     return [["bash", str(tmp_path / "job.sh")]]
 
 
-def lines(run, kind="train"):
+def comparable_records(run, kind="train"):
     drop = ("clips_per_second", "data_wait", "mfu", "memory")
-    records = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-    return [{k: v for k, v in record.items() if k not in drop} for record in records if record["kind"] == kind]
+    return [{k: v for k, v in record.items() if k not in drop} for record in log_records(run, kind)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [no_ssh, torchrun, rendezvous, pdsh, slurm])
-def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path, command, shell, machines, start):
+def test_two_machines_equal_one_with_two_ranks(tmp_path, command, shell, machines, start):
     settings = ("optim.max_steps=4", "runtime.zero_stage=2", "log.checkpoint_every_epochs=0.4")  # every 2 steps
     one, two = tmp_path / "one", tmp_path / "two"
     shell(command("train_net.py", one, *settings, launcher="torchrun 2"))
@@ -130,11 +130,11 @@ def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path, command, sh
 
     weights, others = (load_file(run / "model.safetensors") for run in (one, two))
     assert weights.keys() == others.keys() and all(torch.equal(weights[name], others[name]) for name in weights)
-    assert lines(one) == lines(two) and len(lines(two)) == 4  # told once, by one of them
-    assert lines(one, "val") == lines(two, "val")
+    assert comparable_records(one) == comparable_records(two) and len(comparable_records(two)) == 4  # logged once
+    assert comparable_records(one, "val") == comparable_records(two, "val")
     assert len(list((two / "tensorboard").iterdir())) == 1
     kept = [sorted(file.name for file in (run / "checkpoints" / "step_00000004").rglob("*")) for run in (one, two)]
-    assert kept[0] == kept[1] and sum("zero_pp_rank" in name for name in kept[1]) == 2  # a shard of each
+    assert kept[0] == kept[1] and sum("zero_pp_rank" in name for name in kept[1]) == 2  # one shard per rank
     assert {file.name for file in one.iterdir()} == {file.name for file in two.iterdir()}
 
     statuses, outputs = machines(*start(tmp_path, [*tool, "optim.max_steps=5"]))
@@ -142,7 +142,7 @@ def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path, command, sh
 
 
 @pytest.mark.slow
-def test_slurm_ends_a_job_that_goes_on_in_the_next(tmp_path, command, machines):
+def test_slurm_requeues_a_job_that_saved(tmp_path, command, machines):
     run, pid = tmp_path / "run", tmp_path / "srun_pid"
     (job,) = slurm(tmp_path, command("train_net.py", run, "optim.max_steps=100000")[1:])
 
@@ -159,14 +159,14 @@ def test_slurm_ends_a_job_that_goes_on_in_the_next(tmp_path, command, machines):
 
 
 @pytest.mark.slow
-def test_a_folder_or_videos_that_machines_do_not_share_are_told(tmp_path, command, machines, small_set):
-    """Both machines give the same relative path, which leads to another folder on each."""
+def test_folders_and_videos_that_machines_do_not_share_are_errors(tmp_path, command, machines, small_set):
+    """The same relative path leads to another folder on each machine."""
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir(), there.mkdir()
     tool = command("train_net.py", Path("run"))[1:]
     statuses, outputs = machines(*torchrun(tmp_path, tool), folders=(here, there))
-    assert all(statuses) and "error (rank 0): output_dir: not every rank sees what rank 0 writes into" in outputs[0]
-    assert f"does not see what rank 0 writes into {there / 'run'}; it must be on a file system" in outputs[1]
+    assert all(statuses) and "error (rank 0): output_dir: some rank does not see" in outputs[0]
+    assert f"does not see what rank 0 writes into {there / 'run'}; set a folder" in outputs[1]
     assert not list((here / "run").iterdir()) and not (there / "run").exists()
 
     for folder in (here, there):
@@ -187,8 +187,8 @@ def copy_without(source: Path, target: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_no_shared_memory_is_taken_whatever_local_size_says(machines):
-    """DeepSpeed's, which it would make for two ranks of LOCAL_SIZE=2 and two machines would wait for."""
+def test_local_size_does_not_enable_shared_memory_collectives(machines):
+    """DeepSpeed would create buffers for two ranks with LOCAL_SIZE=2, and two machines would wait for them."""
     look = "from lookupvivit.training import distributed; w = distributed.start(1); "
     look += "found = open('/proc/self/maps').read().count('deepspeed_allreduce'); "
     look += "print(f'buffers {found}'); distributed.stop()"  # one string: the ranks write at the same time
@@ -197,8 +197,8 @@ def test_no_shared_memory_is_taken_whatever_local_size_says(machines):
     assert statuses == [0] and outputs[0].count("buffers 0") == 2, outputs
 
 
-def test_the_local_rank_picks_the_device(monkeypatch):
-    """The third machine's second rank, of two GPUs each, without a GPU: what start() asks of torch is noted."""
+def test_the_local_rank_selects_the_device(monkeypatch):
+    """The second rank of the third machine with two GPUs each; calls to torch are recorded, as there may be no GPU."""
     import deepspeed
 
     places = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}

@@ -1,11 +1,11 @@
-"""Python programs run in forks of a process that has loaded their libraries: each starts without 10 seconds of imports.
+"""Runs Python programs in forks of a process that has already imported their libraries, saving 10 seconds per start.
 
-Run as a program, this is that process. It reads tasks from its standard input, a line of JSON each, and answers each
-with two lines: the fork's process number at once, the exit status in the end. This project's own modules are loaded by
-the forks, as they read the environment.
+Run as a program, this module is that process. It reads one task per line (JSON) from standard input and answers each
+with two lines: the fork's process number at once, its exit status at the end. The modules of this project are imported
+by the forks, because they read the environment.
 
-What a fork does not show is whether a program imports all that it needs, and in the right order; nor has it a hash seed
-of its own.
+A fork cannot show whether a program imports everything that it needs in the right order, and it has no hash seed of its
+own; tests marked ``cold`` cover these.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-# What tools/*.py import from elsewhere, the slow part of it; the compiler comes with DeepSpeed's optimizers.
+# The slow imports of tools/*.py; torch's compiler is imported by DeepSpeed's optimizers.
 LIBRARIES = (
     "torch._inductor.compile_fx",
     "torchvision.transforms.v2",
@@ -36,7 +36,7 @@ LIBRARIES = (
 
 
 class WarmStart:
-    """The process that forks, and the folder it runs programs in; one program at a time."""
+    """The process that forks; it runs one program at a time, in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.server = subprocess.Popen(
@@ -49,19 +49,22 @@ class WarmStart:
         )
 
     def start(self, arguments: list[str], environment: dict[str, str], output: Path) -> WarmProcess:
-        """Start a program, all it prints going to the file ``output``. ``arguments``: those of the interpreter."""
+        """Start a program with the interpreter's ``arguments``; everything it prints goes to the file ``output``."""
         task = {"arguments": arguments, "environment": environment, "output": str(output)}
         self.server.stdin.write(json.dumps(task).encode() + b"\n")
         return WarmProcess(self.server)
 
     def close(self) -> None:
-        """Let the process end."""
+        """End the process."""
         self.server.stdin.close()
         self.server.wait()
 
 
 class WarmProcess:
-    """What tests need of `subprocess.Popen`; leads a session of its own. Look until it has ended before the next."""
+    """The part of `subprocess.Popen` that tests need; the leader of its own session.
+
+    Wait for its end before the next one is started.
+    """
 
     def __init__(self, server: subprocess.Popen) -> None:
         self.server = server
@@ -70,20 +73,20 @@ class WarmProcess:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """The exit status, a signal's as a negative number; None while it runs."""
-        return self._look(0)
+        """The exit status (of a signal: negative); None while the program runs."""
+        return self._check(0)
 
     def wait(self, timeout: float) -> int:
         """The exit status.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs after ``timeout`` seconds.
+            subprocess.TimeoutExpired: the program still runs after ``timeout`` seconds.
         """
-        if self._look(timeout) is None:
+        if self._check(timeout) is None:
             raise subprocess.TimeoutExpired("a fork", timeout)
         return self.returncode
 
-    def _look(self, timeout: float) -> int | None:
+    def _check(self, timeout: float) -> int | None:
         if self.returncode is None and select.select([self.server.stdout], [], [], timeout)[0]:
             self.returncode = self._answer()
         return self.returncode
@@ -91,12 +94,12 @@ class WarmProcess:
     def _answer(self) -> int:
         line = self.server.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process that forks has ended with status {self.server.wait()}")
+            raise RuntimeError(f"the forking process ended with status {self.server.wait()}")
         return int(line)
 
 
 def next_task(answers: TextIO) -> dict:
-    """Serve; return in the forks only, each with its task."""
+    """Serve tasks; returns in the forks only, each with its task."""
     for line in sys.stdin:
         task = json.loads(line)
         process = os.fork()
@@ -108,10 +111,10 @@ def next_task(answers: TextIO) -> dict:
     sys.exit()
 
 
-def become(task: dict, own: dict[str, str]) -> None:
-    """Take over the task's environment, with what libraries added to it, its arguments and output, and new seeds."""
+def become(task: dict, added_by_libraries: dict[str, str]) -> None:
+    """Take over the task's environment, arguments and output; draw new seeds."""
     os.environ.clear()
-    os.environ.update(own | task["environment"])
+    os.environ.update(added_by_libraries | task["environment"])
     sys.argv[:] = task["arguments"]
     sys.path[0] = os.path.dirname(sys.argv[0])
     with open(os.devnull) as nothing, open(task["output"], "wb") as output:
@@ -123,13 +126,13 @@ def become(task: dict, own: dict[str, str]) -> None:
 
 if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries tell of themselves while they load
+    os.dup2(2, 1)  # libraries print while they are imported
     before = set(os.environ)
     for library in LIBRARIES:
         with contextlib.suppress(ImportError):  # not every platform has all of them
             __import__(library)
     added = {name: value for name, value in os.environ.items() if name not in before}
-    gc.freeze()  # a collection in a fork would copy all its pages
+    gc.freeze()  # a collection in a fork would copy all of its memory
     become(next_task(answers), added)
     answers.close()
     runpy.run_path(sys.argv[0], run_name="__main__")

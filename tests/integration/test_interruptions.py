@@ -1,44 +1,38 @@
-"""Runs that are stopped, damaged or diverge: nothing is lost, and one line says what happened."""
+"""Runs that are stopped, corrupted or diverge: nothing is lost, and one line says what happened."""
 
-import json
 import re
 import shutil
 import signal
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.runs import assert_same_weights, log_records
 
 OFTEN = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
 
 
-def assert_same_weights(one: Path, other: Path) -> None:
-    one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, command, shell, signal_when, number):
-    straight, asked = tmp_path / "straight", tmp_path / "asked"
+def test_a_signalled_run_saves_and_exits(tmp_path, command, shell, signal_when, number):
+    straight, signalled = tmp_path / "straight", tmp_path / "signalled"
     shell(command("train_net.py", straight, *OFTEN))
-    training = command("train_net.py", asked, "data.workers=1")
-    status, output = signal_when((asked / "log.jsonl").exists, training, number)
+    training = command("train_net.py", signalled, "data.workers=1")
+    status, output = signal_when((signalled / "log.jsonl").exists, training, number)
     assert status == 75, output[-3000:]
     assert f"stopped by {number.name}: saved step " in output and "Traceback" not in output
-    assert not (asked / "checkpoints" / "step_00000010").exists()
-    output = shell(command("train_net.py", asked))
+    assert not (signalled / "checkpoints" / "step_00000010").exists()
+    output = shell(command("train_net.py", signalled))
     assert "resuming from step " in output
-    assert_same_weights(straight, asked)
+    assert_same_weights(straight, signalled)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, command, shell):
-    straight, damaged = tmp_path / "straight", tmp_path / "damaged"
+def test_a_corrupt_checkpoint_is_reported_and_the_previous_one_used(tmp_path, command, shell):
+    straight, corrupt = tmp_path / "straight", tmp_path / "corrupt"
     shell(command("train_net.py", straight, *OFTEN))
     for how in ("changed", "truncated", "missing"):
-        shutil.rmtree(damaged, ignore_errors=True)
-        shutil.copytree(straight, damaged)
-        newest = damaged / "checkpoints" / "step_00000010"
+        shutil.rmtree(corrupt, ignore_errors=True)
+        shutil.copytree(straight, corrupt)
+        newest = corrupt / "checkpoints" / "step_00000010"
         shard = max(newest.rglob("*optim_states.pt"), key=lambda file: file.stat().st_size)
         content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 1
@@ -46,14 +40,14 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, command
             shard.unlink()
         else:
             shard.write_bytes(content if how == "changed" else content[:1000])
-        output = shell(command("train_net.py", damaged, *OFTEN))
+        output = shell(command("train_net.py", corrupt, *OFTEN))
         words = "is missing" if how == "missing" else "has changed since it was written"
         assert f"checkpoint {newest} is corrupt: {shard.relative_to(newest)} {words}" in output
         assert "resuming from step 9 of 10" in output
-        assert_same_weights(straight, damaged)
-    for checkpoint in (damaged / "checkpoints").glob("step_*"):
+        assert_same_weights(straight, corrupt)
+    for checkpoint in (corrupt / "checkpoints").glob("step_*"):
         (checkpoint / "model.safetensors").write_bytes(b"")
-    output = shell(command("train_net.py", damaged, *OFTEN), expect=2)
+    output = shell(command("train_net.py", corrupt, *OFTEN), expect=2)
     assert "output_dir: all checkpoints in" in output and "Traceback" not in output
 
 
@@ -67,24 +61,24 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, command
         pytest.param(("runtime.precision=bf16",), "python", marks=pytest.mark.slow),
     ],
 )
-def test_divergence_is_one_line_and_moves_no_weight(tmp_path, command, shell, settings, launcher):
+def test_divergence_is_a_one_line_error_and_changes_no_weight(tmp_path, command, shell, settings, launcher):
     run = tmp_path / "run"
     diverging = ("optim.name=sgd", "optim.lr=1e30", "optim.warmup_epochs=0.2", "log.checkpoint_every_epochs=0.2")
     status = 2 if launcher == "python" else 1
     output = shell(command("train_net.py", run, *diverging, *settings, launcher=launcher), expect=status)
-    (told, *_) = [line for line in output.splitlines() if "gradients are not finite" in line]
-    assert re.search(r", rank [01]: gradients", told) and ".mp4" in told and "no weight was changed" in told
+    (message, *_) = [line for line in output.splitlines() if "gradients are not finite" in line]
+    assert re.search(r", rank [01]: gradients", message) and ".mp4" in message and "no weight was changed" in message
     assert launcher != "python" or "Traceback" not in output
     newest = max((run / "checkpoints").glob("step_*"))
-    assert f"step {int(newest.name[5:]) + 1}, " in told  # the first step that could not be taken
-    kept = load_file(newest / "model.safetensors")
-    assert all(tensor.isfinite().all() for tensor in kept.values())
+    assert f"step {int(newest.name[5:]) + 1}, " in message  # the first step that could not be taken
+    weights = load_file(newest / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 3])
-def test_recomputing_and_compiling_change_no_result(tmp_path, command, shell, stage, monkeypatch):
-    if stage == 3:  # it fetches weights as modules are called: those of a folded projection too
+def test_activation_checkpointing_and_compiling_change_no_result(tmp_path, command, shell, stage, monkeypatch):
+    if stage == 3:  # gathers weights when modules are called; a folded projection must take part
         monkeypatch.setenv("LOOKUPVIVIT_KERNELS", "folded")
     plain, other = tmp_path / "plain", tmp_path / "other"
     sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.layer_decay=0.8", "optim.max_steps=4")
@@ -97,8 +91,7 @@ def test_recomputing_and_compiling_change_no_result(tmp_path, command, shell, st
         one, two = (load_file(run / "model.safetensors") for run in (plain, tmp_path / "compiled"))
         for key in one:
             torch.testing.assert_close(one[key], two[key], rtol=1e-4, atol=1e-5)
-    losses = [json.loads(line)["loss"] for line in (other / "log.jsonl").read_text().splitlines() if '"train"' in line]
-    assert len(losses) == 4
+    assert len(log_records(other)) == 4
 
 
 @pytest.mark.slow
@@ -112,7 +105,7 @@ def test_recomputing_and_compiling_change_no_result(tmp_path, command, shell, st
         (("runtime.precision=bf16",), "torchrun 2", "python"),
     ],
 )
-def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, settings, first, then):
+def test_a_run_resumes_with_another_number_of_ranks(tmp_path, command, shell, settings, first, then):
     straight, changed = tmp_path / "straight", tmp_path / "changed"
     settings = (*settings, "optim.lr=0.01", "log.checkpoint_every_epochs=0.6", "optim.max_steps=6")
     shell(command("train_net.py", straight, *settings, launcher=first))
@@ -124,24 +117,21 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, command, shell, se
     assert "resuming from step 3 of 6" in output
     middle = straight / "checkpoints" / "step_00000003"
     before, one, two = (load_file(run / "model.safetensors") for run in (middle, straight, changed))
-    loose = "precision=bf16" in settings[0]
+    is_bf16 = "precision=bf16" in settings[0]
     for name in one:
-        if not loose:
+        if not is_bf16:
             torch.testing.assert_close(one[name], two[name], rtol=0, atol=2e-4)
         elif one[name].dim() > 1:
-            # Adam makes a whole step of a gradient that rounding alone moves off zero, as that of keys' biases is:
-            # by the way a whole matrix went. 0.016 of it seen, and at least 0.4 where the moments were lost.
+            # Adam takes a full step for a gradient that only rounding makes non-zero (the keys' biases), so single
+            # weights may differ. A matrix differs by 0.016 of its update, and by more than 0.4 if moments are lost.
             assert (one[name] - two[name]).norm() < 0.06 * (one[name] - before[name]).norm(), name
-    losses = [
-        [json.loads(line)["loss"] for line in (run / "log.jsonl").read_text().splitlines() if '"train"' in line]
-        for run in (straight, changed)
-    ]
-    assert losses[0] == pytest.approx(losses[1], abs=3e-2 if loose else 1e-4)
+    losses = [[record["loss"] for record in log_records(run)] for run in (straight, changed)]
+    assert losses[0] == pytest.approx(losses[1], abs=3e-2 if is_bf16 else 1e-4)
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path, command, shell):
-    """A limit on the size of files is met by the same calls in the same places as a disk's end."""
+def test_a_full_disk_is_a_one_line_error_and_costs_no_checkpoint(tmp_path, command, shell):
+    """A limit on file sizes makes the same calls fail as a full disk does."""
     straight, run = tmp_path / "straight", tmp_path / "run"
     shell(command("train_net.py", straight, *OFTEN))
     shutil.copytree(straight, run)
@@ -151,18 +141,18 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path, command, shel
     if not (run / "checkpoints" / first.name).exists():
         shutil.copytree(first, run / "checkpoints" / first.name)
     before = {file: file.read_bytes() for file in (run / "checkpoints").rglob("step_*/**/*") if file.is_file()}
-    for kilobytes in (40, 300):  # the model cannot be published; it can, but DeepSpeed's shards cannot be written
+    for kilobytes in (40, 300):  # publishing the model fails; then DeepSpeed's shards
         limited = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$0" "$@"', *command("train_net.py", run, *OFTEN)]
         output = shell([*limited, "log.attention_every_epochs=0"], expect=2)
-        told = [line for line in output.splitlines() if line.startswith("error: ")]
-        assert len(told) == 1 and "cannot be written" in told[0] and "Traceback" not in output
+        (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert "cannot be written" in error and "Traceback" not in output
         assert all(file.read_bytes() == content for file, content in before.items())
-        assert load_file(run / "model.safetensors")  # whole
+        assert load_file(run / "model.safetensors")  # complete
     shell(command("train_net.py", run, *OFTEN))
     assert_same_weights(straight, run)
 
 
-def test_settings_changed_since_the_run_began_are_told(tmp_path, command, shell):
+def test_settings_changed_since_the_run_began_are_reported(tmp_path, command, shell):
     run = tmp_path / "run"
     shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6"))
     written = (run / "config.yaml").read_text()

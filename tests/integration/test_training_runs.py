@@ -1,4 +1,4 @@
-"""Whole runs through the command lines of the tools."""
+"""Training and test runs, started by the command lines of the tools."""
 
 import hashlib
 import json
@@ -11,24 +11,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.runs import assert_same_weights, log_records
 
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.weights.files import load_model
 
 
-def lines(run, kind="train"):
-    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [record for record in records if record["kind"] == kind]
-
-
-def assert_same_weights(one, other, **tolerance):
-    one, other = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}))
-
-
-def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell, signal_when):
+def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, command, shell, signal_when):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     often = ("log.checkpoint_every_epochs=0.6", "optim.ema_decay=0.9")  # every 3 of 5 steps
     output = shell(command("train_net.py", straight, *often))
@@ -41,21 +30,23 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell, signa
     assert re.search(r"resuming from step [36] of 10", output)
     assert_same_weights(straight, killed)
     drop = ("clips_per_second", "data_wait", "mfu", "memory")
-    assert all(0 < record["mfu"] < 2 and 0.1 < record["memory"] < 100 for record in lines(straight))
-    one, other = ([{k: v for k, v in r.items() if k not in drop} for r in lines(run)] for run in (straight, killed))
-    assert one == other  # every step told once, with the same figures
+    assert all(0 < record["mfu"] < 2 and 0.1 < record["memory"] < 100 for record in log_records(straight))
+    one, other = (
+        [{k: v for k, v in r.items() if k not in drop} for r in log_records(run)] for run in (straight, killed)
+    )
+    assert one == other  # every step is logged once, with the same values
     assert [record["step"] for record in one] == list(range(1, 11))
-    assert lines(straight, "val") == lines(killed, "val")
-    assert [record["step"] for record in lines(straight, "val")] == [5, 10]
+    assert log_records(straight, "val") == log_records(killed, "val")
+    assert [record["step"] for record in log_records(straight, "val")] == [5, 10]
 
     # killed between its last checkpoint and the validation
     *before, last = (killed / "log.jsonl").read_text().splitlines(keepends=True)
     assert json.loads(last)["kind"] == "val"
     (killed / "log.jsonl").write_text("".join(before))
     shell(command("train_net.py", killed, *often))
-    assert lines(straight, "val") == lines(killed, "val")
+    assert log_records(straight, "val") == log_records(killed, "val")
 
-    # another model does not go on from this one's checkpoints
+    # a run of another model does not resume these checkpoints
     refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
     assert "overrides.depth: 2 -> 1" in refused and "Traceback" not in refused
     refused = shell(command("train_net.py", straight, "optim.name=sgd"), expect=2)
@@ -64,7 +55,7 @@ def test_a_killed_run_goes_on_and_ends_bit_equal(tmp_path, command, shell, signa
     again = shell(command("train_net.py", straight, *often))
     assert "already finished (10 steps)" in again and "val top-1" not in again
 
-    # what a run leaves behind
+    # the contents of a run directory
     assert len(list((straight / "checkpoints").glob("step_*"))) == 2  # log.keep_checkpoints
     assert len(list((straight / "attention").glob("*.png"))) == 4  # 2 clips, after epoch 1 and at the end
     assert list((straight / "tensorboard").glob("events*"))
@@ -84,51 +75,51 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     assert predictions.facts == facts
     assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
     shell(command("test_net.py", run, "runtime.precision=bf16", "eval.clips=1", "eval.crops=1"))
-    half = json.loads((run / "predictions/1x1.json").read_text())
-    assert half["precision"] == "bf16"
-    shell(command("test_net.py", run, "eval.compressed_size=[1,2,2]", "eval.clips=1", "eval.crops=1"))
+    bfloat16 = json.loads((run / "predictions/1x1.json").read_text())
+    assert bfloat16["precision"] == "bf16"
+    shell(command("test_net.py", run, "eval.compressed_size=1x2x2", "eval.clips=1", "eval.crops=1"))
     small = json.loads((run / "predictions/1x1_compressed_1x2x2.json").read_text())
     assert small["compressed_size"] == [1, 2, 2]
     refused = shell(command("test_net.py", run, "data.stride=2"), expect=2)
     assert "preprocessing.stride: 1 -> 2" in refused and "Traceback" not in refused
     assert "of 13; 95 %" in output
-    refused = shell(command("test_net.py", run, "eval.compressed_size=[2,9,3]"), expect=2)
-    assert "eval.compressed_size: found [2, 9, 3] (t, h, w), must be at most [2, 8, 8] (t, h, w)" in refused
+    refused = shell(command("test_net.py", run, "eval.compressed_size=2x9x3"), expect=2)
+    assert re.search(r"eval\.compressed_size: .*9.*8", refused)
 
-    # a straightforward loop over the same files gives the same logits
+    # a plain loop over the same files gives the same logits
     from data_pipelines.video.reader import read_frames
 
     model = load_model(run)
     with torch.no_grad():
         for i in (0, 12):
             frames = torch.from_numpy(read_frames(predictions.video_names[i], [4, 5, 6, 7])).float() / 127.5 - 1
-            right = frames[:, :, 16:80].permute(3, 0, 1, 2)[None]  # last clip (view 5), right crop of 64 x 80
-            np.testing.assert_allclose(model(right).logits[0], predictions.view_logits[i, 5], atol=1e-5)
+            crop = frames[:, :, 16:80].permute(3, 0, 1, 2)[None]  # last clip (view 5), right crop of 64 x 80
+            np.testing.assert_allclose(model(crop).logits[0], predictions.view_logits[i, 5], atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("tool", "overrides", "words"),
+    ("tool", "overrides", "message"),
     [
-        ("train_net.py", ("optim.lrr=1",), "command line: optim.lrr: no such key, did you mean optim.lr?"),
-        ("train_net.py", ("model.overrides.dept=3",), "did you mean 'depth'"),
-        ("train_net.py", ("optim.micro_batch_size=3",), "optim.batch_size: 8 clips cannot be shared"),
-        ("train_net.py", ("init_from=nowhere",), "nowhere: not found; expected a run directory"),
+        ("train_net.py", ("optim.lrr=1",), r"optim\.lrr: .*optim\.lr\?"),
+        ("train_net.py", ("model.overrides.dept=3",), "dept.*depth"),
+        ("train_net.py", ("optim.micro_batch_size=3",), r"optim\.batch_size: .*8"),
+        ("train_net.py", ("init_from=nowhere",), "nowhere: not found"),
         (
             "train_net.py",
             ("data.dataset=kinetics", "data.root=nowhere", "data.camera_motion={}"),
-            "nowhere/train.csv: no such file; looked for a list of videos there, one 'path label' a line",
+            r"nowhere/train\.csv: ",
         ),
-        ("train_net.py", ("data.camera_motion={train_vidoes: 4}",), "data.camera_motion: no such key 'train_vidoes'"),
-        ("train_net.py", ("model.overrides.num_heads=0",), "model: num_heads must be a whole number of at least 1"),
-        ("train_net.py", ("model.overrides.gelu=erf",), "model: gelu must be one of ('tanh', 'none'), found 'erf'"),
+        ("train_net.py", ("data.camera_motion={train_vidoes: 4}",), r"data\.camera_motion.*train_vidoes"),
+        ("train_net.py", ("model.overrides.num_heads=0",), "model: .*num_heads"),
+        ("train_net.py", ("model.overrides.gelu=erf",), "model: .*gelu.*erf"),
         ("train_net.py", ("output_dir=/proc/run",), "/proc/run"),
-        ("test_net.py", (), "run: not found; expected a run directory or a model.safetensors file"),
+        ("test_net.py", (), "run: not found"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, command, shell, tool, overrides, words):
+def test_a_users_mistake_is_a_one_line_error(tmp_path, command, shell, tool, overrides, message):
     output = shell(command(tool, tmp_path / "run", *overrides), expect=2)
-    told = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1 and words in told[0]
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert re.search(message, error), error
     assert "Traceback" not in output
 
 
@@ -144,7 +135,7 @@ def test_failed_videos_are_replaced_in_training_and_not_scored(tmp_path, command
     (listed,) = (run / "failed_videos.txt").read_text().splitlines()
     assert listed.startswith(str(root / "videos" / "7.mp4")) and "cannot be decoded" in listed
     assert f"FAILED, replaced by another video: {listed}" in output and "without 1 videos that failed" in output
-    assert lines(run)[-1]["failed_videos"] == 1
+    assert log_records(run)[-1]["failed_videos"] == 1
     output = shell(command("test_net.py", run, f"data.root={root}", launcher=launcher))
     scores = json.loads((run / "predictions" / "2x3.json").read_text())
     assert scores["videos"] == 12 and [Path(name).name for name in scores["broken_videos"]] == ["42.mp4"]
@@ -171,7 +162,7 @@ def test_two_ranks_equal_one(tmp_path, command, shell, stage):
     for name, (launcher, extra) in runs.items():
         shell(command("train_net.py", tmp_path / name, *sgd, *extra, launcher=launcher))
         assert_same_weights(tmp_path / "one", tmp_path / name, rtol=1e-5, atol=1e-6)
-        assert lines(tmp_path / name, "val") == lines(tmp_path / "one", "val")
+        assert log_records(tmp_path / name, "val") == log_records(tmp_path / "one", "val")
     shell(command("test_net.py", tmp_path / "one"))
     shell(command("test_net.py", tmp_path / "torchrun", launcher="torchrun 2"))
     one, two = (Predictions.load(tmp_path / name / "predictions" / "2x3.npz") for name in ("one", "torchrun"))
@@ -189,7 +180,7 @@ def test_two_ranks_equal_one(tmp_path, command, shell, stage):
         ("python", ("runtime.precision=bf16", "optim.micro_batch_size=4")),
     ],
 )
-def test_a_stopped_run_goes_on_bit_equal_however_it_is_run(tmp_path, command, shell, launcher, settings):
+def test_resuming_is_bit_identical_for_every_precision_and_stage(tmp_path, command, shell, launcher, settings):
     """As left by a kill after the checkpoint of step 3 and before the next."""
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     settings = (*settings, "log.checkpoint_every_epochs=0.6", "optim.max_steps=5")
@@ -200,12 +191,12 @@ def test_a_stopped_run_goes_on_bit_equal_however_it_is_run(tmp_path, command, sh
     output = shell(command("train_net.py", resumed, *settings, launcher=launcher))
     assert "resuming from step 3 of 5" in output
     assert_same_weights(straight, resumed)
-    assert [record["loss"] for record in lines(straight)] == [record["loss"] for record in lines(resumed)]
+    assert [record["loss"] for record in log_records(straight)] == [record["loss"] for record in log_records(resumed)]
 
 
 @pytest.mark.slow
 def test_bf16_sums_gradients_in_float32(tmp_path, command, shell):
-    """Eight micro-batches of one clip come as near to one batch of eight as float32 weights of a bf16 pass can."""
+    """Eight micro-batches of one clip are as close to float32 training as one batch of eight is."""
     sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=2", "optim.warmup_epochs=0", "augment.mixup=0")
     for name, extra in (("one", ()), ("eight", ("optim.micro_batch_size=1",))):
         shell(command("train_net.py", tmp_path / name, *sgd, "runtime.precision=bf16", *extra))
@@ -217,9 +208,9 @@ def test_bf16_sums_gradients_in_float32(tmp_path, command, shell):
 
 
 @pytest.mark.slow
-def test_bf16_trains_and_keeps_float32_weights(tmp_path, command, shell):
+def test_bf16_training_keeps_float32_weights(tmp_path, command, shell):
     shell(command("train_net.py", tmp_path / "run", "runtime.precision=bf16", "optim.max_steps=3"))
     weights = load_file(tmp_path / "run" / "model.safetensors")
     assert all(tensor.dtype == torch.float32 for tensor in weights.values())
     kernel = weights["blocks.0.refine.mlp.0.weight"]
-    assert not torch.equal(kernel, kernel.bfloat16().float())  # the master weights, not their shadow
+    assert not torch.equal(kernel, kernel.bfloat16().float())  # the master weights, not their bf16 copy
