@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,15 @@ VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "frames")
 VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both, and both over pictures
 PREFIX = "something-something-v2-"
 SEE = "see docs/DATA.md, section 'Preparing Something-Something V2'"
+
+
+class Annotation(NamedTuple):
+    """A video's entry in train.json or validation.json."""
+
+    id: str
+    label: str
+    template: str
+    placeholders: list[str]
 
 
 def read_something_something(root: str | os.PathLike[str], split: str) -> VideoManifest:
@@ -67,24 +76,20 @@ def read_something_something(root: str | os.PathLike[str], split: str) -> VideoM
 
 def write_something_something(
     root: str | os.PathLike[str],
-    split_entries: Mapping[str, Sequence[tuple[str, str, str, Sequence[str]]]],
-    class_names: Sequence[str],
+    annotations: Mapping[str, Sequence[Annotation]],
+    templates: Sequence[str],
 ) -> None:
-    """Write the annotations of a data set under root/labels; the videos belong into root/videos.
-
-    Each file appears under its name only when it is complete.
+    """Write the annotations of a dataset into root/labels, each file atomically. The videos belong into root/videos.
 
     Args:
-        root: folder of the data set; made if need be. split_entries: per split ("train", "validation"),
-        (id, label text, template, placeholders) of every video. class_names: templates in the order of
-        their class ids.
+        root: folder of the dataset; created if it does not exist.
+        annotations: the videos of each split, "train" and "validation".
+        templates: of the classes, in the order of their ids.
     """
     folder = Path(root) / "labels"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "labels.json", {without_brackets(name): str(i) for i, name in enumerate(class_names)})
-    for split, entries in split_entries.items():
-        keys = ("id", "label", "template", "placeholders")
-        write_json(folder / f"{split}.json", [dict(zip(keys, entry, strict=True)) for entry in entries])
+    write_json(folder / "labels.json", {without_brackets(name): str(i) for i, name in enumerate(templates)})
+    for split, videos in annotations.items():
+        write_json(folder / f"{split}.json", [video._asdict() for video in videos])
 
 
 def without_brackets(template: str) -> str:

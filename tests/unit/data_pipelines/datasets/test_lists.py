@@ -6,7 +6,7 @@ import pytest
 
 from data_pipelines.datasets.kinetics import read_kinetics
 from data_pipelines.datasets.manifest import on_disk
-from data_pipelines.datasets.something_something import read_something_something, write_something_something
+from data_pipelines.datasets.something_something import Annotation, read_something_something, write_something_something
 from data_pipelines.io.errors import DataError, MissingDataError
 
 PATHS = [
@@ -100,7 +100,7 @@ def test_something_something_layouts(tmp_path, folder, prefix, videos):
 
 
 def test_something_something_is_read_as_written(tmp_path):
-    entries = [tuple(entry.values()) for entry in ENTRIES]
+    entries = [Annotation(**entry) for entry in ENTRIES]
     write_something_something(
         tmp_path, {"train": entries, "validation": entries[:1]}, [*NAMES[:2], "Zooming in on [something]"]
     )
@@ -133,7 +133,7 @@ def test_something_something_errors(tmp_path):
     section = r"docs/DATA.md, section 'Preparing Something-Something V2'"
     with pytest.raises(MissingDataError, match=rf"labels\.json.*{section}"):
         read_something_something(tmp_path, "train")
-    write_something_something(tmp_path, {"train": [("42", "x", "Eating [something]", ["x"])]}, NAMES)
+    write_something_something(tmp_path, {"train": [Annotation("42", "x", "Eating [something]", ["x"])]}, NAMES)
     with pytest.raises(MissingDataError, match=rf"validation\.json.*{section}"):
         read_something_something(tmp_path, "validation")
     with pytest.raises(MissingDataError, match=rf"no folder .*{section}"):
