@@ -13,7 +13,6 @@ run/best/                           the same of the best validation so far
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data_pipelines.io.atomic import atomic_files, replace_folder
 from data_pipelines.io.files import digest
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import changes
@@ -48,7 +48,7 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], kee
     """
     folder = run_dir / "checkpoints"
     temporary, final = folder / f".step_{step:08d}", folder / f"step_{step:08d}"
-    with write_errors(temporary):
+    with write_errors(final, temporary):
         if world.is_main:
             shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while writing
             temporary.mkdir(parents=True)
@@ -68,8 +68,7 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], kee
                 save_file(averages, temporary / AVERAGES)
             state = {"step": step, "world_size": world.size, "files": file_hashes(temporary)}
             (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
+            replace_folder(temporary, final)
             publish(final, run_dir)
             for old in complete_checkpoints(run_dir)[:-keep]:
                 shutil.rmtree(old)
@@ -78,17 +77,13 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], kee
 
 def publish(checkpoint: Path, run_dir: Path) -> None:
     """Copy the model of ``checkpoint``, or its moving average, to the run directory."""
-    averages, temporary = checkpoint / AVERAGES, run_dir / ".model"
+    averages = checkpoint / AVERAGES
     sources = {DESCRIPTION: checkpoint / DESCRIPTION, WEIGHTS: averages if averages.exists() else checkpoint / WEIGHTS}
     if (checkpoint / TOKENIZER).exists():  # a captioner has one
-        sources = {TOKENIZER: checkpoint / TOKENIZER, **sources}
-    with write_errors(temporary):
-        temporary.mkdir(exist_ok=True)
+        sources[TOKENIZER] = checkpoint / TOKENIZER
+    with write_errors(run_dir), atomic_files(run_dir) as temporary:
         for name, source in sources.items():
             shutil.copyfile(source, temporary / name)
-        for name in sources:
-            os.replace(temporary / name, run_dir / name)
-        temporary.rmdir()
 
 
 def save_best(
@@ -107,11 +102,10 @@ def save_best(
     if not world.is_main:
         return
     temporary = run_dir / f".{BEST}"
-    with write_errors(temporary):
+    with write_errors(best, temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         save_model(temporary, weights, {**description, "step": step, f"validation_{metric}": score})
-        shutil.rmtree(best, ignore_errors=True)
-        os.replace(temporary, best)
+        replace_folder(temporary, best)
 
 
 def best_score(run_dir: Path, metric: str) -> float:
@@ -122,8 +116,8 @@ def best_score(run_dir: Path, metric: str) -> float:
 
 
 @contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
-    """Turn a library's failure to write into ``folder`` into one OSError, and remove the folder.
+def write_errors(folder: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn a library's failure to write ``folder`` into one OSError, and remove ``temporary``.
 
     Raises:
         OSError: names the folder, the reason and the free space.
@@ -133,8 +127,9 @@ def write_errors(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITE_ERRORS):
             raise
-        shutil.rmtree(folder, ignore_errors=True)
-        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         reason = str(error).splitlines()[0]
         raise OSError(
             f"{folder}: cannot be written ({reason}); {shutil.disk_usage(parent).free / 1e9:.1f} GB are free there. "
