@@ -26,8 +26,8 @@ from data_pipelines.datasets.clips import MultiViewDataset
 from data_pipelines.datasets.manifest import on_disk
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import listing
-from data_pipelines.io.input_paths import find_videos
+from data_pipelines.io.input_paths import expand_inputs
+from data_pipelines.io.listing import sorted_entries
 from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
 from lookupvivit.captioning.figures import caption_sheet
@@ -89,9 +89,9 @@ def main() -> None:
 
 def write(writer: CaptionWriter, arguments: argparse.Namespace) -> int:
     """Captions of files; how many could not be read."""
-    found = find_videos(arguments.pictures, single_pictures=writer.preprocess.sampling.frames == 1)
-    if found.ignored:
-        print(f"{found.ignored} files that are no pictures or videos ignored")
+    found = expand_inputs(arguments.pictures, separate_images=writer.preprocess.sampling.frames == 1)
+    if found.num_ignored:
+        print(f"{found.num_ignored} files that are no pictures or videos ignored")
     told: list[dict[str, Any]] = []
     sheets = 0
     with progress(total=len(found.paths), unit="file", desc="caption", disable=not sys.stdout.isatty()) as bar:
@@ -181,7 +181,7 @@ def _karpathy_file(folder: Path) -> Path:
     try:
         return karpathy_file(folder)
     except MissingDataError as error:
-        lists = [entry.name for entry in listing(folder) if entry.name.endswith(LISTS)]
+        lists = [entry.name for entry in sorted_entries(folder) if entry.name.endswith(LISTS)]
         hint = f"; to score a set of your own, give its list: {', '.join(lists[:3])}" if lists else ""
         raise MissingDataError(f"{error}{hint}") from None
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.input_paths import find_videos
+from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
 from lookupvivit.cli.arguments import device, one_line_errors, token_size, whole_number
 from lookupvivit.evaluation.predictor import Prediction, Predictor
@@ -66,9 +66,9 @@ def predict(arguments: argparse.Namespace) -> int:
         )
     except (WeightsError, DataError) as error:
         raise WeightsError(f"{arguments.model}: {error}") from None
-    found = find_videos(arguments.videos, single_pictures=predictor.preprocess.sampling.frames == 1)
-    if found.ignored:
-        print(f"{found.ignored} files that are no videos or pictures ignored")
+    found = expand_inputs(arguments.videos, separate_images=predictor.preprocess.sampling.frames == 1)
+    if found.num_ignored:
+        print(f"{found.num_ignored} files that are no videos or pictures ignored")
     told: list[dict[str, Any]] = []
     # Where the lines go to a file, they are progress enough.
     quiet = len(found.paths) < 2 or not sys.stdout.isatty()

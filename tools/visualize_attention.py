@@ -22,7 +22,7 @@ from torch import nn
 
 import lookupvivit
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.input_paths import find_videos
+from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.cli.arguments import device, one_line_errors, whole_number
 from lookupvivit.visualization.attention_grid import clip_sheet, size_text, still
@@ -88,9 +88,9 @@ def visualize(arguments: argparse.Namespace) -> int:
             )
     except (AttributeError, ValueError) as error:
         raise WeightsError(f"{arguments.model}: {error}") from None
-    found = find_videos(arguments.videos, single_pictures=preprocess.sampling.frames == 1)
-    if found.ignored:
-        print(f"{found.ignored} files that are no videos or pictures ignored")
+    found = expand_inputs(arguments.videos, separate_images=preprocess.sampling.frames == 1)
+    if found.num_ignored:
+        print(f"{found.num_ignored} files that are no videos or pictures ignored")
     board = _board(arguments.tensorboard)
     failed = 0
     for (name, path), target in zip(found.paths.items(), targets(list(found.paths)), strict=True):

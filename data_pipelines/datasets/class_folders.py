@@ -17,8 +17,7 @@ import numpy as np
 
 from data_pipelines.datasets.manifest import PathList, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import is_video, listing
-from data_pipelines.video.backends import PICTURES
+from data_pipelines.io.listing import IMAGE_SUFFIXES, is_video, sorted_entries
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
@@ -43,7 +42,7 @@ def read_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
     found, ignored = _samples(folder, classes)
     if folder == training:
         _check_not_empty(folder, found)
-    ignored += sum(not entry.name.startswith(".") and not entry.is_dir() for entry in listing(folder))
+    ignored += sum(not entry.name.startswith(".") and not entry.is_dir() for entry in sorted_entries(folder))
     return _manifest(folder, found, ignored)
 
 
@@ -85,7 +84,7 @@ def _samples(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]]
     """The names in every class folder, and how many others are none."""
     found, ignored = {}, 0
     for name in classes:
-        entries = [entry for entry in listing(folder / name) if not entry.name.startswith(".")]
+        entries = [entry for entry in sorted_entries(folder / name) if not entry.name.startswith(".")]
         found[name] = [entry.name for entry in entries if _is_sample(entry)]
         ignored += len(entries) - len(found[name])
     return found, ignored
@@ -116,7 +115,7 @@ def _split_folder(root: Path, split: str) -> Path | None:
 
 
 def _classes(folder: Path) -> list[str]:
-    return [entry.name for entry in listing(folder) if not entry.name.startswith(".") and entry.is_dir()]
+    return [entry.name for entry in sorted_entries(folder) if not entry.name.startswith(".") and entry.is_dir()]
 
 
 def _check_same(folder: Path, classes: list[str], training: Path | None) -> None:
@@ -142,4 +141,4 @@ def _is_sample(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES) and not name.startswith(".")
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

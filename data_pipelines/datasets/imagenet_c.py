@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import listing
+from data_pipelines.io.listing import sorted_entries
 
 ARCHIVES = ("blur", "digital", "noise", "weather", "extra")
 
@@ -22,7 +22,7 @@ def other_folders(root: str | os.PathLike[str], corruptions: tuple[str, ...]) ->
     """Folders where `corruption_folders` looks that are called otherwise, relative to ``root``: maybe misspelt."""
     root, others = Path(root), []
     for place in (root, *(root / archive for archive in ARCHIVES)):
-        names = [entry.name for entry in listing(place) if entry.is_dir()] if place.is_dir() else []
+        names = [entry.name for entry in sorted_entries(place) if entry.is_dir()] if place.is_dir() else []
         known = {*corruptions, *(ARCHIVES if place == root else ())}
         others += [str((place / name).relative_to(root)) for name in names if name not in known and name[0] != "."]
     return others

@@ -23,7 +23,8 @@ import numpy as np
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import numbered_lines, videos_below
+from data_pipelines.io.listing import videos_below
+from data_pipelines.io.text_lines import numbered_lines
 
 SEPARATORS = ("\t", ",", ";", " ")
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")

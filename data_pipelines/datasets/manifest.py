@@ -13,7 +13,7 @@ from typing import overload
 import numpy as np
 
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.tar_paths import file_of
+from data_pipelines.io.tar_paths import containing_file
 
 CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x1 scoring
 
@@ -111,7 +111,7 @@ class VideoManifest:
         folders: dict[str, set[str]] = {}
         absent = []
         for index, path in enumerate(self.paths):
-            folder, name = os.path.split(file_of(path))
+            folder, name = os.path.split(containing_file(path))
             if folder not in folders:
                 folders[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
             if name not in folders[folder]:

@@ -36,9 +36,9 @@ from data_pipelines.datasets.class_names import LISTS, class_names
 from data_pipelines.datasets.manifest import ENCODING, PathList, VideoManifest
 from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.listing import IMAGE_SUFFIXES
 from data_pipelines.io.progress import progress
-from data_pipelines.io.tar_paths import Member
-from data_pipelines.video.backends import PICTURES
+from data_pipelines.io.tar_paths import TarMember
 
 INDEX_FOLDER, INDEX_VERSION = ".index", 1
 LABELS = ("cls", "json", "txt")  # the first that a sample has counts; a .txt may be a caption beside it
@@ -73,7 +73,7 @@ def read_shards(root: str | os.PathLike[str], pattern: str, names: Sequence[str]
                 f"{len(names)}, the number of classes"
             )
     paths = (
-        str(Member(shard, *place))
+        str(TarMember(shard, *place))
         for shard, index in zip(shards, found, strict=True)
         for place in zip(index.offsets.tolist(), index.sizes.tolist(), index.names.split(SEPARATOR), strict=True)
     )
@@ -258,7 +258,7 @@ def look_through(shard: str) -> ShardIndex:
         labels.append(label)
         ignored += sample.others
     if not places:
-        raise DataError(f"{shard}: holds no picture ({', '.join(PICTURES)})")
+        raise DataError(f"{shard}: holds no picture ({', '.join(IMAGE_SUFFIXES)})")
     offsets, sizes, names = zip(*places, strict=True)
     arrays = (np.array(values, np.int64) for values in (offsets, sizes, labels))
     return ShardIndex(*arrays, SEPARATOR.join(names), ignored)
@@ -274,7 +274,7 @@ def _samples(shard: str) -> Iterator[_Sample]:
             yield sample
             sample = _Sample(key)
         suffix = (suffix or "").lower()
-        if key is not None and f".{suffix}" in PICTURES:
+        if key is not None and f".{suffix}" in IMAGE_SUFFIXES:
             sample.pictures.append((member.offset_data, member.size, member.name))
         elif key is not None and suffix in LABELS and member.size <= LARGEST_LABEL:
             sample.labels[suffix] = _label(suffix, file.extractfile(member).read())

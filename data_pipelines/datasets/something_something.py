@@ -26,7 +26,7 @@ import numpy as np
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import listing
+from data_pipelines.io.listing import sorted_entries
 
 SPLITS = ("train", "validation")
 ANNOTATION_FOLDERS = ("", "labels", "annotations")
@@ -126,7 +126,7 @@ def _index_videos(root: Path) -> tuple[str, dict[str, str]]:
     for name in VIDEO_FOLDERS:
         if (root / name).is_dir():
             files: dict[str, str] = {}
-            for entry in listing(root / name):  # by name: an id's folder, then its .mp4, then its .webm
+            for entry in sorted_entries(root / name):  # by name: an id's folder, then its .mp4, then its .webm
                 stem, suffix = os.path.splitext(entry.name)
                 if suffix in VIDEO_SUFFIXES or (not suffix and entry.is_dir()):
                     files[stem] = entry.name

@@ -24,7 +24,8 @@ import numpy as np
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import numbered_lines, videos_below
+from data_pipelines.io.listing import videos_below
+from data_pipelines.io.text_lines import numbered_lines
 
 FOLDS = (1, 2, 3)
 UCF_LISTS, UCF_VIDEOS = ("ucfTrainTestlist", "annotations", ""), ("UCF-101", "videos", "")

@@ -1,4 +1,4 @@
-"""What a user means by files, folders and patterns on a command line."""
+"""Expand files, folders and glob patterns given on the command line."""
 
 from __future__ import annotations
 
@@ -8,81 +8,87 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from data_pipelines.io.errors import MissingDataError
-from data_pipelines.io.files import is_video
-from data_pipelines.video.backends import PICTURES
+from data_pipelines.io.listing import is_image, is_video
 
 
 @dataclass
-class Found:
-    """Videos, and how they were told apart.
+class Inputs:
+    """Videos and images to process.
 
     Attributes:
-        paths: videos, pictures and folders of pictures by the name to call them by, in the order they were asked for.
-        ignored: files in the folders that are none of these.
+        paths: paths of videos, images and folders of images by a unique name, in the order in which they were given.
+        num_ignored: number of files in the folders that are neither videos nor images.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
-    ignored: int = 0
+    num_ignored: int = 0
 
     def add(self, path: str, name: str) -> None:
-        """Take up a video once; another one of the same name gets a number."""
+        """Add a path unless it was added before. A name that is taken gets a number: ``a (2).mp4``."""
         if path in self.paths.values():
             return
-        (stem, suffix), free, count = os.path.splitext(name), name, 1
-        while free in self.paths:
-            count += 1
-            free = f"{stem} ({count}){suffix}"
-        self.paths[free] = path
+        stem, suffix = os.path.splitext(name)
+        unique_name, number = name, 1
+        while unique_name in self.paths:
+            number += 1
+            unique_name = f"{stem} ({number}){suffix}"
+        self.paths[unique_name] = path
 
 
-def find_videos(asked: Iterable[str | os.PathLike[str]], single_pictures: bool = False) -> Found:
-    """The videos that files, folders and patterns such as ``clips/*.mp4`` name.
+def expand_inputs(arguments: Iterable[str | os.PathLike[str]], separate_images: bool = False) -> Inputs:
+    """Find the videos and images that files, folders and patterns such as ``clips/*.mp4`` refer to.
 
-    A file is taken whatever its name is. Folders are searched with all their folders, names with a dot in front passed
-    over; one that holds pictures and no video is one video, frame by frame, or with ``single_pictures`` (for image
-    models) a collection of them. Names are relative to the folder that was asked for.
+    A file is accepted whatever its suffix. Folders are searched recursively, without hidden files and folders. Names
+    are relative to the given folder.
+
+    Args:
+        arguments: files, folders and patterns.
+        separate_images: how to treat a folder with images and no video: False for one video whose frames are the
+            images, True (for image models) for one input per image.
 
     Raises:
-        MissingDataError: nothing of that name, or a folder without any video or picture.
+        MissingDataError: a file that does not exist, a pattern without a match, or a folder without videos and images.
     """
-    found = Found()
-    for one in map(os.fspath, asked):
-        if os.path.exists(one):
-            _add(found, one, single_pictures)
+    inputs = Inputs()
+    for argument in arguments:
+        for path in _matches(os.fspath(argument)):
+            if os.path.isdir(path):
+                _add_folder(inputs, path, separate_images)
+            else:
+                inputs.add(path, os.path.basename(path))
+    return inputs
+
+
+def _matches(argument: str) -> list[str]:
+    """Return an existing path itself, even if it contains ``[`` or ``*``; else the matches of a pattern."""
+    if os.path.exists(argument):
+        return [argument]
+    if not glob.has_magic(argument):
+        raise MissingDataError(f"{argument}: no such file or folder")
+    matches = sorted(glob.glob(argument, recursive=True))
+    if not matches:
+        raise MissingDataError(f"{argument}: matches no file or folder")
+    return matches
+
+
+def _add_folder(inputs: Inputs, root: str, separate_images: bool) -> None:
+    """Add the videos and images below ``root``."""
+    num_paths, num_ignored = len(inputs.paths), inputs.num_ignored
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # in place: os.walk reads it
+        names = sorted(name for name in names if not name.startswith("."))
+        media = [name for name in names if is_video(name) or is_image(name)]
+        inputs.num_ignored += len(names) - len(media)
+        if media and all(map(is_image, media)) and not separate_images:
+            inputs.add(folder, os.path.relpath(folder, root) if folder != root else _folder_name(root))
             continue
-        matches = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else []
-        if not matches:
-            raise MissingDataError(f"{one}: {'matches no' if glob.has_magic(one) else 'no such'} file or folder")
-        for match in matches:
-            _add(found, match, single_pictures)
-    return found
+        for name in media:
+            file = os.path.join(folder, name)
+            inputs.add(file, os.path.relpath(file, root))
+    if len(inputs.paths) == num_paths:
+        num_files = inputs.num_ignored - num_ignored
+        raise MissingDataError(f"{root}: found no video or image among {num_files} files, expected at least one")
 
 
-def _add(found: Found, path: str, single_pictures: bool) -> None:
-    if not os.path.isdir(path):
-        found.add(path, os.path.basename(path))
-        return
-    before = len(found.paths), found.ignored
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files = sorted(name for name in files if not name.startswith("."))
-        videos, pictures = ([name for name in files if test(name)] for test in (is_video, _is_picture))
-        found.ignored += len(files) - len(videos) - len(pictures)
-        if pictures and not videos and not single_pictures:
-            found.add(folder, os.path.relpath(folder, path) if folder != path else _name(path))
-            continue
-        for name in files:
-            if is_video(name) or _is_picture(name):
-                file = os.path.join(folder, name)
-                found.add(file, os.path.relpath(file, path))
-    if len(found.paths) == before[0]:
-        others = f", {found.ignored - before[1]} other files" if found.ignored > before[1] else ""
-        raise MissingDataError(f"{path}: a folder without any video or picture{others}")
-
-
-def _name(folder: str) -> str:
+def _folder_name(folder: str) -> str:
     return os.path.basename(os.path.abspath(folder)) or "videos"
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES)

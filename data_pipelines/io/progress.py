@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes a while."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from tqdm import tqdm
 
 
 def progress(items: Iterable[Any] | None = None, file: TextIO | None = None, **options: Any) -> tqdm:
-    """A tqdm bar with rate and time left; in a log file, one line every half minute.
+    """Return a tqdm bar with rate and time left; in a log file it prints one line every 30 seconds.
 
     Args:
-        file: standard output by default; standard error for a tool whose output is a table to keep.
+        items: what to iterate over; None for a bar that is updated by hand.
+        file: standard output by default. Tools that print a table to standard output use standard error.
+        options: arguments of ``tqdm``.
     """
     file = file or sys.stdout
-    quiet = {} if file.isatty() else {"mininterval": 30, "maxinterval": 60, "ncols": 110}
-    return tqdm(items, file=file, dynamic_ncols=not quiet, **quiet, **options)
+    if file.isatty():
+        return tqdm(items, file=file, dynamic_ncols=True, **options)
+    return tqdm(items, file=file, mininterval=30, maxinterval=60, ncols=110, **options)

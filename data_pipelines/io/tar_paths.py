@@ -1,7 +1,7 @@
-"""A picture inside a tar as a path of its own: ``train-000003.tar@1536+110234/n01440764/n01440764_10026.jpg``.
+"""Paths of files inside a tar: ``train-000003.tar@1536+110234/n01440764/n01440764_10026.jpg``.
 
-That is the tar, the place and size of the picture's bytes in it, and the picture's name. It is opened and told like any
-other path, from any process, without anything that was read before.
+Such a path consists of the tar's path, the offset and the size of the file's bytes in it, and the file's name. It can
+be opened and printed like any other path, from any process and without an index.
 """
 
 from __future__ import annotations
@@ -10,42 +10,57 @@ import os
 import re
 from typing import NamedTuple
 
-_PATH = re.compile(r"(.+\.tar)@(\d+)\+(\d+)/(.+)", re.DOTALL)
+_TAR_PATH = re.compile(r"(.+\.tar)@(\d+)\+(\d+)/(.+)", re.DOTALL)
 
 
-class Member(NamedTuple):
-    """What such a path says: ``shard`` is the tar's own path, ``offset`` and ``size`` count bytes."""
+class TarMember(NamedTuple):
+    """A file inside a tar.
 
-    shard: str
+    Attributes:
+        tar: path of the tar.
+        offset: first byte of the file's content in the tar.
+        size: bytes of the content.
+        name: name of the file in the tar.
+    """
+
+    tar: str
     offset: int
     size: int
     name: str
 
     def __str__(self) -> str:
-        return f"{self.shard}@{self.offset}+{self.size}/{self.name}"
+        return f"{self.tar}@{self.offset}+{self.size}/{self.name}"
 
     def read(self) -> bytes:
-        """Its bytes; OSError where the tar cannot be read or ends before."""
-        with open(self.shard, "rb", buffering=0) as file:
+        """Return the content.
+
+        Raises:
+            OSError: the tar cannot be read or is too short.
+        """
+        with open(self.tar, "rb", buffering=0) as file:
             content = os.pread(file.fileno(), self.size, self.offset)
         if len(content) < self.size:
-            raise OSError(f"the shard ends after {len(content)} of {self.size} bytes")
+            raise OSError(f"the tar ends after {len(content)} of {self.size} bytes")
         return content
 
 
-def member_of(path: str) -> Member | None:
-    """The member that a path means; None of an ordinary path."""
-    found = _PATH.fullmatch(path) if ".tar@" in path else None
-    return Member(found[1], int(found[2]), int(found[3]), found[4]) if found else None
+def parse_tar_path(path: str) -> TarMember | None:
+    """Return the file inside a tar that ``path`` refers to, or None for an ordinary path."""
+    match = _TAR_PATH.fullmatch(path) if ".tar@" in path else None
+    return TarMember(match[1], int(match[2]), int(match[3]), match[4]) if match else None
 
 
-def file_of(path: str) -> str:
-    """The file that holds what a path means: the tar of a member, else the path itself."""
-    member = member_of(path)
-    return path if member is None else member.shard
+def containing_file(path: str) -> str:
+    """Return the file on disk that holds the content of ``path``: the tar, or ``path`` itself."""
+    member = parse_tar_path(path)
+    return path if member is None else member.tar
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """Bytes of what a path means, and when its file last changed (ns); OSError where there is none."""
-    facts, member = os.stat(file_of(path)), member_of(path)
-    return facts.st_size if member is None else member.size, facts.st_mtime_ns
+def size_and_mtime(path: str) -> tuple[int, int]:
+    """Return the bytes of the content of ``path`` and the modification time (ns) of the file on disk.
+
+    Raises:
+        OSError: the file does not exist.
+    """
+    status, member = os.stat(containing_file(path)), parse_tar_path(path)
+    return status.st_size if member is None else member.size, status.st_mtime_ns

@@ -18,9 +18,10 @@ from typing import Any
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, VideoDecodeError
+from data_pipelines.io.listing import IMAGE_SUFFIXES
 from data_pipelines.io.progress import progress
-from data_pipelines.io.tar_paths import file_of, size_and_time
-from data_pipelines.video.backends import PICTURES, PictureReader, frame_rate, jumps_are_exact, open_stream, stream_rate
+from data_pipelines.io.tar_paths import containing_file, size_and_mtime
+from data_pipelines.video.backends import PictureReader, frame_rate, jumps_are_exact, open_stream, stream_rate
 from data_pipelines.video.decoding_process import decoding_process
 
 
@@ -88,7 +89,7 @@ def inspect(path: str) -> dict[str, Any]:
     Raises:
         VideoDecodeError: it cannot be decoded to its end.
     """
-    if os.path.isdir(path) or path.lower().endswith(PICTURES):
+    if os.path.isdir(path) or path.lower().endswith(IMAGE_SUFFIXES):
         reader = PictureReader(path)
         height, width = reader.read([0])[0].shape[:2]
         rate, frames, codec, exact = reader.fps, reader.num_frames, "pictures", True
@@ -232,9 +233,9 @@ def scan(
 
 
 def _look(path: str, label: int, seconds: float, copies: Copies | None) -> Row:
-    if not os.path.exists(file_of(path)):
+    if not os.path.exists(containing_file(path)):
         return Row(path, label, "missing", reason="no such file")
-    size, modified = size_and_time(path)
+    size, modified = size_and_mtime(path)
     row: dict[str, Any] = {"path": path, "label": label, "bytes": size, "modified": modified}
     try:
         found = decoding_process().run(seconds, f"{__name__}:inspect", path=path)
@@ -257,7 +258,7 @@ def _look(path: str, label: int, seconds: float, copies: Copies | None) -> Row:
 
 def _same_file(row: Row) -> bool:
     try:
-        return size_and_time(row.path) == (row.bytes, row.modified)
+        return size_and_mtime(row.path) == (row.bytes, row.modified)
     except OSError:
         return row.status == "missing"
 

@@ -13,8 +13,8 @@ import numpy as np
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.datasets.shards import require_webdataset
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.listing import IMAGE_SUFFIXES
 from data_pipelines.io.progress import progress
-from data_pipelines.video.backends import PICTURES
 
 
 def write_shards(manifest: VideoManifest, folder: Path, name: str, shard_bytes: float = 5e8) -> list[Path]:
@@ -36,8 +36,8 @@ def write_shards(manifest: VideoManifest, folder: Path, name: str, shard_bytes: 
     if there := sorted(folder.glob(f"{name}-*.tar")):
         raise DataError(f"{there[0]}: is there already; remove the {len(there)} such shards, or choose another folder")
     for path in manifest.paths:
-        if not path.lower().endswith(PICTURES) or os.path.isdir(path):
-            raise DataError(f"{path}: is no picture ({', '.join(PICTURES)}), and shards hold nothing else")
+        if not path.lower().endswith(IMAGE_SUFFIXES) or os.path.isdir(path):
+            raise DataError(f"{path}: is no picture ({', '.join(IMAGE_SUFFIXES)}), and shards hold nothing else")
     beside = folder / f".{name}.part"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)

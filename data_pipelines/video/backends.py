@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from data_pipelines.io.errors import DataError, VideoDecodeError
-from data_pipelines.io.tar_paths import member_of
+from data_pipelines.io.listing import IMAGE_SUFFIXES
+from data_pipelines.io.tar_paths import parse_tar_path
 
 if TYPE_CHECKING:
     import av
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_FPS = Fraction(25)  # for streams that state no frame rate: it names moments in seconds, nothing else
 HIGHEST_FPS = 480  # no camera that these collections know
 KEPT_BYTES = 256 * 2**20  # of decoded frames that PyAV's reader keeps while it counts them
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Reader(Protocol):
@@ -154,7 +154,7 @@ class PictureReader:
     def __init__(self, path: str) -> None:
         self._files = [path]
         if os.path.isdir(path):
-            names = [name for name in os.listdir(path) if name.lower().endswith(PICTURES)]
+            names = [name for name in os.listdir(path) if name.lower().endswith(IMAGE_SUFFIXES)]
             self._files = [os.path.join(path, name) for name in sorted(names, key=_by_number)]
         if not self._files:
             raise VideoDecodeError("pictures: the folder holds none")
@@ -174,7 +174,7 @@ class PictureReader:
     def _picture(self, file: str) -> np.ndarray:
         from PIL import Image, ImageOps, UnidentifiedImageError
 
-        member = member_of(file)
+        member = parse_tar_path(file)
         try:
             with Image.open(file if member is None else io.BytesIO(member.read())) as image:
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))

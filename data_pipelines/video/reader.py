@@ -18,8 +18,9 @@ from fractions import Fraction
 import numpy as np
 
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
-from data_pipelines.io.tar_paths import file_of, size_and_time
-from data_pipelines.video.backends import PICTURES, READERS, Reader, jumps_are_exact
+from data_pipelines.io.listing import IMAGE_SUFFIXES
+from data_pipelines.io.tar_paths import containing_file, size_and_mtime
+from data_pipelines.video.backends import READERS, Reader, jumps_are_exact
 from data_pipelines.video.decoding_process import RemoteReader, remote_jumps_are_exact
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
@@ -77,7 +78,7 @@ class VideoReader:
         """Which to try, in order."""
         if backend not in BACKENDS:
             raise DataError(f"backend: {backend!r} is none of {', '.join(BACKENDS)}")
-        if os.path.isdir(self.path) or self.path.lower().endswith(PICTURES):
+        if os.path.isdir(self.path) or self.path.lower().endswith(IMAGE_SUFFIXES):
             return ["pictures"]
         if backend != "auto":
             return [backend]
@@ -130,7 +131,7 @@ def read_frames(
 def _check_file(path: str) -> None:
     if os.path.isdir(path):
         return
-    if not os.path.isfile(file_of(path)):
+    if not os.path.isfile(containing_file(path)):
         raise MissingDataError(f"{path}: no such video file")
-    if size_and_time(path)[0] == 0:
+    if size_and_mtime(path)[0] == 0:
         raise VideoDecodeError(f"{path}: cannot be decoded; the file is empty (0 bytes)")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.io.files import digest
+from data_pipelines.io.hashing import file_digest
 from data_pipelines.io.progress import progress
 from lookupvivit.accuracy_cost.figures import points_picture
 from lookupvivit.accuracy_cost.record import Point, Record, cascade_line, save_csv, scores, table
@@ -173,7 +173,7 @@ def _checkpoint(
     description = read_description(path)
     model = load_classifier(path).to(device, dtype)
     architecture = json.dumps([description["name"], description["overrides"]], sort_keys=True)
-    return Checkpoint(path, description["name"], model, digest(weights_file(path)), architecture)
+    return Checkpoint(path, description["name"], model, file_digest(weights_file(path)), architecture)
 
 
 def _cases(

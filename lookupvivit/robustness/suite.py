@@ -16,7 +16,7 @@ from data_pipelines.datasets.class_names import class_names
 from data_pipelines.datasets.imagenet_c import corruption_folders, other_folders
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.files import digest
+from data_pipelines.io.hashing import file_digest
 from lookupvivit.evaluation.image_outputs import image_outputs, picture_names
 from lookupvivit.evaluation.predictions import PredictionsError, load_arrays, save_arrays
 from lookupvivit.robustness.metrics import (
@@ -83,7 +83,7 @@ class Suite:
             self._class_names, how = model.class_names, model.preprocess
         except AttributeError as error:
             raise DataError(str(error)) from None
-        self.fingerprint = f"{digest(weights_file(source))} {how}"
+        self.fingerprint = f"{file_digest(weights_file(source))} {how}"
 
     def subset(self, name: str, folder: str | Path) -> dict[str, Any]:
         """``accuracy`` and ``pictures`` of "imagenet_a" or "imagenet_r"."""

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_pipelines.io.atomic import atomic_files, replace_folder
-from data_pipelines.io.files import digest
+from data_pipelines.io.hashing import file_digest
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import changes
 from lookupvivit.training import ema, resharding
@@ -199,7 +199,7 @@ def complete_checkpoints(run_dir: Path) -> list[Path]:
 def file_hashes(folder: Path) -> dict[str, str]:
     """The hash of every file in a checkpoint except `STATE`, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE)
-    return {str(file.relative_to(folder)): digest(file) for file in files}
+    return {str(file.relative_to(folder)): file_digest(file) for file in files}
 
 
 def find_corruption(checkpoint: Path) -> str | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
-from data_pipelines.io.files import digest
+from data_pipelines.io.hashing import file_digest
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_dict
 from lookupvivit.evaluation.aggregate import not_scored
@@ -53,7 +53,7 @@ def test(config: RunConfig) -> None:
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
     folder = Path(config.output_dir) / "predictions"
     name = f"{clips}x{crops}" + (f"_compressed_{format_size(size)}" if size else "")
-    weights_digest = digest(weights) if world.is_main else ""
+    weights_digest = file_digest(weights) if world.is_main else ""
     partial = open_partial_result(folder / f"{name}.partial", config, manifest, weights_digest, world)
 
     def forward(views: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def test_a_users_mistakes_end_in_one_line(tmp_path, small_set, model, predict):
     (tmp_path / "empty").mkdir()
     for words, *arguments in (
         ("nowhere.mp4: no such file or folder", video, "nowhere.mp4"),
-        ("empty: a folder without any video or picture", tmp_path / "empty"),
+        ("empty: found no video or image", tmp_path / "empty"),
         ("'4x2', must be clips x crops such as 4x3", video, "--views", "4x2"),
         ("'0', must be a positive number of seconds", video, "--window", "0"),
         ("'4,4', must be three positive numbers t,h,w", video, "--compressed-size", "4,4"),

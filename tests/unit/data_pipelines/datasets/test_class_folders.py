@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_pipelines.datasets.class_folders import read_class_folders, read_folders
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.files import VIDEOS
+from data_pipelines.io.listing import VIDEO_SUFFIXES
 from data_pipelines.video.reader import open_video
 
 
@@ -35,7 +35,7 @@ def test_pictures_in_imagenets_layout_as_torchvision_orders_them(tmp_path):
 
 
 def test_videos_pictures_and_folders_of_pictures_side_by_side(tmp_path):
-    files = [f"{i:02d}{suffix.upper() if i % 2 else suffix}" for i, suffix in enumerate(VIDEOS)]
+    files = [f"{i:02d}{suffix.upper() if i % 2 else suffix}" for i, suffix in enumerate(VIDEO_SUFFIXES)]
     for file in files:
         touch(tmp_path / "train" / "a" / file)
     for i in (1, 2, 10):
@@ -50,7 +50,7 @@ def test_videos_pictures_and_folders_of_pictures_side_by_side(tmp_path):
         str(tmp_path / "train" / "b" / "frames"),
         str(tmp_path / "train" / "b" / "single.bmp"),
     ]
-    assert manifest.labels.tolist() == [0] * len(VIDEOS) + [1, 1]
+    assert manifest.labels.tolist() == [0] * len(VIDEO_SUFFIXES) + [1, 1]
     assert manifest.ignored == 3  # the text, the folder without a picture, the table beside the classes
     for path, values in zip(manifest.paths[-2:], ([1, 2, 10], [7]), strict=True):
         with open_video(path) as video:

@@ -75,7 +75,7 @@ def test_shards_are_what_webdataset_reads(both):
     files = sorted(map(str, (root / "shards").glob("train-*.tar")))
     theirs = webdataset.WebDataset(files, shardshuffle=False, empty_check=False)
     found = [(sample["__key__"], int(sample["cls"]), sample["jpeg"]) for sample in theirs]
-    places = [shards.Member(*re.fullmatch(r"(.*\.tar)@(\d+)\+(\d+)/(.*)", path).groups()) for path in ours.paths]
+    places = [shards.TarMember(*re.fullmatch(r"(.*\.tar)@(\d+)\+(\d+)/(.*)", path).groups()) for path in ours.paths]
     assert [(key + ".jpeg", label) for key, label, _ in found] == [
         (place.name, label) for place, label in zip(places, ours.labels.tolist(), strict=True)
     ]
@@ -194,7 +194,7 @@ def test_broken_pictures_are_those_of_any_set(tmp_path):
     rows = scan(manifest, tmp_path / "rows.csv", 1, 30)
     assert [row.status for row in rows] == ["broken"] * 3 + ["ok"] and rows[3].bytes == len(good)
     os.truncate(file, 600)  # since it was looked through
-    assert "the shard ends after" in MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[3]["failed"]
+    assert "the tar ends after" in MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[3]["failed"]
     file.unlink()
     with pytest.raises(MissingDataError, match="none of its 4 videos exists"):
         on_disk(manifest)

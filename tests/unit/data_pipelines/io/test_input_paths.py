@@ -1,11 +1,11 @@
-"""What files, folders and patterns of a command line mean."""
+"""Files, folders and glob patterns of a command line."""
 
 import os
 
 import pytest
 
 from data_pipelines.io.errors import MissingDataError
-from data_pipelines.io.input_paths import find_videos
+from data_pipelines.io.input_paths import expand_inputs
 
 
 @pytest.fixture
@@ -28,34 +28,41 @@ def tree(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_a_folder_and_all_below(tree):
+def test_folders_are_searched_recursively(tree):
     expected = ["a.mp4", "b/a.mp4", "b/c/d.AVI", "mixed/cover.png", "mixed/e.webm", "odd [1].mp4"]
-    found = find_videos(["."])
-    assert sorted(found.paths) == sorted([*expected, "frames"])
-    assert all(os.path.samefile(tree / name, path) for name, path in found.paths.items())
-    assert found.ignored == 2  # notes.txt and no_suffix
-    pictures = find_videos([tree], single_pictures=True)
-    assert sorted(pictures.paths) == sorted([*expected, "frames/10.jpg", "frames/2.jpg"])
-    assert find_videos(["frames"]).paths == {"frames": "frames"}
+    inputs = expand_inputs(["."])
+    assert sorted(inputs.paths) == sorted([*expected, "frames"])
+    assert all(os.path.samefile(tree / name, path) for name, path in inputs.paths.items())
+    assert inputs.num_ignored == 3  # notes.txt twice and no_suffix
+    assert expand_inputs(["frames"]).paths == {"frames": "frames"}
+
+
+def test_a_folder_of_images_as_separate_images(tree):
+    names = list(expand_inputs([tree], separate_images=True).paths)
+    assert "frames" not in names
+    assert [name for name in names if name.startswith("frames")] == ["frames/10.jpg", "frames/2.jpg"]
 
 
 def test_files_and_patterns(tree):
-    assert find_videos(["odd [1].mp4", "no_suffix"]).paths == {"odd [1].mp4": "odd [1].mp4", "no_suffix": "no_suffix"}
-    assert list(find_videos(["b/*"]).paths.values()) == ["b/a.mp4", "b/c/d.AVI", "b/notes.txt"]
-    assert list(find_videos(["**/*.AVI"]).paths.values()) == ["b/c/d.AVI"]
-    # Each once, and two of one name told apart: pictures of theirs must not replace each other.
-    assert find_videos(["a.mp4", "b/a.mp4", "a.mp4"]).paths == {"a.mp4": "a.mp4", "a (2).mp4": "b/a.mp4"}
+    assert expand_inputs(["odd [1].mp4", "no_suffix"]).paths == {"odd [1].mp4": "odd [1].mp4", "no_suffix": "no_suffix"}
+    assert list(expand_inputs(["b/*"]).paths.values()) == ["b/a.mp4", "b/c/d.AVI", "b/notes.txt"]
+    assert list(expand_inputs(["**/*.AVI"]).paths.values()) == ["b/c/d.AVI"]
 
 
-def test_what_is_not_there_is_named(tree):
-    for asked, words in {
-        "nowhere.mp4": "^nowhere.mp4: no such file or folder",
-        "*.mkv": r"^\*.mkv: matches no file or folder",
-        "empty": "^empty: a folder without any video or picture$",
-    }.items():
-        with pytest.raises(MissingDataError, match=words):
-            find_videos(["a.mp4", asked])
+def test_paths_are_listed_once_under_unique_names(tree):
+    """Outputs are named after the inputs, and one must not replace another."""
+    assert expand_inputs(["a.mp4", "b/a.mp4", "a.mp4"]).paths == {"a.mp4": "a.mp4", "a (2).mp4": "b/a.mp4"}
+
+
+@pytest.mark.parametrize("argument", ["nowhere.mp4", "*.mkv", "empty", "texts"])
+def test_an_argument_without_inputs_is_an_error(tree, argument):
+    with pytest.raises(MissingDataError) as error:
+        expand_inputs(["a.mp4", argument])
+    assert str(error.value).startswith(f"{argument}: ")
+    assert ("1 files" in str(error.value)) == (argument == "texts")

@@ -1,0 +1,49 @@
+"""Folder listings and file types by suffix.
+
+Each folder is read once, and its files (there may be a million) are not opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name ends like a video's, in any letter case."""
+    return name.lower().endswith(VIDEO_SUFFIXES)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name ends like an image's, in any letter case."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def sorted_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, sorted by name."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def videos_below(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> Iterator[tuple[str, str, str]]:
+    """Yield the videos in ``folder``, then those in its subfolders, one level deep.
+
+    Args:
+        skip: names of subfolders to exclude.
+
+    Yields:
+        The subfolder's name ("" for ``folder`` itself), the file name without suffix, and the path.
+    """
+    subfolders = []
+    for entry in sorted_entries(folder):
+        if is_video(entry.name):  # tested first, because is_dir() costs a system call for each symbolic link
+            yield "", os.path.splitext(entry.name)[0], entry.path
+        elif entry.name not in skip and entry.is_dir():
+            subfolders.append(entry)
+    for subfolder in subfolders:
+        for entry in sorted_entries(subfolder):
+            if is_video(entry.name):
+                yield subfolder.name, os.path.splitext(entry.name)[0], entry.path
