@@ -17,7 +17,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
 from lookupvivit.models.base import Size
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.registry import CATALOGUE
@@ -146,7 +146,7 @@ class TimmLookupViT(LookupViT):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute activations again in the backward pass instead of keeping them."""
-        recompute_activations(self, enable)
+        set_activation_checkpointing(self, enable)
 
     def get_classifier(self) -> tuple[nn.Module, nn.Module]:
         """The classifiers of the compressed and of the lookup tokens."""

@@ -1,12 +1,12 @@
-"""The exchange on the CPU, out of PyTorch's own flash attention.
+"""The exchange on the CPU, built from PyTorch's flash attention operator.
 
-Both directions are ordinary attention in disguise, so that no tile of A is ever written by hand:
+Both directions can be written as ordinary attention, so that no code here handles tiles of A:
 
-* A v is attention. With it comes L, the log-sum-exp of every row of scores.
-* A^T w: a lookup token n that attends to the compressed tokens with scores s_mn - L_m receives (A^T w)_n / Z_n, and
-  its own log-sum-exp is log Z_n.
-* d<x, A y> / d(q, k) is attention's backward pass for values y and incoming gradient x. That is the gather's share
-  with (x, y) = (gradient of A v, v), and the infusion's with (x, y) = (w, gradient of A^T w).
+* A v is attention. The operator also returns L, the log-sum-exp of every row of scores.
+* A^T w is attention of a lookup token n to the compressed tokens with scores s_mn - L_m, up to a factor: the operator
+  returns (A^T w)_n / Z_n and log Z_n, where Z_n = sum_m A_mn.
+* The gradient of <x, A y> with respect to q and k is the backward pass of attention with values y and incoming gradient
+  x. The gather contributes it with (x, y) = (gradient of A v, v), the infusion with (x, y) = (w, gradient of A^T w).
 """
 
 from __future__ import annotations
@@ -16,33 +16,36 @@ import math
 import torch
 from torch import Tensor
 
-from lookupvivit.kernels.fused import token_major
+from lookupvivit.kernels.buffers import token_major
 
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
-# Lookup tokens at a time. From 768 queries on the operator takes tiles of 256 instead of 64; with values as few as the
-# compressed tokens' that took 1.4 times as long (N = 3136, M = 648, 12 heads of 64). Its other uses here gain nothing.
+# Lookup tokens per call in `infuse`. From 768 queries on, the operator uses tiles of 256 queries instead of 64. With as
+# few values as there are compressed tokens this took 1.4 times as long (N = 3136, M = 648, 12 heads of width 64). The
+# other calls do not gain from chunks.
 CHUNK = 512
 
 
 def gather(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """A v (B, H, M, d) and L (B, H, M)."""
-    out, lse = _attend(_rows(q), _rows(k), _rows(v))  # laid out as q is, which need not be what a compiler was told
-    promised = token_major(q)
-    return out if out.stride() == promised.stride() else promised.copy_(out), lse.contiguous()
+    """Return A v (B, H, M, d) and L (B, H, M)."""
+    out, lse = _attend(_dense_rows(q), _dense_rows(k), _dense_rows(v))
+    # The operator lays its result out like q; a compiler expects the layout of the registered fake result.
+    expected = token_major(q)
+    return out if out.stride() == expected.stride() else expected.copy_(out), lse.contiguous()
 
 
 def gather_again(q: Tensor, k: Tensor, lse: Tensor, v: Tensor) -> Tensor:
-    """A v (B, H, M, d); PyTorch's operator does not take the L it could save itself finding again."""
+    """Return A v (B, H, M, d); computes L again, because PyTorch's operator does not accept it."""
     return gather(q, k, v)[0]
 
 
 def infuse(q: Tensor, k: Tensor, lse: Tensor, w: Tensor) -> Tensor:
-    """A^T w (B, H, N, d)."""
-    q, w, shift = _rows(q), _rows(w), -lse.unsqueeze(2)  # in float32 whatever q is: a rounded L is a wrong weight
+    """Return A^T w (B, H, N, d)."""
+    q, w = _dense_rows(q), _dense_rows(w)
+    shift = -lse.unsqueeze(2)  # (B, H, 1, M), float32 for every dtype of q: a rounded L gives wrong weights
     parts = []
-    for chunk in _rows(k).chunk(math.ceil(k.shape[2] / CHUNK), dim=2):
+    for chunk in _dense_rows(k).chunk(math.ceil(k.shape[2] / CHUNK), dim=2):  # (B, H, n, d)
         mean, log_total = _attend(chunk, q, w, attn_mask=shift)
         parts.append(mean.mul_(log_total.exp().unsqueeze(-1)).transpose(1, 2))  # (B, n, H, d)
     return torch.cat(parts, dim=1).transpose(1, 2)
@@ -55,20 +58,27 @@ def backward(
     gathered: tuple[Tensor, Tensor, Tensor] | None,
     infused: tuple[Tensor, Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of q and k, and of the gathered values where these are given; see `fused.exchange_backward`."""
+    """Return the gradients of q, k and v.
+
+    Args:
+        gathered: (v, out, d_out) of a gather, as in `fused.exchange_backward`; without it, there is no gradient of v.
+        infused: (w, d_w, d_lookup) of an infusion.
+    """
     shares = []
     if gathered is not None:
         v, out, d_out = gathered
-        shares.append(_attend_backward(_rows(d_out), _rows(q), _rows(k), _rows(v), out, lse, 0.0, False))
+        operands = map(_dense_rows, (d_out, q, k, v))
+        shares.append(_attend_backward(*operands, out, lse, 0.0, False))
     if infused is not None:
         w, d_w, d_lookup = infused
-        shares.append(_attend_backward(_rows(w), _rows(q), _rows(k), _rows(d_lookup), d_w, lse, 0.0, False))
+        operands = map(_dense_rows, (w, q, k, d_lookup))
+        shares.append(_attend_backward(*operands, d_w, lse, 0.0, False))
     d_q, d_k, d_v = shares[0]
-    for more_q, more_k, _ in shares[1:]:
-        d_q, d_k = d_q + more_q, d_k + more_k
+    for other_d_q, other_d_k, _ in shares[1:]:
+        d_q, d_k = d_q + other_d_q, d_k + other_d_k
     return d_q, d_k, None if gathered is None else d_v
 
 
-def _rows(tokens: Tensor) -> Tensor:
-    """The operator reads whole rows: the last dimension must be dense."""
+def _dense_rows(tokens: Tensor) -> Tensor:
+    """Copy if the last dimension has gaps, which the operator does not support."""
     return tokens if tokens.stride(-1) == 1 else tokens.contiguous()

@@ -1,4 +1,4 @@
-"""Activation checkpointing, put on a model from outside: no model knows of it."""
+"""Activation checkpointing, applied to a model from outside: model files do not know about it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from torch.utils.checkpoint import checkpoint
 from lookupvivit import kernels
 
 
-def recompute_activations(model: nn.Module, enable: bool = True) -> None:
-    """Compute the activations inside every block again in the backward pass, or keep them again.
+def set_activation_checkpointing(model: nn.Module, enable: bool = True) -> None:
+    """Recompute the activations inside every block in the backward pass, or (``enable=False``) store them again.
 
-    Less memory for a third more time; the random numbers of dropped paths are drawn again alike, so that no gradient
-    changes. Parameter names do not change either.
+    Needs less memory and about a third more time. Dropped paths are recomputed from the same random numbers, so that
+    gradients do not change. Parameter names do not change either.
+
+    Args:
+        model: has its blocks in ``blocks``, a Perceiver also in ``cross_attends``.
     """
     for block in (*model.blocks, *getattr(model, "cross_attends", ())):
         block.__dict__.pop("forward", None)
         if enable:
-            block.forward = partial(_recomputed, block.forward)
+            block.forward = partial(_checkpointed, block.forward)
 
 
-def _recomputed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+def _checkpointed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs, **options)
-    if not torch.compiler.is_compiling():  # a compiled graph holds its choice of kernels
+    if not torch.compiler.is_compiling():  # a compiled graph contains the choice of kernels
         forward = partial(_with_kernels, kernels.chosen(), forward)
     return checkpoint(forward, *inputs, use_reentrant=False, **options)
 
 
 def _with_kernels(name: str, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-    """The same kernels again, whatever is chosen by the time of the backward pass."""
+    """Recompute with the kernels of the forward pass: autograd may do so in a thread where none were chosen."""
     with kernels.use(name):
         return forward(*inputs, **options)

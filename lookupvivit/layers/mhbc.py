@@ -9,7 +9,7 @@ Matrix products associate, so a head's share of either projection can as well ac
     (A^T v) W   = A^T (v W)
 
 That takes H M N D + M D^2 multiplications instead of N D^2 + M N D: half of them for 25 compressed tokens of 196 in
-heads 64 wide. `kernels.folds` knows when. Projections that are no longer what they were built as are not folded.
+heads 64 wide. `kernels.should_fold` knows when. Projections that are no longer what they were built as are not folded.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Gather(nn.Module):
         """compressed (B, M, D), lookup (B, N, D) -> update of the compressed tokens (B, M, D), the weights A."""
         q = _split(self.q_norm(self.q(compressed)), self.heads)
         k = _split(self.k_norm(self.k(lookup)), self.heads)
-        if not return_attention and _is_as_built(self.v, GatherValues) and kernels.folds(q, k):
+        if not return_attention and _is_as_built(self.v, GatherValues) and kernels.should_fold(q, k):
             weights = kernels.fold(q, k)
             gathered = self.v(lookup, weights.attention)
         else:

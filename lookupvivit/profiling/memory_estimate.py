@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lookupvivit import kernels
-from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BUCKET = 500_000_000  # most gradients that DeepSpeed reduces at once (reduce_bucket_size, MEMORY_OPT_ALLREDUCE_SIZE)
@@ -220,7 +220,7 @@ def trace(
     """
     with FakeTensorMode(), kernels.use(_keeping_alike(kernels.chosen(), device)):
         model = _without_data(model, dtype).train()
-        recompute_activations(model, checkpointing)
+        set_activation_checkpointing(model, checkpointing)
         if kept_dtype not in (None, dtype):
             _keep_gradients_in(model, kept_dtype)
         video = torch.empty(*input_shape, dtype=dtype)

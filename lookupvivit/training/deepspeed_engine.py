@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lookupvivit.config import RunConfig
-from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
 from lookupvivit.profiling.memory_estimate import BUCKET
 from lookupvivit.training.data import Batching
 from lookupvivit.training.distributed import World
@@ -26,7 +26,7 @@ def initialize(model: nn.Module, config: RunConfig, batching: Batching, world: W
 
     # From the inside out: a compiled block contains its recomputation, and DeepSpeed's hooks see whole blocks.
     if config.runtime.activation_checkpointing:
-        recompute_activations(model)
+        set_activation_checkpointing(model)
     if config.runtime.compile:
         for block in model.blocks:
             block.compile()

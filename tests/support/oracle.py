@@ -1,6 +1,8 @@
-"""What the tests of every implementation share: random problems, the float64 answer, and how far an answer is off."""
+"""Shared by the tests of every exchange implementation: random inputs, the float64 solution and the relative errors."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,11 +10,14 @@ from torch import Tensor
 from lookupvivit import kernels
 from lookupvivit.kernels import reference
 
-NAMES = ("gathered", "infused", "d_q", "d_k", "d_v", "d_w")
+RESULTS = ("gathered", "infused", "d_q", "d_k", "d_v", "d_w")
+Exchange = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
-def problem(b: int, h: int, m: int, n: int, d: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor]:
-    """q, k, v, w as a model makes them, heads split from a width, and incoming gradients of both results."""
+def random_inputs(
+    b: int, h: int, m: int, n: int, d: int, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> list[Tensor]:
+    """q, k, v, w and incoming gradients g, h of both results; (B, H, tokens, d) as a model splits them from a width."""
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(count: int) -> Tensor:
@@ -22,28 +27,31 @@ def problem(b: int, h: int, m: int, n: int, d: int, dtype: torch.dtype = torch.f
     return [tokens(count) for count in (m, n, n, m, m, n)]
 
 
-def solve(exchange, tensors: list[Tensor], mixing: float = 0.3) -> list[Tensor]:
-    """Both results and all gradients; w depends on the gathered tokens, as in a block."""
-    q, k, v, w, g, h = tensors
-    leaves = [x.detach().requires_grad_() for x in (q, k, v, w)]  # no clone: it would be dense
+def solve(exchange: Exchange, inputs: list[Tensor], mixing: float = 0.3) -> list[Tensor]:
+    """Both results and the gradients of q, k, v and w, in the order of `RESULTS`."""
+    q, k, v, w, g, h = inputs
+    leaves = [x.detach().requires_grad_() for x in (q, k, v, w)]  # not cloned: a clone would be dense
     gathered, infused = exchange(*leaves, mixing)
     return [gathered, infused, *torch.autograd.grad((gathered, infused), leaves, (g, h))]
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, w: Tensor, mixing: float) -> tuple[Tensor, Tensor]:
+def reference_exchange(q: Tensor, k: Tensor, v: Tensor, w: Tensor, mixing: float) -> tuple[Tensor, Tensor]:
+    """Gather, then infuse values that depend on the gathered tokens, as in a block."""
     gathered, attention = reference.gather(q, k, v)
     return gathered, reference.infuse(attention, w + mixing * gathered)
 
 
-def chosen(q: Tensor, k: Tensor, v: Tensor, w: Tensor, mixing: float) -> tuple[Tensor, Tensor]:
+def dispatched_exchange(q: Tensor, k: Tensor, v: Tensor, w: Tensor, mixing: float) -> tuple[Tensor, Tensor]:
+    """The same with the implementation that ``kernels.use`` chose."""
     gathered, weights = kernels.gather(q, k, v)
     return gathered, kernels.infuse(weights, w + mixing * gathered)
 
 
-def errors(tensors: list[Tensor]) -> dict[str, float]:
-    """Relative error, in norm, of what is chosen against the reference in float64 on the same inputs."""
-    exact = solve(plain, [x.double().cpu() for x in tensors])
-    found = solve(chosen, tensors)
+def errors(inputs: list[Tensor]) -> dict[str, float]:
+    """Relative errors, in norm, of the chosen implementation against the reference in float64 on the same inputs."""
+    exact = solve(reference_exchange, [x.double().cpu() for x in inputs])
+    computed = solve(dispatched_exchange, inputs)
     return {
-        name: ((a.double().cpu() - b).norm() / b.norm()).item() for name, a, b in zip(NAMES, found, exact, strict=True)
+        name: ((a.double().cpu() - b).norm() / b.norm()).item()
+        for name, a, b in zip(RESULTS, computed, exact, strict=True)
     }

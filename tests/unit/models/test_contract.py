@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lookupvivit
-from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
 from lookupvivit.models.registry import CATALOGUE
 
 NAMES = lookupvivit.list_models()
@@ -92,7 +92,7 @@ def test_recomputing_activations_changes_no_gradient(name):
     model, clip = tiny(name, **dropping)
     gradients = []
     for recompute in (False, True):
-        recompute_activations(model, recompute)
+        set_activation_checkpointing(model, recompute)
         model.zero_grad()
         torch.manual_seed(1)
         kept = 0

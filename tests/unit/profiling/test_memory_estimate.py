@@ -12,7 +12,7 @@ from PIL import Image
 from lookupvivit import kernels
 from lookupvivit.cli.dry_run import memory
 from lookupvivit.config.loading import load_config
-from lookupvivit.layers.activation_checkpointing import recompute_activations
+from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
 from lookupvivit.models.registry import create_model
 from lookupvivit.profiling.measured_memory import kept_bytes
 from lookupvivit.profiling.memory_estimate import trace
@@ -29,7 +29,7 @@ def test_what_autograd_saves(name, checkpointing, dtype):
     shape = (2, 3, 8, 64, 64)
     model = create_model(name, 10, depth=2).to(dtype).train()
     traced = trace(model, shape, dtype, checkpointing)
-    recompute_activations(model, checkpointing)
+    set_activation_checkpointing(model, checkpointing)
     video = torch.randn(shape, dtype=dtype)
     saved = kept_bytes(lambda: model(video), (video, *model.parameters()))
     assert saved <= traced.saved <= saved + 4096  # the trace holds logits and loss besides
