@@ -1,10 +1,13 @@
-"""The one place where the core names experiment packages, which are imported when a run or a checkpoint needs one.
+"""The one place where the core names experiment packages. A package is imported when a run or a checkpoint needs it.
 
 An experiment package provides
 
     Config                              its configuration schema, a subclass of `lookupvivit.config.RunConfig`
     create_task(config, world)          its `lookupvivit.training.tasks.Task`
-    model_from_description(description) the model that its model.json describes, without weights
+    model_from_description(description) the model that its model.json describes, with random weights
+
+The dataset selects the experiment: a configuration whose ``data.dataset`` is in `DATASETS` is validated with that
+package's ``Config``, which may add sections, and trained by its task. All other datasets are for classification.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-PACKAGES = {"captioning": "lookupvivit.captioning"}
+PACKAGES = {"captioning": "lookupvivit.captioning"}  # experiment -> package
 DATASETS = {"coco_captions": "captioning", "captions": "captioning"}  # data.dataset -> experiment
 
 

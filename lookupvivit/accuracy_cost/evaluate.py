@@ -20,7 +20,7 @@ from data_pipelines.io.hashing import file_digest
 from data_pipelines.io.progress import progress
 from lookupvivit.accuracy_cost.figures import points_picture
 from lookupvivit.accuracy_cost.record import Point, Record, cascade_line, save_csv, scores, table
-from lookupvivit.config import ConfigError, RunConfig, check
+from lookupvivit.config import ConfigError, RunConfig, require
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.layers.compressed_init import Resample, require_within
@@ -64,12 +64,12 @@ class Request:
     def __post_init__(self) -> None:
         for key in ("batch", "rounds"):
             value = getattr(self, key)
-            check(value is None or value >= 1, f"--{key}", value, "at least 1")
+            require(value is None or value >= 1, f"--{key}", value, "at least 1")
         if self.cascade:
             right = not self.sizes or set(self.cascade) <= set(self.sizes)
-            check(right, "--cascade", ",".join(map(named, self.cascade)), "two of --sizes")
+            require(right, "--cascade", ",".join(map(named, self.cascade)), "two of --sizes")
             right = len(self.image_sizes) < 2
-            check(right, "--cascade", ",".join(map(named, self.cascade)), "left out with several --image-sizes")
+            require(right, "--cascade", ",".join(map(named, self.cascade)), "left out with several --image-sizes")
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _sizes(config: RunConfig, request: Request, main: Checkpoint) -> list[Size |
     if request.sizes:
         found = list(request.sizes)
     elif trained:
-        found = [(t, k, k) for t, k in itertools.product(trained["t"], trained["k"])]
+        found = trained.sizes
     else:
         found = usual_sizes(main.model)
     return sorted({*found, *(request.cascade or ())}, key=lambda size: (size[0], size[1] * size[2], size))
@@ -250,7 +250,7 @@ def _cost(checkpoint: Checkpoint, size: Size | None, input_size: Size) -> tuple[
 def _at_image_size(config: RunConfig, side: int) -> RunConfig:
     """The configuration with crops of ``side`` pixels, out of frames that are larger in the same proportion."""
     short_side = round(config.data.short_side * side / config.data.crop)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, crop=side, short_side=short_side))
+    return config.replace(data=config.data.replace(crop=side, short_side=short_side))
 
 
 def _score(

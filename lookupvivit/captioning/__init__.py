@@ -19,12 +19,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from lookupvivit.config import RunConfig
+    from lookupvivit.captioning.config import CaptioningConfig as Config
     from lookupvivit.training.distributed import World
     from lookupvivit.training.tasks import Task
 
+__all__ = ["Config", "create_task", "model_from_description"]
 
-def create_task(config: RunConfig, world: World) -> Task:
+
+def __getattr__(name: str) -> Any:
+    if name == "Config":  # imported on first use: loading a classification configuration does not need it
+        from lookupvivit.captioning.config import CaptioningConfig
+
+        return CaptioningConfig
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def create_task(config: Config, world: World) -> Task:
     """The task of a captioning run."""
     from lookupvivit.captioning.task import Captioning
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from data_pipelines.datasets.captions import (
 )
 from data_pipelines.io.errors import MissingDataError
 from data_pipelines.loader import eval_loader
+from lookupvivit.captioning.config import CaptioningConfig
 from lookupvivit.captioning.figures import caption_sheet
 from lookupvivit.captioning.generation import CaptionWriter, write_all
 from lookupvivit.captioning.metrics import caption_scores
 from lookupvivit.captioning.model import PAD, START, Captioner
 from lookupvivit.captioning.tokenizer import CaptionTokenizer
-from lookupvivit.config import ConfigError, DataConfig, RunConfig
+from lookupvivit.config import ConfigError, DataConfig
 from lookupvivit.training import checkpointing, ema
 from lookupvivit.training.build import build_model, build_on_meta, load_init_from, model_arguments
 from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, present, train_transform
@@ -40,7 +40,7 @@ class Captioning:
 
     metric = "CIDEr"
 
-    def __init__(self, config: RunConfig, world: World) -> None:
+    def __init__(self, config: CaptioningConfig, world: World) -> None:
         self.config, self.world = config, world
 
     def build_model(self) -> Captioner:
@@ -80,7 +80,7 @@ class Captioning:
         return {
             "name": self.config.model.name,
             "overrides": model_arguments(self.config),
-            "captioner": asdict(self.config.caption),
+            "captioner": self.config.caption.model_dump(),
             "preprocessing": preprocess_from_config(self.config.data).to_dict(),
             "tokenizer": self.tokenizer.to_json(),
         }
@@ -158,12 +158,12 @@ class Captioning:
         return CaptionWriter(model, self.tokenizer, call=self.config.eval.call)
 
 
-def build_encoder(config: RunConfig) -> nn.Module:
+def build_encoder(config: CaptioningConfig) -> nn.Module:
     """The configured encoder with the classifier of one class, which `Captioner` removes."""
     return build_model(config, num_classes=1)
 
 
-def build_captioner(config: RunConfig) -> Captioner:
+def build_captioner(config: CaptioningConfig) -> Captioner:
     """The configured captioner with random weights.
 
     Raises:
@@ -171,7 +171,7 @@ def build_captioner(config: RunConfig) -> Captioner:
     """
     encoder = build_encoder(config)
     try:
-        return Captioner(encoder, **asdict(config.caption))
+        return Captioner(encoder, **dict(config.caption))
     except ValueError as error:
         raise ConfigError(f"caption: {error}") from None
 
@@ -229,7 +229,7 @@ def karpathy_file(root: Path) -> Path:
     )
 
 
-def present_captions(config: RunConfig, split: str, verbose: bool = True) -> CaptionManifest:
+def present_captions(config: CaptioningConfig, split: str, verbose: bool = True) -> CaptionManifest:
     """The images of ``split`` with their captions that are on disk and not in ``data.skip_list``."""
     listed = listed_captions(config.data, split)
     images, note = present(config, listed.images)
@@ -240,7 +240,7 @@ def present_captions(config: RunConfig, split: str, verbose: bool = True) -> Cap
     return manifest
 
 
-def fit_tokenizer(config: RunConfig, train_set: CaptionManifest, verbose: bool) -> CaptionTokenizer:
+def fit_tokenizer(config: CaptioningConfig, train_set: CaptionManifest, verbose: bool) -> CaptionTokenizer:
     """Fit the tokenizer on the training captions. The result is the same on every rank and after a resume.
 
     Raises:

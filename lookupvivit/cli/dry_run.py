@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 
 import torch
 from torch import nn
@@ -58,8 +57,8 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
 
 def compressed_sizes(config: RunConfig) -> list[dict[str, tuple[int, int, int]]]:
     """The calls that training makes, one for every compressed size it draws from."""
-    sizes = config.model.multi_resolution
-    return [{"compressed_size": (t, k, k)} for t, k in product(sizes["t"], sizes["k"])] if sizes else [{}]
+    multi_resolution = config.model.multi_resolution
+    return [{"compressed_size": size} for size in multi_resolution.sizes] if multi_resolution else [{}]
 
 
 def tell_model(model: nn.Module, config: RunConfig) -> None:

@@ -72,8 +72,7 @@ def _requested_sizes(config: RunConfig) -> dict[str, Size]:
     """The largest compressed sizes that the configuration uses, by key."""
     sizes = {}
     if multi_resolution := config.model.multi_resolution:
-        side = max(multi_resolution["k"])
-        sizes["model.multi_resolution"] = (max(multi_resolution["t"]), side, side)
+        sizes["model.multi_resolution"] = multi_resolution.largest
     if config.eval.compressed_size:
         sizes["eval.compressed_size"] = config.eval.compressed_size
     return sizes

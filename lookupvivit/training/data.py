@@ -20,6 +20,7 @@ from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
 from data_pipelines.transforms.clip_transforms import TrainTransform
 from data_pipelines.video.backends import require_backend
+from lookupvivit import experiments
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.training.distributed import World
 
@@ -97,7 +98,7 @@ def require_same_classes(train_set: VideoManifest, val_set: VideoManifest) -> No
 
 def listed_videos(config: RunConfig, split: str) -> VideoManifest:
     """All labelled videos of ``split``, whether their files exist or not."""
-    if config.data.has_captions:
+    if config.data.dataset in experiments.DATASETS:
         raise ConfigError(
             f"data.dataset: found {config.data.dataset!r}, which has captions and no classes: "
             "tools/train_net.py learns from it, and tools/caption.py tests what was learned"

@@ -60,7 +60,7 @@ class FailedVideos:
                 lines.writelines(f"{reason}\n" for reason in new)
         if len(self.reasons) > self.limit * self.num_videos:
             raise DataError(
-                f"data.max_broken: {len(self.reasons)} of {self.num_videos} training videos cannot be read, more than "
-                f"{self.limit:.2%}; {self.file} lists them. Check the dataset, or raise data.max_broken"
+                f"data.max_failed: {len(self.reasons)} of {self.num_videos} training videos cannot be read, more than "
+                f"{self.limit:.2%}; {self.file} lists them. Check the dataset, or raise data.max_failed"
             )
         return new

@@ -24,7 +24,7 @@ from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.random_streams import COMPRESSED_SIZE
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
-from lookupvivit.config.loading import changes, read_yaml, to_dict, to_yaml
+from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
 from lookupvivit.training import checkpointing, distributed, ema
 from lookupvivit.training.build import build_on_meta, compute_dtype, resume_constraints
 from lookupvivit.training.data import Batching, Plan
@@ -118,7 +118,7 @@ class Trainer:
             accumulation=self.batching.accumulation,
             workers=config.data.workers,
         )
-        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_broken, world)
+        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world)
         self.meter = TrainMeter(Utilisation(build_on_meta(self.task.build_model), config, world), world)
         self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
         self.micro_batches = iter(loader)
@@ -325,7 +325,7 @@ def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
     if sizes is None:
         return {}
     rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
-    t, k = (int(rng.choice(sizes[axis])) for axis in ("t", "k"))
+    t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
     return {"compressed_size": (t, k, k)}
 
 
@@ -336,7 +336,7 @@ def write_config(config: RunConfig, run_dir: Path, finished: bool) -> None:
     """
     file = run_dir / "config.yaml"
     if file.exists():
-        differences = "; ".join(changes(read_yaml(file), to_dict(config)))
+        differences = "; ".join(changes(read_settings(file), to_dict(config)))
         if differences and finished:
             print(f"settings NOT used, because the run is finished: {differences}")
         elif differences:

@@ -32,7 +32,7 @@ def test_prepare_tells_what_is_broken_and_a_run_leaves_it_out(tmp_path, small_se
             f"data.root={root}",
             f"data.skip_list={output / 'skip.txt'}",
             "optim.max_steps=1",
-            "data.max_broken=0",
+            "data.max_failed=0",
         )
     )
     assert "train: 39 videos" in told and "1 left out by" in told and "BROKEN" not in told

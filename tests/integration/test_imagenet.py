@@ -68,7 +68,7 @@ def test_pre_training_from_shards_then_fine_tuning_on_folders_at_a_larger_size(s
     shards = (f"data.root={sets / 'shards'}", f"output_dir={before}", "data.num_classes=4")
     (torn := next((sets / "21k" / "train" / "n03").iterdir())).write_bytes(b"torn")
     write_shards(read_folders(sets / "21k", "train").only([16]), sets / "shards", "trainextra")
-    told = tool("train_net.py", "imagenet21k_5x5", *shards, "data.max_broken=0.1", "optim.batch_size=16")
+    told = tool("train_net.py", "imagenet21k_5x5", *shards, "data.max_failed=0.1", "optim.batch_size=16")
     assert "train: 33 pictures from" in told and "classes: the data's own, 4 names, n01 .. n04" in told
     assert torn.stem in (before / "failed_videos.txt").read_text()
     (first, *_), softplus = logged(before, "train"), torch.nn.functional.softplus

@@ -131,7 +131,7 @@ def test_failed_videos_are_replaced_in_training_and_not_scored(tmp_path, command
     for name in ("7.mp4", "42.mp4"):  # one to train on; the second validation video, rank 1's
         (root / "videos" / name).write_bytes(b"no video")
     epoch = ("data.workers=1", "optim.max_steps=5", f"data.root={root}")  # all 40 videos
-    output = shell(command("train_net.py", run, *epoch, "data.max_broken=0.03", launcher=launcher))
+    output = shell(command("train_net.py", run, *epoch, "data.max_failed=0.03", launcher=launcher))
     (listed,) = (run / "failed_videos.txt").read_text().splitlines()
     assert listed.startswith(str(root / "videos" / "7.mp4")) and "cannot be decoded" in listed
     assert f"FAILED, replaced by another video: {listed}" in output and "without 1 videos that failed" in output
@@ -142,7 +142,7 @@ def test_failed_videos_are_replaced_in_training_and_not_scored(tmp_path, command
     assert "FAILED, not in the scores: " in output and "not in the scores: 1 broken" in output
     status = 2 if launcher == "python" else 1
     output = shell(command("train_net.py", tmp_path / "strict", *epoch, launcher=launcher), expect=status)
-    assert "data.max_broken: 1 of 40 training videos cannot be read, more than 1.00%" in output
+    assert "data.max_failed: 1 of 40 training videos cannot be read, more than 1.00%" in output
     assert launcher != "python" or "Traceback" not in output
 
 

@@ -77,7 +77,7 @@ def usable_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
 
 def cores(available: float, ranks: int) -> Finding:
     """Cores against the loading processes of all ``ranks`` of a machine."""
-    workers = DataConfig.workers
+    workers = DataConfig.default("workers")
     wanted = ranks * (workers + 1)
     found = f"{available:g} ({platform.machine()}) for {ranks} rank{'s' if ranks > 1 else ''}"
     facts = {"cores": available, "ranks": ranks, "workers": workers}
@@ -93,7 +93,7 @@ def memory(total_gb: float, available_gb: float, ranks: int) -> Finding:
     """Main memory against what the loading processes take."""
     found = f"{available_gb:.1f} of {total_gb:.1f} GB available"
     facts = {"total_gb": round(total_gb, 2), "available_gb": round(available_gb, 2)}
-    workers = ranks * DataConfig.workers * WORKER_GB
+    workers = ranks * DataConfig.default("workers") * WORKER_GB
     if available_gb < LEAST_GB:
         return fail(found, "not enough to train even the demo: end other programs or take a larger machine", **facts)
     if available_gb < max(COMFORTABLE_GB, 2 * workers):

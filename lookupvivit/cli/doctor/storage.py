@@ -27,9 +27,10 @@ LITTLE_SPACE = 10.0  # GB
 def shared_memory(folder: Path, total: float, free: float, ranks: int) -> Finding:
     """Its size and free space (bytes) against what loading processes keep there, and what killed programs left."""
     per_worker = AHEAD * BATCH_BYTES
-    wanted = ranks * DataConfig.workers * per_worker
+    workers = DataConfig.default("workers")
+    wanted = ranks * workers * per_worker
     found = f"{free / 1e9:.2f} of {total / 1e9:.2f} GB free in {folder}"
-    need = f"{DataConfig.workers} workers x {ranks} with 8 Kinetics clips a batch take {wanted / 1e9:.2f}"
+    need = f"{workers} workers x {ranks} with 8 Kinetics clips a batch take {wanted / 1e9:.2f}"
     facts = {"total_gb": round(total / 1e9, 3), "free_gb": round(free / 1e9, 3), "wanted_gb": round(wanted / 1e9, 3)}
     stale = unmapped(folder)
     size = sum(file.stat().st_size for file in stale) / 1e9

@@ -67,7 +67,7 @@ def test_shards_have_as_many_classes_as_their_list(tmp_path, capsys):
     assert "val: 2 pictures from" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"data\.num_classes: found 21843, must be 2, as many classes as"):
         manifest()
-    with pytest.raises(ConfigError, match=r"data\.val_shards: .* left out unless data.dataset is shards"):
+    with pytest.raises(ConfigError, match=r"data\.val_shards: .* no value unless data.dataset is shards"):
         load_config("configs/imagenet_5x5.yaml", ["data.val_shards=x.tar"])
 
 

@@ -1,0 +1,104 @@
+"""Configuration files: safe YAML in which 1e-3 is a number and duplicate keys are errors; files may have a ``base``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lookupvivit.config.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number (YAML 1.1 requires 1.0e-3) and rejects duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []  # keys may be unhashable, which SafeLoader reports
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes text which `_Loader` would read as a number."""
+
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse one YAML document.
+
+    Raises:
+        ConfigError: names ``source`` and, where known, the line.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{line}: not valid YAML, {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
+        raise ConfigError(f"{source}: not valid YAML, {' '.join(str(error).split())}") from None
+
+
+def dump_yaml(settings: dict[str, Any]) -> str:
+    """Write plain dicts, lists and scalars, keeping the order of keys."""
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the mapping in a YAML file, whatever its keys.
+
+    Raises:
+        ConfigError: no such file, or another content.
+    """
+    if not path.is_file():
+        found = "found a directory" if path.is_dir() else "no such file"
+        raise ConfigError(f"{path}: {found}, expected a YAML configuration, such as configs/camera_motion.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: found bytes that are not UTF-8, expected a text file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read, {error.strerror}") from None
+    settings = parse_yaml(text, str(path))
+    if not isinstance(settings, dict):
+        found = type(settings).__name__
+        raise ConfigError(f"{path}: found {found} at the top level, expected a mapping of keys to values")
+    return settings
+
+
+def read_with_base(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a file and merge it into its ``base``, if it names one.
+
+    Args:
+        including: the files whose bases lead to this one.
+
+    Raises:
+        ConfigError: a file that cannot be read, or a base that leads back to itself.
+    """
+    settings = read_yaml(path)
+    base = settings.pop("base", None)
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: found {base!r}, expected the name of a YAML file in the same folder")
+    if path.resolve() in including:
+        raise ConfigError(f"{path}: base: found {base}, which leads back to this file")
+    return merge(read_with_base(path.parent / base, (*including, path.resolve())), settings)
+
+
+def merge(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Merge ``settings`` into ``base`` key by key, nested mappings likewise; an empty mapping replaces a full one."""
+    merged = {**base, **settings}
+    for key in base.keys() & settings.keys():
+        if isinstance(base[key], dict) and isinstance(settings[key], dict) and settings[key]:
+            merged[key] = merge(base[key], settings[key])
+    return merged
