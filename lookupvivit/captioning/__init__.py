@@ -1,11 +1,13 @@
 """Image captioning with a frozen encoder (paper, Table 3). Modules in reading order:
 
 config         the configuration section ``caption``
-model          encoder, decoder and their combination; `search` finds the most probable captions
+decoder        the text decoder; `search` finds its most probable captions
+model          the frozen encoder and the decoder
 tokenizer      byte-level BPE, fitted on the training captions
 task           training: data, loss, validation
-generation     captions of batches and datasets
-metrics        CIDEr-D and BLEU on the words of `metric_tokens`
+generation     captions of batches, files and datasets
+metrics        CIDEr-D and BLEU on the words of `metric_words`
+scoring        captions and scores of a whole dataset
 figures        images with their captions
 
 Train with `deepspeed tools/train_net.py --cfg configs/coco_captions.yaml`; write and score captions with

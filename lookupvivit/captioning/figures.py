@@ -1,4 +1,4 @@
-"""Pictures and what was written of them on one sheet."""
+"""A grid of images with captions below them (needs matplotlib)."""
 
 from __future__ import annotations
 
@@ -6,47 +6,63 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 from lookupvivit.visualization.canvas import _figure, _rendered, _resized, _text, _tile_size
 
 COLUMNS = 6
-TILE_MIN = 144  # pixels: shorter side of a picture
-GAP, MARGIN, LINE = 16, 12, 15  # pixels
-LETTER = 6.4  # pixels of a letter, at the size of the captions
+TILE_MIN = 144  # pixels: minimum of an image's shorter side; smaller images are enlarged
+GAP, MARGIN, LINE_HEIGHT, TITLE_HEIGHT = 16, 12, 15, 28  # pixels
+TEXT_OFFSET = 6  # pixels between an image and its caption
+CHARACTER_WIDTH = 6.4  # pixels, at the font size of captions
+TITLE_CHARACTER_WIDTH = 9  # pixels
+MIN_LINE_LENGTH = 8  # characters
 
 
-def caption_sheet(pictures: np.ndarray, captions: Sequence[str], title: str = "") -> np.ndarray:
-    """Rows of pictures with text below each, uint8 (height, width, 3).
+def middle_frames(clips: Tensor) -> np.ndarray:
+    """The middle frame of clips (N, 3, T, H, W) as (N, H, W, 3)."""
+    return clips[:, :, clips.shape[2] // 2].permute(0, 2, 3, 1).numpy()
+
+
+def caption_grid(images: np.ndarray, captions: Sequence[str], title: str = "") -> np.ndarray:
+    """Draw rows of images with a caption below each, uint8 (height, width, 3).
 
     Args:
-        pictures: uint8 (N, H, W, 3).
-        captions: N texts, of one line or more; long lines are broken.
-        title: text above.
+        images: uint8 (N, H, W, 3).
+        captions: N texts of one or more lines; long lines are wrapped.
+        title: text above the grid.
+
+    Raises:
+        ValueError: no image, or a different number of captions.
     """
-    if len(pictures) != len(captions) or not len(pictures):
-        raise ValueError(f"found {len(pictures)} pictures and {len(captions)} captions, must be as many and at least 1")
-    tile_h, tile_w = _tile_size(*pictures.shape[1:3], TILE_MIN)
-    columns = min(COLUMNS, len(pictures))
-    letters = max(8, int(tile_w / LETTER))
-    texts = [
-        [part for line in caption.splitlines() for part in textwrap.wrap(line, letters) or [""]] for caption in captions
-    ]
-    rows = [range(start, min(start + columns, len(texts))) for start in range(0, len(texts), columns)]
-    heights = [tile_h + 6 + LINE * max(len(texts[place]) for place in row) + GAP for row in rows]
-    top = MARGIN + (28 if title else 0)
-    width, height = 2 * MARGIN + columns * (tile_w + GAP) - GAP, top + sum(heights)
-    figure = _figure(width, height)
+    if len(images) != len(captions) or not len(images):
+        raise ValueError(f"captions: found {len(captions)} for {len(images)} images, expected one per image")
+    _, height, width, _ = images.shape
+    tile_h, tile_w = _tile_size(height, width, TILE_MIN)
+    line_length = max(MIN_LINE_LENGTH, int(tile_w / CHARACTER_WIDTH))
+    texts = [_wrap(caption, line_length) for caption in captions]
+    columns = min(COLUMNS, len(images))
+    grid_width = 2 * MARGIN + columns * (tile_w + GAP) - GAP
+
+    corners: list[tuple[int, int]] = []  # (x, y) of each image
+    y = MARGIN + (TITLE_HEIGHT if title else 0)
+    for start in range(0, len(texts), columns):
+        row = texts[start : start + columns]
+        corners += [(MARGIN + column * (tile_w + GAP), y) for column in range(len(row))]
+        y += tile_h + TEXT_OFFSET + LINE_HEIGHT * max(map(len, row)) + GAP
+
+    figure = _figure(grid_width, y)
     if title:
-        shown = textwrap.shorten(title, max(8, int(width / 9)), placeholder=" …")
-        _text(figure, MARGIN, MARGIN, shown, fontsize=12)
-    corners = []
-    for number, row in enumerate(rows):
-        y = top + sum(heights[:number])
-        for column, place in enumerate(row):
-            x = MARGIN + column * (tile_w + GAP)
-            corners.append((x, y))
-            _text(figure, x, y + tile_h + 6, "\n".join(texts[place]), fontsize=8, linespacing=1.25)
-    sheet = _rendered(figure)
-    for (x, y), picture in zip(corners, pictures, strict=True):
-        sheet[y : y + tile_h, x : x + tile_w] = _resized(picture, tile_h, tile_w)
-    return sheet
+        title_length = max(MIN_LINE_LENGTH, int(grid_width / TITLE_CHARACTER_WIDTH))
+        _text(figure, MARGIN, MARGIN, textwrap.shorten(title, title_length, placeholder=" …"), fontsize=12)
+    for (x, top), lines in zip(corners, texts, strict=True):
+        _text(figure, x, top + tile_h + TEXT_OFFSET, "\n".join(lines), fontsize=8, linespacing=1.25)
+    grid = _rendered(figure)
+    for (x, top), image in zip(corners, images, strict=True):
+        grid[top : top + tile_h, x : x + tile_w] = _resized(image, tile_h, tile_w)
+    return grid
+
+
+def _wrap(caption: str, line_length: int) -> list[str]:
+    """The lines of a caption, each of at most ``line_length`` characters; empty lines are kept."""
+    return [part for line in caption.splitlines() for part in textwrap.wrap(line, line_length) or [""]]

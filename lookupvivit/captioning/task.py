@@ -21,10 +21,11 @@ from data_pipelines.datasets.captions import (
 from data_pipelines.io.errors import MissingDataError
 from data_pipelines.loader import eval_loader
 from lookupvivit.captioning.config import CaptioningConfig
-from lookupvivit.captioning.figures import caption_sheet
-from lookupvivit.captioning.generation import CaptionWriter, write_all
+from lookupvivit.captioning.decoder import PAD, START
+from lookupvivit.captioning.figures import caption_grid, middle_frames
+from lookupvivit.captioning.generation import CaptionGenerator, caption_dataset
 from lookupvivit.captioning.metrics import caption_scores
-from lookupvivit.captioning.model import PAD, START, Captioner
+from lookupvivit.captioning.model import Captioner
 from lookupvivit.captioning.tokenizer import CaptionTokenizer
 from lookupvivit.config import ConfigError, DataConfig
 from lookupvivit.training import checkpointing, ema
@@ -113,7 +114,7 @@ class Captioning:
         config, world = self.config, self.world
         loader = eval_loader(self.clips, world.rank, world.size, config.eval.batch_size, config.data.workers)
         bar = {"leave": False, "disable": world.rank > 0}
-        own = write_all(self._writer(model), loader, len(self.val_set), "validation", **bar)
+        own = caption_dataset(self._generator(model), loader, len(self.val_set), "validation", **bar)
         results: list[Any] | None = [own]
         if world.size > 1:
             results = [None] * world.size if world.is_main else None
@@ -133,7 +134,7 @@ class Captioning:
 
     def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
         """See `Task`: captions of a few images, evenly spread over the validation set."""
-        writer = self._writer(model)
+        generator = self._generator(model)
         if not self.world.is_main:
             return
         count = min(self.config.log.attention_clips, len(self.val_set))
@@ -142,12 +143,11 @@ class Captioning:
         if not samples:
             return
         videos = torch.stack([sample["video"][0] for sample in samples])  # (N, 3, T, H, W)
-        middle_frames = videos[:, :, videos.shape[2] // 2].permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
-        figure = caption_sheet(middle_frames, writer(videos), f"greedy captions at step {step}")
+        figure = caption_grid(middle_frames(videos), generator(videos), f"greedy captions at step {step}")
         log.image(step, "captions", figure)
         save_png(log.run_dir / "captions" / f"step_{step:08d}.png", figure)
 
-    def _writer(self, model: nn.Module) -> CaptionWriter:
+    def _generator(self, model: nn.Module) -> CaptionGenerator:
         """Generation needs whole weights, so with ZeRO-3 each rank gathers a copy; collective."""
         if not isinstance(model, Captioner):  # DeepSpeed's engine
             if self.config.runtime.zero_stage == 3:
@@ -155,7 +155,7 @@ class Captioning:
                 model = ema.averaged_copy(model, build_on_meta(self.build_model), weights)
             else:
                 model = model.module
-        return CaptionWriter(model, self.tokenizer, call=self.config.eval.call)
+        return CaptionGenerator(model, self.tokenizer, compressed_size=self.config.eval.compressed_size)
 
 
 def build_encoder(config: CaptioningConfig) -> nn.Module:

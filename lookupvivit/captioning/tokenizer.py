@@ -1,7 +1,9 @@
-"""From captions to tokens and back: byte-level BPE (Sennrich et al., 2016), fitted on the training captions.
+"""Captions to the decoder's token ids and back: byte-level BPE (Sennrich et al., 2016), fitted on training captions.
 
-Of Hugging Face's `tokenizers`, whose JSON it is saved as. Letters are made small and spaces single; every text can be
-written, as bytes are the smallest entries.
+The tokenizer is one of Hugging Face's `tokenizers` and is stored in its JSON format. It lower-cases text and collapses
+white space. Bytes are the smallest entries, so that every text can be encoded.
+
+The words that the metrics count come from `metric_words` instead.
 """
 
 from __future__ import annotations
@@ -11,45 +13,49 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from lookupvivit.captioning.model import END, PAD, SPECIAL, START
+from lookupvivit.captioning.decoder import END, PAD, SPECIAL_TOKENS, START
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive the forks of a loader
+# The library's threads do not survive the fork of loader workers. The variable must be set before the import.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-LEAST = len(SPECIAL) + 256  # entries of any tokenizer
+MIN_VOCABULARY = len(SPECIAL_TOKENS) + 256  # special tokens and bytes
 
 
 class CaptionTokenizer:
-    """Tokens of captions; equal captions in equal order give equal tokenizers.
+    """A fitted tokenizer. The same captions in the same order give the same tokenizer.
 
     Args:
-        tokenizer: with the entries `SPECIAL` first.
+        tokenizer: its first entries must be `SPECIAL_TOKENS`.
 
     Raises:
-        ValueError: another tokenizer.
+        ValueError: its first entries are others.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        found = tuple(tokenizer.id_to_token(i) for i in range(len(SPECIAL)))
-        if found != SPECIAL:
-            raise ValueError(f"tokenizer: its first entries are {found}, must be {SPECIAL}")
-        tokenizer.encode_special_tokens = True  # "<end>" in a text is text
+        first = tuple(tokenizer.id_to_token(index) for index in range(len(SPECIAL_TOKENS)))
+        if first != SPECIAL_TOKENS:
+            raise ValueError(f"tokenizer: found the first entries {first}, expected {SPECIAL_TOKENS}")
+        tokenizer.encode_special_tokens = True  # "<end>" within a caption is ordinary text
         self._tokenizer = tokenizer
 
     def __reduce__(self) -> tuple[Callable[[str], CaptionTokenizer], tuple[str]]:
-        return CaptionTokenizer.from_json, (self.to_json(),)  # what is set above does not travel with a pickle
+        return CaptionTokenizer.from_json, (self.to_json(),)  # pickling a Tokenizer loses encode_special_tokens
 
     @classmethod
     def fit(cls, captions: Iterable[str], vocabulary: int) -> CaptionTokenizer:
-        """At most ``vocabulary`` entries, fewer where the captions hold no more pairs that occur twice.
+        """Fit a tokenizer.
+
+        Args:
+            captions: texts to fit on.
+            vocabulary: maximum number of entries. There are fewer if no further pair of entries occurs twice.
 
         Raises:
-            ValueError: fewer than `LEAST` are asked for.
+            ValueError: ``vocabulary`` is below `MIN_VOCABULARY`.
         """
-        if vocabulary < LEAST:
-            raise ValueError(
-                f"vocabulary: found {vocabulary}, must be at least {LEAST}: {', '.join(SPECIAL)} and the bytes"
-            )
+        if vocabulary < MIN_VOCABULARY:
+            parts = f"{len(SPECIAL_TOKENS)} special tokens and 256 bytes"
+            raise ValueError(f"vocabulary: found {vocabulary}, expected at least {MIN_VOCABULARY}: {parts}")
         tokenizer = Tokenizer(models.BPE())
         tokenizer.normalizer = normalizers.Sequence(
             [normalizers.NFC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
@@ -59,7 +65,7 @@ class CaptionTokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
             min_frequency=2,
-            special_tokens=list(SPECIAL),
+            special_tokens=list(SPECIAL_TOKENS),
             show_progress=False,
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         )
@@ -68,41 +74,42 @@ class CaptionTokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> CaptionTokenizer:
-        """Read what `to_json` gives, or the tokenizer.json of a run.
+        """Read the result of `to_json`, which is also the content of a run's tokenizer.json.
 
         Raises:
-            ValueError: it is none.
+            ValueError: not such a tokenizer.
         """
         try:
             tokenizer = Tokenizer.from_str(text)
-        except Exception as error:  # tokenizers raises nothing narrower
-            raise ValueError(f"tokenizer: not one of Hugging Face's tokenizers ({error})") from None
+        except Exception as error:  # the library raises Exception itself
+            raise ValueError(f"tokenizer: expected JSON of Hugging Face's tokenizers ({error})") from None
         return cls(tokenizer)
 
     def to_json(self) -> str:
-        """The tokenizer as `tokenizers.Tokenizer.from_str` reads it."""
+        """The tokenizer in the format of `tokenizers.Tokenizer.from_str`."""
         return self._tokenizer.to_str(pretty=True)
 
     def __len__(self) -> int:
+        """The number of entries."""
         return self._tokenizer.get_vocab_size()
 
     def encode(self, caption: str) -> list[int]:
-        """Tokens of a caption, its end included."""
+        """Token ids of a caption, `END` included."""
         return [*self._tokenizer.encode(caption, add_special_tokens=False).ids, END]
 
     def padded(self, caption: str, length: int) -> np.ndarray:
-        """Tokens as a decoder is trained on them, int64 (length,): a longer caption is cut, and then has no end."""
+        """A training target, int64 (length,): token ids, then `PAD`. A longer caption is cut and has no `END`."""
         row = np.full(length, PAD, np.int64)
         tokens = self.encode(caption)[:length]
         row[: len(tokens)] = tokens
         return row
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The caption up to its end, without `SPECIAL`."""
-        words = []
+        """The caption before the first `END`, without special tokens."""
+        ids = []
         for token in tokens:
             if token == END:
                 break
             if token not in (PAD, START):
-                words.append(int(token))
-        return self._tokenizer.decode(words).strip()
+                ids.append(int(token))
+        return self._tokenizer.decode(ids).strip()

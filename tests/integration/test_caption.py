@@ -1,4 +1,4 @@
-"""Captions from end to end as a user has them: a set in COCO's layout, training, resuming, and the tool that writes."""
+"""Captioning from end to end: a dataset in COCO's layout, training, resuming, and tools/caption.py."""
 
 import json
 import runpy
@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 import lookupvivit
 from lookupvivit.captioning.metrics import caption_scores
 from lookupvivit.config.loading import load_config
-from lookupvivit.training.build import build_model
 from lookupvivit.training.distributed import World
 from lookupvivit.training.tasks import create_task
 from lookupvivit.weights.files import save_model
@@ -47,7 +46,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """Plain pictures of four colours, of which one is missing and one broken."""
+    """Images in one of four colours in COCO's layout. One training image is missing, and one test image is corrupt."""
     root, rng, entries = tmp_path_factory.mktemp("coco"), np.random.default_rng(0), []
     for split, count in COUNTS.items():
         folder = "train2014" if split == "train" else "val2014"
@@ -60,14 +59,14 @@ def coco(tmp_path_factory):
             texts = [f"A picture all in {colour}.", f"This is nothing but {colour}.", f"It shows {colour} and no more."]
             entry = {"filepath": folder, "filename": name, "split": split, "sentences": [{"raw": t} for t in texts]}
             entries.append(entry)
-    (root / "val2014" / f"COCO_val2014_test_{7:012d}.jpg").write_bytes(b"no picture")
+    (root / "val2014" / f"COCO_val2014_test_{7:012d}.jpg").write_bytes(b"not an image")
     (root / "dataset_coco.json").write_text(json.dumps({"images": entries, "dataset": "coco"}))
     return root
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    """A run of a classifier, to start from."""
+    """A classifier's run directory to start from."""
     folder = tmp_path_factory.mktemp("encoder") / "run"
     torch.manual_seed(3)
     overrides = {
@@ -95,113 +94,145 @@ def train(coco, encoder, shell):
 
 @pytest.fixture
 def caption(monkeypatch, capsys):
-    """The tool in this process: its exit status, output and errors."""
+    """Run tools/caption.py in this process; returns its exit status, output and errors."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["caption.py", *map(str, arguments)])
         monkeypatch.setattr("os._exit", sys.exit)
-        with pytest.raises(SystemExit) as leaving:
+        with pytest.raises(SystemExit) as exit:
             runpy.run_path(str(ROOT / "tools" / "caption.py"), run_name="__main__")
-        told = capsys.readouterr()
-        return leaving.value.code, told.out, told.err
+        captured = capsys.readouterr()
+        return exit.value.code, captured.out, captured.err
 
     return run
 
 
-def assert_encoder_is(run, encoder):
-    theirs, ours = load_file(encoder / "model.safetensors"), load_file(run / "model.safetensors")
-    kept = [name for name in ours if name.startswith("encoder.")]
-    assert len(kept) > 20 and all(torch.equal(ours[name], theirs[name.removeprefix("encoder.")]) for name in kept)
+def require_encoder_unchanged(run, encoder):
+    initial, trained = load_file(encoder / "model.safetensors"), load_file(run / "model.safetensors")
+    names = [name for name in trained if name.startswith("encoder.")]
+    assert len(names) > 20
+    assert all(torch.equal(trained[name], initial[name.removeprefix("encoder.")]) for name in names)
+
+
+def colour_of(image):
+    return list(COLOURS)[int(Path(image).stem[-12:]) % 4]
 
 
 @pytest.mark.cold
 @pytest.mark.slow
-def test_a_captioner_learns_and_the_tool_writes_and_scores(tmp_path, train, caption, coco, encoder):
+def test_a_captioner_learns_and_the_tool_scores_and_writes_captions(tmp_path, train, caption, coco, encoder):
     run = tmp_path / "run"
-    told = train(run, "optim.max_steps=60", "log.validate_every_epochs=15", "log.attention_every_epochs=30")
-    assert "train: 31 images with 93 captions" in told and "1 of the 32 listed files are MISSING" in told
-    assert "classifiers are left out and the rest of it is frozen" in told and "of 93 are cut" in told
-    assert_encoder_is(run, encoder)
+    output = train(run, "optim.max_steps=60", "log.validate_every_epochs=15", "log.attention_every_epochs=30")
+    assert "31 images with 93 captions" in output and "1 of the 32 listed" in output
+    require_encoder_unchanged(run, encoder)
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    assert [r["CIDEr"] for r in records if r["kind"] == "val"][-1] > 300  # which colour it is, in one of three ways
+    # One of three sentences with the right colour; sentences that match word for word would have about 1000.
+    assert [record["CIDEr"] for record in records if record["kind"] == "val"][-1] > 300
     assert Tokenizer.from_file(str(run / "tokenizer.json")).get_vocab_size() <= 300
     assert list((run / "captions").glob("*.png")) and (run / "best" / "tokenizer.json").is_file()
     assert "tokenizer" not in json.loads((run / "model.json").read_text())
+    references = check_scores(run, coco, caption)
+    check_captions_of_files(run / "best", coco, caption, tmp_path)
+    check_scores_of_a_list(run, coco, caption, references, tmp_path / "scores")
+    check_captioners_are_no_classifiers(run, coco)
 
-    status, told, error = caption("--model", run, "--score", coco)
-    assert status == 1 and "BROKEN, not in the scores" in told, error
+
+def check_scores(run, coco, caption):
+    """Score the test split; returns the references by image."""
+    status, output, error = caption("--run", run, "--score", coco)
+    assert status == 1 and "FAILED" in output, error
     report = json.loads((run / "predictions" / "captions_test.json").read_text())
     assert (report["images"], len(report["broken_images"]), report["beams"]) == (7, 1, 4)
-    written = {entry["image"]: entry["caption"] for entry in report["captions"]}
+    captions = {entry["image"]: entry["caption"] for entry in report["captions"]}
     references = {entry["image"]: entry["references"] for entry in report["captions"]}
-    assert report["scores"] == caption_scores(written, references) and report["scores"]["CIDEr"] > 3
-    for image, text in written.items():
-        number = int(Path(image).stem[-12:])
-        assert list(COLOURS)[number % 4] in text
+    assert report["scores"] == caption_scores(captions, references) and report["scores"]["CIDEr"] > 3
+    assert all(colour_of(image) in text for image, text in captions.items())
     assert np.asarray(Image.open(run / "predictions" / "captions_test.png")).shape[0] > 200
+    return references
 
-    output, file = tmp_path / "out", tmp_path / "told.json"
-    status, told, error = caption(
-        coco / "val2014", "--model", run / "best", "--beams", 1, "--batch", 5, "--output", output, "--json", file
-    )
+
+def check_captions_of_files(run, coco, caption, tmp_path):
+    figures, file = tmp_path / "figures", tmp_path / "captions.json"
+    options = ("--beams", 1, "--batch-size", 5, "--output", figures, "--json", file)
+    status, output, error = caption(coco / "val2014", "--run", run, *options)
     entries = json.loads(file.read_text())["captions"]
-    assert status == 1 and sum("error" in entry for entry in entries) == 1 and "1 of 24 could not be read" in error
-    assert len(entries) == 24 and len(list(output.glob("*.png"))) == 5
+    assert status == 1 and sum("error" in entry for entry in entries) == 1 and "1 of 24" in error
+    assert len(entries) == 24 and len(list(figures.glob("*.png"))) == 5
     for entry in entries:
-        assert "error" in entry or f"{entry['path']}: {entry['caption']}" in told
+        assert "error" in entry or f"{entry['path']}: {entry['caption']}" in output
 
-    # the same images as a list of one's own, and other numbers of tokens from the same weights
+
+def check_scores_of_a_list(run, coco, caption, references, output):
+    """The test images as a user's own list have the same scores; other sizes and searches have their own files."""
     rows = [{"image": f"val2014/{Path(path).name}", "captions": texts} for path, texts in references.items()]
     (coco / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    mine = ("--model", run, "--score", coco / "mine.jsonl", "--output", output)
-    assert caption(*mine)[0] == 0
-    assert json.loads((output / "captions_mine.json").read_text())["scores"] == report["scores"]
-    assert caption(*mine, "--compressed-size", "1,3,3", "--beams", "1")[0] == 0
+    arguments = ("--run", run, "--score", coco / "mine.jsonl", "--output", output)
+    assert caption(*arguments)[0] == 0
+    of_split = json.loads((run / "predictions" / "captions_test.json").read_text())
+    assert json.loads((output / "captions_mine.json").read_text())["scores"] == of_split["scores"]
+    assert caption(*arguments, "--compressed-size", "1x3x3", "--beams", "1")[0] == 0
     assert len(json.loads((output / "captions_mine_1x3x3_greedy.json").read_text())["captions"]) == 7
-    for arguments, message in (
-        (("--score", coco / "mine.jsonl", "--compressed-size", "1,9,9"), "found [1, 9, 9] (t, h, w), must be at most"),
-        (("--score", coco / "no.json"), "no.json: no such file or folder; must hold dataset_coco.json or be a list"),
-        (("--score", tmp_path), "to score a set of your own, give its list: told.json"),
-        (("--score", file, "--split", "val"), "a plain list has no split"),
+    for options, message in (
+        (("--score", coco / "mine.jsonl", "--compressed-size", "1x9x9"), "9, 9"),
+        (("--score", coco / "no.json"), "no.json"),
+        (("--score", output), "captions_mine.json"),  # a folder without Karpathy's file: its lists are suggested
+        (("--score", output / "captions_mine.json", "--split", "val"), "split"),
     ):
-        status, _, error = caption("--model", run, *arguments)
+        status, _, error = caption("--run", run, *options)
         assert status == 2 and message in error and error.count("\n") == 1
-    for tool in ("predict.py", "summarize.py"):
-        with pytest.raises(SystemExit) as leaving:
-            sys.argv = [tool, *([str(coco), "--model"] if tool == "predict.py" else []), str(run)]
+
+
+def check_captioners_are_no_classifiers(run, coco):
+    for tool, arguments in (("predict.py", [str(coco), "--run"]), ("summarize.py", [])):
+        with pytest.raises(SystemExit) as exit:
+            sys.argv = [tool, *arguments, str(run)]
             runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-        assert leaving.value.code not in (0, None)
+        assert exit.value.code not in (0, None)
 
 
-def test_mistakes_are_one_line(tmp_path, caption, coco):
-    classifier = small_model(tmp_path / "classifier", ("a", "b"))
-    for arguments, message in (
-        (("--model", classifier), "give pictures to write captions of, or --score SET"),
-        (("x.jpg", "--model", classifier, "--score", coco), "one of both"),
-        (("x.jpg", "--model", classifier, "--split", "val"), "--split: goes with --score"),
-        (("--model", classifier, "--score", coco), "a LookupViT, which has classes and writes no captions"),
-    ):
-        status, _, error = caption(*arguments)
-        assert status == 2 and message in error and "Traceback" not in error
-    for setting, message in (
-        ("data.num_classes=5", "data.num_classes: found 5, must be left out where data.dataset is coco_captions"),
-        ("augment.mixup=0.2", "augment.mixup: found 0.2, must be 0 where captions are learned"),
-        ("data.dataset=folders", "caption.width: found 32, must be left out unless data.dataset is coco_captions or"),
-        ("caption.vocabulary=100", "caption.vocabulary: found 100, must be at least 259"),
-        ("caption.num_heads=5", "caption: num_heads must divide width"),
-        (f"data.root={tmp_path}", "found neither dataset_coco.json nor annotations/dataset_coco.json"),
-    ):
-        with pytest.raises(ValueError, match=message) as error:
-            given = (*SMALL, f"data.root={coco}", *(["data.num_classes=2"] if "folders" in setting else []), setting)
-            config = load_config(ROOT / "configs" / "coco_captions.yaml", given)
-            build_model(config)
-            create_task(config, World(0, 1, torch.device("cpu"))).read_data()
-        assert "\n" not in str(error.value)
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("classifier"), ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--score DATASET"),
+        (("x.jpg", "--score", "data"), "--score DATASET"),
+        (("x.jpg", "--split", "val"), "--split"),
+        (("x.jpg", "--compressed-size", "1,3,3"), "--compressed-size"),
+        (("--score", "data"), "expected a captioner"),
+    ],
+)
+def test_invalid_commands_end_with_status_2(arguments, message, caption, classifier):
+    status, _, error = caption("--run", classifier, *arguments)
+    assert status == 2 and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (["data.num_classes=5"], "data.num_classes"),
+        (["augment.mixup=0.2"], "augment.mixup"),
+        (["data.dataset=folders", "data.num_classes=2"], "caption"),
+        (["caption.vocabulary=100"], "caption.vocabulary: found 100"),
+        (["caption.num_heads=5"], "caption: .*num_heads"),
+        (["data.root=/nonexistent"], "dataset_coco.json"),
+    ],
+)
+def test_invalid_settings_raise_one_line_that_names_the_key(settings, key, coco):
+    with pytest.raises(ValueError, match=key) as error:
+        config = load_config(ROOT / "configs" / "coco_captions.yaml", (*SMALL, f"data.root={coco}", *settings))
+        task = create_task(config, World(0, 1, torch.device("cpu")))
+        task.build_model()
+        task.read_data()
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "setting",
+    "settings",
     [
         ("runtime.zero_stage=0", "runtime.activation_checkpointing=true"),
         ("runtime.precision=bf16",),
@@ -210,21 +241,23 @@ def test_mistakes_are_one_line(tmp_path, caption, coco):
     ],
     ids=" ".join,
 )
-def test_a_stopped_run_goes_on_and_the_encoder_stays_bit_identical(tmp_path, train, encoder, setting):
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    often = (
+def test_a_resumed_run_equals_an_uninterrupted_one_and_the_encoder_stays_unchanged(tmp_path, train, encoder, settings):
+    uninterrupted, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    overrides = (
         "optim.max_steps=8",
         "log.checkpoint_every_epochs=1.5",
         "log.validate_every_epochs=2",
         "log.attention_every_epochs=2",
-        *setting,
+        *settings,
     )
-    train(straight, *often)
-    train(stopped, *often)
-    shutil.rmtree(max((stopped / "checkpoints").glob("step_*")))  # as if it had been killed after the one before
-    assert "resuming from step" in train(stopped, *often)
-    for run in (straight, stopped):
-        assert_encoder_is(run, encoder)
-        assert_encoder_is(run / "best", encoder)
-    one, other = load_file(straight / "model.safetensors"), load_file(stopped / "model.safetensors")
-    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    train(uninterrupted, *overrides)
+    shutil.copytree(uninterrupted, resumed)
+    shutil.rmtree(max((resumed / "checkpoints").glob("step_*")))  # as if killed after the checkpoint before
+    (resumed / "model.safetensors").unlink()
+    assert "resuming from step" in train(resumed, *overrides)
+    for run in (uninterrupted, resumed):
+        require_encoder_unchanged(run, encoder)
+        require_encoder_unchanged(run / "best", encoder)
+    expected, weights = load_file(uninterrupted / "model.safetensors"), load_file(resumed / "model.safetensors")
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)

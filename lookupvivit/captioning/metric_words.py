@@ -1,18 +1,20 @@
-"""Captions as the words that caption scores count, with no Java.
+"""Split captions into the words that caption metrics count, as coco-caption does, without Java.
 
-The scores of the literature are taken over the tokens of Stanford's PTBTokenizer (CoreNLP 3.4.1, options -preserveLines
--lowerCase), of which coco-caption drops a list of punctuation. `caption_tokens` gives the same tokens for what
-captions are made of: words, contractions, hyphens, slashes, numbers, abbreviations, quotes, brackets. Outside lie web
-and mail addresses, telephone numbers, markup and smileys.
+Published scores are computed on the tokens of Stanford's PTBTokenizer (CoreNLP 3.4.1, options -preserveLines
+-lowerCase), from which coco-caption removes a list of punctuation. `metric_words` returns the same tokens for what
+captions consist of: words, contractions, hyphens, slashes, numbers, abbreviations, quotes and brackets. Web and mail
+addresses, telephone numbers, markup and emoticons are not covered.
+
+The decoder's token ids come from `tokenizer` instead.
 """
 
 from __future__ import annotations
 
 import re
 
-# coco-caption's list also names brackets, as -LRB-; as the tokens are in lower case by then, "-lrb-" stays. So do "!!",
-# "?!" and signs such as "&". The rare token must count here too, or scores would not be those of the literature.
-_DROPPED = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+# coco-caption's list also names brackets as -LRB-, but at that point tokens are in lower case, so that "-lrb-" remains,
+# as do "!!", "?!" and signs such as "&". They must remain here as well, or scores would differ from published ones.
+_PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 
 _ABBREVIATIONS = (
     "jan feb mar apr jun jul aug sept? oct nov dec mon tues? wed thu thurs fri "
@@ -23,17 +25,18 @@ _ABBREVIATIONS = (
     "mr mrs ms messrs drs? prof sen rep atty lt col gen gov adm rev maj sgt cpl pvt capt pres lieut hon brig cmdr supt "
     "det"
 ).replace(" ", "|")
-_NUMBERED = "nos?|figs?|pp"  # abbreviations only where a number follows
+_BEFORE_NUMBERS = "nos?|figs?|pp"  # abbreviations only before a number
 
-_L, _A = r"[^\W\d_]", r"[^\W_]"  # a letter; a letter or digit
+_L = r"[^\W\d_]"  # a letter
+_A = r"[^\W_]"  # a letter or digit
 _TOKEN = re.compile(
     rf"""
       (?:{_ABBREVIATIONS})\.(?!{_L})                                   # St.
-    | (?:{_NUMBERED})\.(?=\s*\d) | {_L}{_A}*\.(?=[,;:])                # No. 7   ft.,
+    | (?:{_BEFORE_NUMBERS})\.(?=\s*\d) | {_L}{_A}*\.(?=[,;:])                # No. 7   ft.,
     | (?:ph\.d|{_L}(?:\.{_L})*)\.(?:(?:-{_A}+)+|(?!{_A}))              # B.  p.m.  U.S.-made
     | (?-i:[A-Z]+(?:[&+][A-Z]+)+)                                      # AT&T, but a & t
     | [dlo]'(?!(?:s|d|m|ll|re|ve)(?!{_A})){_A}+(?:-{_A}+)*             # o'clock  d'oeuvres
-    | ma'am | cap'n | nat'l | s'mores | ol' | y'(?={_L}) | [aeno]*e'er # ...and what else keeps its apostrophe
+    | ma'am | cap'n | nat'l | s'mores | ol' | y'(?={_L}) | [aeno]*e'er # words that keep their apostrophe
     | 'n' | '(?:em|til|cause|n|[2-9]0s)(?!{_A})                        # rock 'n' roll  'em  '50s
     | '(?:s|d|m|ll|re|ve)(?!{_A}) | 't(?=(?:is|was)(?!{_A})) | n't(?!{_A})
     | {_A}*?{_L}(?=n't(?!{_A}))                                        # does|n't
@@ -62,18 +65,22 @@ _SPLIT = {
     "}": "-rcb-",
     '"': "''",
 }
-_SIGNS = str.maketrans(
+_CHARACTERS = str.maketrans(
     {
+        # curved quotes
         "\u2019": "'",
         "\u2018": "`",
         "\u201c": '"',
-        "\u201d": '"',  # curved quotes
+        "\u201d": '"',
+        # dashes and ellipsis
         "\u2013": "--",
         "\u2014": "--",
         "\u2026": "...",
+        # invisible: soft hyphen, zero-width space, byte order mark
         "\u00ad": "",
         "\u200b": " ",
-        "\ufeff": "",  # dashes, unseen signs
+        "\ufeff": "",
+        # fractions and currencies
         "½": "1/2",
         "¼": "1/4",
         "¾": "3/4",
@@ -84,11 +91,11 @@ _SIGNS = str.maketrans(
 )
 
 
-def caption_tokens(caption: str) -> list[str]:
-    """The lower-case tokens of one caption without punctuation; empty where it holds no word.
+def metric_words(caption: str) -> list[str]:
+    """The lower-case words of a caption without punctuation; empty if there are none.
 
-    "The dogs' owner doesn't care." gives the dogs owner does n't care.
+    "The dogs' owner doesn't care." gives: the dogs owner does n't care
     """
-    tokens = (match.group().lower() for match in _TOKEN.finditer(caption.translate(_SIGNS)))
-    parts = (part for token in tokens for part in _SPLIT.get(token, token).split())
-    return [part for part in parts if part not in _DROPPED and part.strip(".-")]
+    tokens = (match.group().lower() for match in _TOKEN.finditer(caption.translate(_CHARACTERS)))
+    words = (word for token in tokens for word in _SPLIT.get(token, token).split())
+    return [word for word in words if word not in _PUNCTUATION and word.strip(".-")]
