@@ -10,7 +10,6 @@ import pytest
 import torch
 from support.paths import ROOT
 
-import lookupvivit
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.build import build_model, classifier_description
 from lookupvivit.weights.files import save_model
@@ -103,7 +102,9 @@ def test_python_blocks_run(document, workplace, caption_run, predictions, monkey
 def test_quick_commands_succeed(workplace, predictions, start_tool_in):
     """Every command on the demo's run, the example video or nothing but the repository; nothing is trained."""
     quick = [words for _, words in ALL_COMMANDS if _is_quick(words, workplace)]
-    assert {"predict.py", "visualize_attention.py", "export.py", "aggregate.py"} <= {_tool(words)[6:] for words in quick}
+    assert {"predict.py", "visualize_attention.py", "export.py", "aggregate.py"} <= {
+        _tool(words)[6:] for words in quick
+    }
     for words in quick:
         start_tool_in(workplace, [sys.executable, *words[1:]])
 

@@ -191,7 +191,7 @@ def test_local_size_does_not_enable_shared_memory_collectives(machines):
     """DeepSpeed would create buffers for two ranks with LOCAL_SIZE=2, and two machines would wait for them."""
     look = "from lookupvivit.training import distributed; w = distributed.start(1); "
     look += "found = open('/proc/self/maps').read().count('deepspeed_allreduce'); "
-    look += "print(f'buffers {found}'); w.barrier(); distributed.stop()"  # one string, as the ranks print at the same time
+    look += "print(f'buffers {found}'); w.barrier(); distributed.stop()"  # one string: ranks print concurrently
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python"]
     statuses, outputs = machines([*start, sys.executable, "-c", look], LOCAL_SIZE="2")
     assert statuses == [0] and outputs[0].count("buffers 0") == 2, outputs
