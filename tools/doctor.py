@@ -1,10 +1,10 @@
-"""Tell whether this machine can train and read videos, and what to do where it cannot: a line per check.
+"""Check whether this machine can train and read videos, and print what to do where it cannot: one line per check.
 
     python tools/doctor.py
-    python tools/doctor.py --output /scratch/runs --data /data/k400     the disks that a run will use
+    python tools/doctor.py --output /scratch/runs --data /data/k400     also measures the disks that a run will use
 
-Nothing is changed or deleted; what is written goes into temporary files. Exit status 1: something failed; 2: a mistake
-in the command.
+The checks change and delete nothing; they write temporary files only. Exit status 1: a check failed; 2: the command is
+wrong.
 """
 
 from __future__ import annotations
@@ -15,36 +15,45 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lookupvivit.cli.arguments import give_up
-from lookupvivit.cli.doctor.checks import checks
-from lookupvivit.cli.doctor.report import FAIL, WARN, examine
+from lookupvivit.cli.arguments import add_json_flag, add_output_option, exit_with_error
+from lookupvivit.cli.doctor.checks import all_checks
+from lookupvivit.cli.doctor.report import FAIL, WARN, Result, run_check
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="FOLDER", help="of runs (runs)")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of videos, to see how fast they can be read")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
-    arguments = parser.parse_args()
+    arguments = parse_args()
     if arguments.data and not arguments.data.is_dir():
-        give_up(f"--data: {arguments.data} is no folder; give the one with the videos")
+        exit_with_error(f"--data: found {arguments.data}, which is not a folder; expected the folder of the videos")
     with tempfile.TemporaryDirectory(prefix="doctor_") as scratch:
-        listed = checks(Path(scratch), arguments.output, arguments.data)
-        width = max(len(name) for name, _ in listed)
+        checks = all_checks(Path(scratch), arguments.output, arguments.data)
+        width = max(len(check.name) for check in checks)
         results = []
-        for check in listed:
-            results.append(examine(check))
+        for check in checks:
+            results.append(run_check(check))
             if not arguments.json:
                 print(results[-1].line(width), flush=True)
+    print_summary(results, arguments.json)
+    sys.exit(1 if any(result.finding.mark == FAIL for result in results) else 0)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_output_option(parser, "runs, whose disk is measured", default=Path("runs"))
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of videos, whose reading speed is measured")
+    add_json_flag(parser)
+    return parser.parse_args()
+
+
+def print_summary(results: list[Result], as_json: bool) -> None:
+    """Print the counts, and all results if they are to be JSON."""
     marks = [result.finding.mark for result in results]
     failed, warned = marks.count(FAIL), marks.count(WARN)
-    if arguments.json:
-        told = {"checks": [result.to_dict() for result in results], "failed": failed, "warned": warned}
-        print(json.dumps(told, indent=1))
-    else:
-        seconds = sum(result.seconds for result in results)
-        print(f"{len(results)} checks in {seconds:.0f} s: {failed} failed, {warned} to be warned of")
-    sys.exit(1 if failed else 0)
+    if as_json:
+        report = {"checks": [result.to_dict() for result in results], "failed": failed, "warned": warned}
+        print(json.dumps(report, indent=1))
+        return
+    seconds = sum(result.seconds for result in results)
+    print(f"{len(results)} checks in {seconds:.0f} s: {failed} failed, {warned} with a warning")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What `tools/doctor.py` looks at: whether this machine can train, read videos and talk to itself."""
+"""The checks of `tools/doctor.py`: can this machine train, read videos, and start several communicating ranks?"""

@@ -1,4 +1,4 @@
-"""All checks of a machine, in the order in which they are told."""
+"""All checks of a machine, in the order in which they run and are printed."""
 
 from __future__ import annotations
 
@@ -10,47 +10,55 @@ from lookupvivit.cli.doctor import communication, gpu, machine, storage, video
 from lookupvivit.cli.doctor.report import Check, Finding, ok
 
 
-def checks(scratch: Path, output: Path, data: Path | None) -> list[Check]:
-    """Name and function of every check.
+def all_checks(scratch: Path, output: Path, data: Path | None) -> list[Check]:
+    """List the checks.
 
     Args:
-        scratch: an empty folder for what the checks write.
-        output: where runs are to be written.
-        data: where the videos are; None leaves their disk out.
+        scratch: an empty folder for files that checks write.
+        output: the folder in which runs will be written.
+        data: the folder of the videos; None skips the check of its disk.
     """
-    found_gpus = cache(gpu.devices)  # asked for by the check of CUDA first: what is raised there is told there
+    gpus = _Gpus()
+    videos = video.VideoChecks(scratch)
+    checks = [
+        Check("Python", machine.check_python),
+        Check("torch", machine.check_torch),
+        Check("CUDA", lambda: gpu.check_cuda(gpus.find(), gpu.driver_version())),
+        Check("Triton", lambda: gpu.check_kernels(gpus.count() > 0)),
+        Check("C++ compiler", machine.check_compiler),
+        Check("DeepSpeed", communication.check_deepspeed),
+        Check("ranks", lambda: communication.check_ranks(gpus.count())),
+        Check("CPU cores", lambda: machine.check_cores(machine.usable_cores(), gpus.ranks())),
+        Check("memory", lambda: machine.check_memory(*machine.memory_sizes(), gpus.ranks())),
+        Check("shared memory", lambda: _check_shared_memory(gpus.ranks())),
+        *(Check(f"video: {name}", partial(videos.check, name)) for name in video.BACKENDS),
+        Check("output disk", partial(storage.check_output_disk, output)),
+    ]
+    if data is not None:
+        checks.append(Check("data disk", partial(storage.check_data_disk, data)))
+    return checks
 
-    def gpus() -> int:
+
+class _Gpus:
+    """The GPUs, looked up once. The CUDA check reports an error of the lookup; later checks then assume no GPU."""
+
+    def __init__(self) -> None:
+        self.find = cache(gpu.find_gpus)
+
+    def count(self) -> int:
         try:
-            return len(found_gpus())
+            return len(self.find())
         except Exception:
             return 0
 
-    def cores() -> Finding:
-        return machine.cores(machine.usable_cores(), max(1, gpus()))
+    def ranks(self) -> int:
+        """The ranks of a run on this machine: one per GPU, or one on a CPU."""
+        return max(1, self.count())
 
-    def memory() -> Finding:
-        return machine.memory(*machine.memory_sizes(), max(1, gpus()))
 
-    def shared_memory() -> Finding:
-        if not storage.SHARED.is_dir():
-            return ok("this system has no /dev/shm; torch shares files")
-        usage = shutil.disk_usage(storage.SHARED)
-        return storage.shared_memory(storage.SHARED, usage.total, usage.free, max(1, gpus()))
-
-    backends = video.VideoChecks(scratch)
-    listed: list[Check] = [
-        ("Python", machine.python),
-        ("torch", machine.torch_version),
-        ("CUDA", lambda: gpu.cuda(found_gpus(), gpu.driver())),
-        ("Triton", lambda: gpu.triton(gpus() > 0)),
-        ("C++ compiler", machine.compiler),
-        ("DeepSpeed", communication.deepspeed),
-        ("ranks", lambda: communication.ranks(gpus())),
-        ("CPU cores", cores),
-        ("memory", memory),
-        ("shared memory", shared_memory),
-        *((f"video: {name}", partial(backends.check, name)) for name in video.BACKENDS),
-        ("output disk", partial(storage.output_disk, output)),
-    ]
-    return listed if data is None else [*listed, ("data disk", partial(storage.data_disk, data))]
+def _check_shared_memory(ranks: int) -> Finding:
+    folder = storage.SHARED_MEMORY
+    if not folder.is_dir():
+        return ok(f"this system has no {folder}; PyTorch shares files instead")
+    usage = shutil.disk_usage(folder)
+    return storage.check_shared_memory(folder, usage.total, usage.free, ranks)

@@ -1,4 +1,4 @@
-"""Programs with a time limit: what may hang or crash inside C runs in one."""
+"""Child processes with a time limit, for checks that may hang or crash in C code."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import lookupvivit
+from lookupvivit.cli.doctor.report import MAX_MESSAGE_LENGTH
 
-# the last line of a traceback, or of an error told in one line; torchrun puts the rank before it
+# The last line of a traceback or a one-line error; torchrun prefixes the rank.
 ERROR = re.compile(r"(?:\[rank\d+\]: ?)?((?:[\w.]*(?:Error|Exception)|error): .+)")
 ROOT = str(Path(lookupvivit.__file__).parents[1])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended.
+    """How a child process ended.
 
     Attributes:
-        status: exit status, negative for a signal; None where it was killed at its time limit.
-        output: standard output and error together.
-        seconds: it took.
+        status: the exit status, negative for a signal; None if it was killed at its time limit.
+        output: standard output and standard error together.
+        seconds: its running time.
     """
 
     status: int | None
@@ -39,7 +40,7 @@ class Outcome:
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The JSON object in its last line that is one; empty where there is none."""
+        """The last line of the output that is a JSON object; empty if there is none."""
         for line in reversed(self.output.splitlines()):
             if line.startswith("{"):
                 return json.loads(line)
@@ -47,36 +48,39 @@ class Outcome:
 
     @property
     def reason(self) -> str:
-        """What it said last of an error, in one line; not the launcher's report of its children."""
+        """The last error message in the output, without the launcher's report about its children."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        telling = [match[1] for match in map(ERROR.match, lines) if match and "ChildFailedError" not in match[1]]
-        return (telling or lines or ["it said nothing"])[-1][:200]
+        matches = [match[1] for match in map(ERROR.match, lines) if match]
+        errors = [message for message in matches if "ChildFailedError" not in message]
+        return (errors or lines or ["no output"])[-1][:MAX_MESSAGE_LENGTH]
 
     @property
     def ending(self) -> str:
+        """How it ended, such as "ended with exit status 1"."""
         if self.status is None:
             return f"was stopped after {self.seconds:.0f} s"
-        how = f"signal {signal.Signals(-self.status).name}" if self.status < 0 else f"exit status {self.status}"
-        return f"ended with {how}"
+        if self.status < 0:
+            return f"ended with signal {signal.Signals(-self.status).name}"
+        return f"ended with exit status {self.status}"
 
 
-def run(arguments: Sequence[str], limit: float, **environment: str) -> Outcome:
-    """Run a Python program's ``arguments`` for at most ``limit`` seconds; then it and all it started are killed."""
-    paths = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
+def run(arguments: Sequence[str], limit: float) -> Outcome:
+    """Run the Python interpreter with ``arguments``; after ``limit`` seconds, kill it and all its descendants."""
+    python_path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
     start = time.perf_counter()
-    with tempfile.TemporaryFile() as output:  # not a pipe, which a killed program's children would hold open
+    with tempfile.TemporaryFile() as output:  # descendants of a killed process would keep a pipe open
         process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": paths, **environment},
+            env={**os.environ, "PYTHONPATH": python_path},
             start_new_session=True,
         )
+        status: int | None = None
         try:
-            status: int | None = process.wait(limit)
+            status = process.wait(limit)
         except subprocess.TimeoutExpired:
-            status = None
             _kill(process)
         except BaseException:  # Ctrl-C
             _kill(process)
@@ -86,11 +90,11 @@ def run(arguments: Sequence[str], limit: float, **environment: str) -> Outcome:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The program and its descendants: torchrun's workers have sessions of their own."""
-    import psutil  # DeepSpeed needs it
+    """Kill a process and its descendants. A process group is not enough: torchrun's workers have their own sessions."""
+    import psutil  # a dependency of DeepSpeed
 
-    program = psutil.Process(process.pid)  # not waited for yet, so the number is its own
-    for member in [*program.children(recursive=True), program]:
+    parent = psutil.Process(process.pid)  # not reaped yet, so the number cannot belong to another process
+    for descendant in [*parent.children(recursive=True), parent]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
+            descendant.kill()
     process.wait()

@@ -1,13 +1,14 @@
-"""A check's outcome, and how it is told."""
+"""The outcome of a check, and how it is printed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+MAX_MESSAGE_LENGTH = 200  # characters of other programs' messages
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,9 @@ class Finding:
 
     Attributes:
         mark: "ok"; "warn": training works, but slowly or not for long; "fail": something does not work.
-        found: in words.
-        advice: what to do, where it is not well.
-        facts: the numbers behind the words, for ``--json``.
+        found: the result as text.
+        advice: what to do, unless the mark is "ok".
+        facts: the numbers behind the text, for ``--json``.
     """
 
     mark: str
@@ -27,45 +28,53 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+class Check(NamedTuple):
+    """A named check."""
+
+    name: str
+    run: Callable[[], Finding]
+
+
 @dataclass(frozen=True)
 class Result:
-    """A finding with its check's name and the seconds it took."""
+    """The finding of a named check, and the seconds that it took."""
 
     name: str
     finding: Finding
     seconds: float
 
     def line(self, width: int) -> str:
-        """One line, the name padded to ``width``."""
-        text = f"{self.finding.mark:<5} {self.name:<{width}}  {self.finding.found}"
-        return " ".join(f"{text}; {self.finding.advice}".splitlines()) if self.finding.advice else text
+        """One line of text, with the name padded to ``width`` characters."""
+        advice = f"; {self.finding.advice}" if self.finding.advice else ""
+        text = f"{self.finding.mark:<5} {self.name:<{width}}  {self.finding.found}{advice}"
+        return " ".join(text.splitlines())
 
     def to_dict(self) -> dict[str, Any]:
+        """The result as JSON."""
         return {"name": self.name, **asdict(self.finding), "seconds": round(self.seconds, 3)}
 
 
-Check = tuple[str, Callable[[], Finding]]
-
-
 def ok(found: str, **facts: Any) -> Finding:
+    """A finding that needs no action."""
     return Finding(OK, found, facts=facts)
 
 
 def warn(found: str, advice: str, **facts: Any) -> Finding:
+    """A finding that limits training."""
     return Finding(WARN, found, advice, facts)
 
 
 def fail(found: str, advice: str, **facts: Any) -> Finding:
+    """A finding that prevents training."""
     return Finding(FAIL, found, advice, facts)
 
 
-def examine(check: Check) -> Result:
-    """Run one check; what it raises is its failure, not the tool's."""
-    name, look = check
+def run_check(check: Check) -> Result:
+    """Run one check. An exception is a failure of the check, not of the tool."""
     start = time.perf_counter()
     try:
-        finding = look()
+        finding = check.run()
     except Exception as error:
-        lines = str(error).strip().splitlines() or ["no message"]
-        finding = fail(f"{type(error).__name__}: {lines[0][:200]}", "this check itself did not get through")
-    return Result(name, finding, time.perf_counter() - start)
+        message = (str(error).strip().splitlines() or ["no message"])[0][:MAX_MESSAGE_LENGTH]
+        finding = fail(f"{type(error).__name__}: {message}", "the check raised this unexpected error")
+    return Result(check.name, finding, time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Every video backend reads a clip that is written here, frame by frame what was drawn."""
+"""Check every video backend: it reads a clip that is written here, and each frame is compared with the original."""
 
 from __future__ import annotations
 
@@ -13,106 +13,107 @@ from data_pipelines.video.backends import READERS
 from data_pipelines.video.decoding_process import RemoteReader
 from lookupvivit.cli.doctor.report import Finding, fail, ok, warn
 
-FRAMES, HEIGHT, WIDTH = 16, 64, 80
-BLOCK = 12  # pixels of the square that moves
-FAR = 8.0  # mean grey levels between a frame and its drawing, from which the picture is another
-SECONDS = 30.0  # to open, and to read
-PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
-ABSENT = {
-    "decord": warn("not installed", "PyAV reads all videos, more slowly; pip install decord (x86-64 only)"),
-    "pyav": fail("not installed", "many files can be read by nothing else; pip install av"),
-    "torchcodec": ok("not installed, and not needed (pip install 'lookupvivit[torchcodec]')"),
+BACKENDS = tuple(sorted(READERS, key=lambda name: name != "pyav"))  # PyAV first: the others are compared with it
+PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}  # the other backend reads folders of images
+NOT_INSTALLED = {
+    "decord": warn("not installed", "PyAV reads all videos, but more slowly; pip install decord (x86-64 only)"),
+    "pyav": fail("not installed", "no other backend can read all files; pip install av"),
+    "torchcodec": ok("not installed; optional (pip install 'lookupvivit[torchcodec]')"),
 }
+FRAMES, HEIGHT, WIDTH = 16, 64, 80
+SQUARE = 12  # pixels
+MAX_ERROR = 8.0  # mean difference of a frame, in grey levels
+SECONDS = 30.0  # time limit for opening, and for reading
 
 
-def drawing() -> np.ndarray:
-    """uint8 (FRAMES, HEIGHT, WIDTH, 3): a bright square that moves four pixels a frame over a ramp of grey."""
-    frames = np.repeat(np.linspace(40, 120, WIDTH)[None, None, :, None], FRAMES, 0)
-    frames = np.broadcast_to(frames, (FRAMES, HEIGHT, WIDTH, 3)).round().astype(np.uint8)
+def draw_frames() -> np.ndarray:
+    """A bright square that moves four pixels per frame over a grey ramp, uint8 (FRAMES, HEIGHT, WIDTH, 3)."""
+    ramp = np.linspace(40, 120, WIDTH).round().astype(np.uint8)
+    frames = np.broadcast_to(ramp[None, None, :, None], (FRAMES, HEIGHT, WIDTH, 3)).copy()
     for index, frame in enumerate(frames):
-        frame[16 : 16 + BLOCK, 4 * index : 4 * index + BLOCK] = 220
+        frame[16 : 16 + SQUARE, 4 * index : 4 * index + SQUARE] = 220
     return frames
 
 
 class VideoChecks:
-    """The backends, one after the other on the same clip.
+    """The backends, which are checked one after another on the same clip.
 
     Args:
-        folder: an empty one; the clip is written here.
+        folder: an empty folder, into which the clip is written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.drawn = folder, drawing()
-        self.read: dict[str, np.ndarray] = {}  # what each backend gave
+        self.folder, self.original = folder, draw_frames()
+        self.decoded: dict[str, np.ndarray] = {}  # by backend; the first is the reference of the others
 
     def check(self, backend: str) -> Finding:
-        """One of ``backends.READERS``."""
-        if backend in PACKAGES and importlib.util.find_spec(PACKAGES[backend]) is None:
-            return ABSENT[backend]
-        path = self._pictures() if backend == "pictures" else self._clip()
+        """Check one of `BACKENDS`."""
+        package = PACKAGES.get(backend)
+        if package and importlib.util.find_spec(package) is None:
+            return NOT_INSTALLED[backend]
+        path = self._write_clip() if package else self._write_images()
         try:
             reader = RemoteReader(backend, str(path), SECONDS)
             frames = reader.read(np.arange(reader.num_frames))
             reader.close()
         except VideoDecodeError as error:
-            return self._broken(backend, str(error))
+            return _failure(backend, str(error))
         return self.compare(backend, frames)
 
     def compare(self, backend: str, frames: np.ndarray) -> Finding:
-        """What ``backend`` read against the drawing, and against the first backend of a video that was right."""
-        if frames.shape != self.drawn.shape:
-            return self._broken(backend, f"read {frames.shape}, written were {self.drawn.shape} (T, H, W, 3)")
-        distances = np.abs(frames[:, None].astype(np.float32) - self.drawn[None]).mean((2, 3, 4))
-        nearest, far = distances.argmin(1), float(distances.diagonal().max())
+        """Compare decoded frames with the original, and with those of the first backend."""
+        if frames.shape != self.original.shape:
+            return _failure(backend, f"read {frames.shape}, expected {self.original.shape} (T, H, W, 3)")
+        differences = np.abs(frames[:, None].astype(np.float32) - self.original[None])  # (T, T, H, W, 3)
+        errors = differences.mean((2, 3, 4))  # of every decoded frame from every original frame
+        nearest, largest_error = errors.argmin(1), float(errors.diagonal().max())
         wrong = np.flatnonzero(nearest != np.arange(FRAMES))
         if len(wrong):
-            return self._broken(backend, f"asked for frame {wrong[0]}, it gave frame {nearest[wrong[0]]}")
-        if far > FAR:
-            return self._broken(backend, f"its pictures are {far:.1f} grey levels off, {FAR:g} at most would be right")
-        found = f"{FRAMES} frames of {WIDTH}x{HEIGHT} right, {far:.1f} grey levels off at most"
-        if backend == "pictures":
-            return ok(found, grey_levels=far)
-        other = next(iter(self.read), None)
-        self.read[backend] = frames
-        if other is None:
-            return ok(found, grey_levels=far)
-        apart = int(np.abs(frames.astype(np.int16) - self.read[other]).max())
-        if apart:
-            return warn(
-                f"{found}, but up to {apart} from what {other} reads",
-                "train and test with the same data.backend",
-                grey_levels=far,
-                apart=apart,
+            return _failure(backend, f"requested frame {wrong[0]}, received frame {nearest[wrong[0]]}")
+        if largest_error > MAX_ERROR:
+            return _failure(
+                backend, f"frames differ by {largest_error:.1f} grey levels, expected at most {MAX_ERROR:g}"
             )
-        return ok(f"{found}, equal to {other}'s", grey_levels=far, apart=0)
+        found = f"{FRAMES} frames of {WIDTH}x{HEIGHT} correct to {largest_error:.1f} grey levels"
+        if backend not in PACKAGES:
+            return ok(found, grey_levels=largest_error)
+        return self._compare_with_first(backend, frames, found, largest_error)
 
-    def _clip(self) -> Path:
+    def _compare_with_first(self, backend: str, frames: np.ndarray, found: str, largest_error: float) -> Finding:
+        first = next(iter(self.decoded), None)
+        self.decoded[backend] = frames
+        if first is None:
+            return ok(found, grey_levels=largest_error)
+        difference = int(np.abs(frames.astype(np.int16) - self.decoded[first]).max())
+        facts = {"grey_levels": largest_error, "difference": difference}
+        if difference:
+            found += f", but they differ from {first}'s by up to {difference}"
+            return warn(found, "train and test with the same data.backend", **facts)
+        return ok(f"{found}, equal to {first}'s", **facts)
+
+    def _write_clip(self) -> Path:
         path = self.folder / "clip.mp4"
         if not path.exists():
-            write_video(path, self.drawn)
+            write_video(path, self.original)
         return path
 
-    def _pictures(self) -> Path:
+    def _write_images(self) -> Path:
         from PIL import Image
 
-        path = self.folder / "pictures"
+        path = self.folder / "images"
         path.mkdir(exist_ok=True)
-        for index, frame in enumerate(self.drawn):
+        for index, frame in enumerate(self.original):
             Image.fromarray(frame).save(path / f"{index}.png")
         return path
 
-    @staticmethod
-    def _broken(backend: str, what: str) -> Finding:
-        """The backends that are not needed for everything are a warning."""
-        if backend == "torchcodec":
-            return warn(
-                what,
-                "it needs the system's FFmpeg (package ffmpeg) in a version that it knows; nothing else "
-                "is affected, leave data.backend at auto",
-            )
-        package = PACKAGES.get(backend, "pillow")
-        advice = f"pip install --force-reinstall {package}"
-        return fail(what, f"{advice}, or go without it by data.backend=pyav" if backend == "decord" else advice)
 
-
-BACKENDS = tuple(sorted(READERS, key=lambda name: name != "pyav"))  # PyAV first: the truth, see backends.py
+def _failure(backend: str, found: str) -> Finding:
+    """A warning for the backend that is optional, a failure for the others."""
+    if backend == "torchcodec":
+        return warn(
+            found,
+            "torchcodec needs a supported version of the system's FFmpeg (package ffmpeg); it is optional, and "
+            "data.backend=auto does not use it",
+        )
+    advice = f"pip install --force-reinstall {PACKAGES.get(backend, 'pillow')}"
+    return fail(found, f"{advice}, or set data.backend=pyav" if backend == "decord" else advice)
