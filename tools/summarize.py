@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from lookupvivit.profiling.flops import count
+from lookupvivit.profiling.flops import count_cost
 from lookupvivit.weights.files import WeightsError, load_classifier, read_description
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     except WeightsError as error:
         sys.exit(f"error: {error}")
     size = description["overrides"]["input_size"]
-    cost = count(model, (1, 3, *size))
+    cost = count_cost(model, (1, 3, *size))
     print(f"\n{description['name']} on {size[0]} frames of {size[1]} x {size[2]}, {description['num_classes']} classes")
     print(f"  {cost.macs / 1e9:.3f} GFLOPs per view (multiply-adds), {cost.parameters / 1e6:.2f} M parameters")
     log = run / "log.jsonl"  # absent beside weights that came alone

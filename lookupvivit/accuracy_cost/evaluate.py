@@ -26,9 +26,10 @@ from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.layers.compressed_init import Resample, require_within
 from lookupvivit.models.base import Size
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.profiling.budget import named, usual_sizes
-from lookupvivit.profiling.flops import UncountedOperatorError, count
-from lookupvivit.profiling.timing import machine, seconds_of
+from lookupvivit.profiling.budget import default_sizes
+from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
+from lookupvivit.profiling.timing import describe_machine, median_times
+from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
 from lookupvivit.training.build import compute_dtype, require_trained_as
 from lookupvivit.training.data import preprocess_from_config, read_manifest, view_loader
@@ -45,7 +46,7 @@ class Request:
         run: the checkpoint whose curve it is, a run directory or a ``model.safetensors``.
         output: folder for the results.
         individuals: others, at their own size; with ``everywhere`` at all the sizes (Fig. 5b).
-        sizes: compressed sizes; none means those of the run's multi-resolution training, else `usual_sizes`.
+        sizes: compressed sizes; none means those of the run's multi-resolution training, else `default_sizes`.
         image_sizes: sides of the input; none means the configuration's (Fig. 1b).
         cascade: its two sizes; None means the cheapest and the dearest.
         batch, rounds: of the measurement of speed; batch None means ``eval.batch_size``.
@@ -67,9 +68,9 @@ class Request:
             require(value is None or value >= 1, f"--{key}", value, "at least 1")
         if self.cascade:
             right = not self.sizes or set(self.cascade) <= set(self.sizes)
-            require(right, "--cascade", ",".join(map(named, self.cascade)), "two of --sizes")
+            require(right, "--cascade", ",".join(map(format_size, self.cascade)), "two of --sizes")
             right = len(self.image_sizes) < 2
-            require(right, "--cascade", ",".join(map(named, self.cascade)), "left out with several --image-sizes")
+            require(right, "--cascade", ",".join(map(format_size, self.cascade)), "left out with several --image-sizes")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class Case:
 
     @property
     def what(self) -> str:
-        return f"{self.checkpoint.path} at {named(self.size) if self.size else 'all tokens'}, {self.image_size} pixels"
+        size = format_size(self.size) if self.size else "all tokens"
+        return f"{self.checkpoint.path} at {size}, {self.image_size} pixels"
 
     def __call__(self, video: Tensor) -> Tensor:
         """Logits (B, K) of views (B, 3, T, H, W)."""
@@ -216,7 +218,7 @@ def _sizes(config: RunConfig, request: Request, main: Checkpoint) -> list[Size |
     if not main.resizable:
         if asked:
             raise ConfigError(
-                f"--sizes: found {', '.join(map(named, asked))}, must be left out for {main.path}, "
+                f"--sizes: found {', '.join(map(format_size, asked))}, must be left out for {main.path}, "
                 f"{main.name}, whose compressed size is fixed or which has none"
             )
         return [main.own_size]
@@ -226,7 +228,7 @@ def _sizes(config: RunConfig, request: Request, main: Checkpoint) -> list[Size |
     elif trained:
         found = trained.sizes
     else:
-        found = usual_sizes(main.model)
+        found = default_sizes(main.model)
     return sorted({*found, *(request.cascade or ())}, key=lambda size: (size[0], size[1] * size[2], size))
 
 
@@ -238,11 +240,11 @@ def _cost(checkpoint: Checkpoint, size: Size | None, input_size: Size) -> tuple[
             grid = checkpoint.model.embedding.grid(input_size)  # inside a trace it would speak of tensors
             if size and size != checkpoint.own_size:
                 require_within(size, grid)
-        cost = count(checkpoint.model, (1, 3, *input_size), **call)
+        cost = count_cost(checkpoint.model, (1, 3, *input_size), **call)
     except UncountedOperatorError:
         raise
     except ValueError as error:
-        shown = named(size) if size else "all tokens"
+        shown = format_size(size) if size else "all tokens"
         raise ConfigError(f"{checkpoint.path} at {shown}, {input_size[1]} pixels: {error}") from None
     return cost.macs / 1e9, cost.parameters
 
@@ -289,7 +291,7 @@ def _score(
 
 def _point(case: Case, predictions: Predictions, broken: int, views: str) -> Point:
     checkpoint = case.checkpoint
-    size = named(case.size) if case.size else "all"
+    size = format_size(case.size) if case.size else "all"
     return Point(
         checkpoint.path,
         checkpoint.name,
@@ -319,7 +321,12 @@ def _measure(
     architecture share the measurement.
     """
     batch = request.batch or config.eval.batch_size
-    how = {"machine": machine(device), "precision": config.runtime.precision, "batch": batch, "rounds": request.rounds}
+    how = {
+        "machine": describe_machine(device),
+        "precision": config.runtime.precision,
+        "batch": batch,
+        "rounds": request.rounds,
+    }
     before = [{key: value for key, value in (point.speed_of or {}).items() if key != "at"} for point in points]
     if all(told == how for told in before) and len({point.speed_of["at"] for point in points}) == 1:
         return
@@ -329,7 +336,7 @@ def _measure(
         for side in {case.image_size for case in cases}
     }
     rounds = progress(range(request.rounds), unit="round", desc=f"speed of {len(distinct)} sizes, batches of {batch}")
-    spent = seconds_of([_bound(case, clips[case.image_size]) for case in distinct.values()], device, rounds)
+    spent = median_times([_bound(case, clips[case.image_size]) for case in distinct.values()], device, rounds)
     seconds = dict(zip(distinct, spent, strict=True))
     how["at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for case, point in zip(cases, points, strict=True):

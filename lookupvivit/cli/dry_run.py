@@ -11,8 +11,8 @@ from data_pipelines.io.errors import MissingDataError
 from data_pipelines.loader import TrainingOrder
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_yaml
-from lookupvivit.profiling.flops import count_from_shapes
-from lookupvivit.profiling.memory_estimate import Memory, Setup, estimate
+from lookupvivit.profiling.flops import count_cost
+from lookupvivit.profiling.memory_estimate import MemoryEstimate, TrainingSetup, estimate_memory
 from lookupvivit.training.build import build_on_meta
 from lookupvivit.training.data import Batching, Plan
 from lookupvivit.training.distributed import World
@@ -67,26 +67,23 @@ def tell_model(model: nn.Module, config: RunConfig) -> None:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     data = config.data
     calls = compressed_sizes(config)
-    macs = [count_from_shapes(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
+    macs = [count_cost(model, (1, 3, data.frames, data.crop, data.crop), **call).macs for call in calls]
     mean = sum(macs) / len(macs)
     span = f" on average over {len(macs)} compressed sizes ({min(macs) / GIGA:.1f} to {max(macs) / GIGA:.1f})"
     print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained")
-    print(
-        f"forward pass: {2 * mean / GIGA:.2f} GFLOPs per clip ({mean / GIGA:.2f} G multiply-adds)"
-        f"{span if len(macs) > 1 else ''}"
-    )
+    print(f"forward pass: {mean / GIGA:.2f} GFLOPs (multiply-adds) per clip{span if len(macs) > 1 else ''}")
     trained = [training_macs(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
-    step = 2 * sum(trained) / len(trained) * config.optim.batch_size
+    step = sum(trained) / len(trained) * config.optim.batch_size
     again = ", a third more with activation checkpointing" if config.runtime.activation_checkpointing else ""
-    print(f"training: {step / 1e12:.4g} TFLOPs per step, of all ranks together{again}")
+    print(f"training: {step / 1e12:.4g} TFLOPs per step (multiply-adds), of all ranks together{again}")
 
 
-def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> Memory:
+def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> MemoryEstimate:
     """The estimate for one rank, at the largest compressed size."""
     data, optim, runtime = config.data, config.optim, config.runtime
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
     sizes = [sum(p.numel() for p in group["params"]) for group in groups]
-    setup = Setup(
+    setup = TrainingSetup(
         runtime.precision,
         optim.name,
         runtime.zero_stage,
@@ -100,10 +97,10 @@ def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str)
         sum(p.numel() for p in model.parameters() if not p.requires_grad),
     )
     largest = max(compressed_sizes(config), key=lambda call: math.prod(call.get("compressed_size", ())))
-    return estimate(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)
+    return estimate_memory(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)
 
 
-def tell_memory(found: Memory, device: str) -> None:
+def tell_memory(found: MemoryEstimate, device: str) -> None:
     """One line for the peak, and what makes it up."""
     where = {"cpu": "on a CPU", "cuda": "on a GPU"}[device]
     stays = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.resident.items())

@@ -25,7 +25,7 @@ from lookupvivit.models.described import Described
 from lookupvivit.models.outputs import ModelOutput
 
 if TYPE_CHECKING:
-    from lookupvivit.profiling.budget import AtSize
+    from lookupvivit.profiling.budget import FixedSizeModel
 
 HEADS = ("both", "compressed", "lookup")
 EXCHANGES = ("both", "gather", "none")
@@ -237,7 +237,7 @@ class LookupViT(Described):
         sizes: Iterable[Size] | None = None,
         input_size: Size | None = None,
         batch: int = 1,
-    ) -> AtSize:
+    ) -> FixedSizeModel:
         """This model at the largest compressed size within a budget: `lookupvivit.profiling.budget.for_budget`."""
         # Costs are known one floor up (and need fvcore): looked for only by who asks for them.
         from lookupvivit.profiling.budget import for_budget

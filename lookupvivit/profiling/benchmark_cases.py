@@ -1,35 +1,37 @@
-"""What a benchmark measures: a model with its kernels, an input and a training step, built from a name."""
+"""The cases of a benchmark: a model with kernels, an input and a training step, built from a name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lookupvivit import kernels
-from lookupvivit.models.base import Size
 from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
 from lookupvivit.models.registry import create_model
-from lookupvivit.profiling.external_models import create_peer, is_peer
-from lookupvivit.profiling.flops import count_from_shapes
-from lookupvivit.profiling.memory_estimate import DTYPES
+from lookupvivit.profiling.dtypes import DTYPES
+from lookupvivit.profiling.external_models import create_external_model, is_external
+from lookupvivit.profiling.flops import count_cost
+from lookupvivit.sizes import Size, as_size, format_size, parse_size
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How everything is measured; made of what JSON can hold, to be handed to another process.
+    """How all cases are measured. Contains only JSON types, so that another process can receive it.
 
     Attributes:
-        batch: clips or pictures of a call.
+        batch: clips or images per call.
         dtype: "fp32", "bf16" or "fp16", of weights and input.
-        compile: whole models through torch.compile.
-        device: as torch names it.
-        threads: of the CPU; None leaves torch's choice.
+        compile: compile whole models with torch.compile.
+        device: torch's name of it.
+        threads: number of CPU threads; None keeps torch's default.
     """
 
     batch: int = 1
@@ -47,23 +49,23 @@ class Setting:
         return DTYPES[self.dtype]
 
     def apply(self) -> None:
-        """Have this process compute so."""
+        """Apply the settings that are global to this process."""
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        if self.compile:  # models of one class share their code, and beyond the limit it runs uncompiled
+        if self.compile:  # all models of a class share one limit, beyond which torch would run them uncompiled
             torch._dynamo.config.recompile_limit = 256
             torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the table.
+    """A model to benchmark: one row of the table.
 
     Attributes:
-        name: of the catalogue or a peer's.
+        name: a model of the registry or an external model.
         size: (t, h, w) compressed tokens; None for the model's own.
-        kernels: of the exchange, one of `lookupvivit.kernels.NAMES`; None for a model without an exchange.
-        like: the model of the catalogue that lends a peer its sizes.
+        kernels: implementation of the exchange, one of `lookupvivit.kernels.NAMES`; None for a model without one.
+        like: for an external model, the case whose sizes it takes.
     """
 
     name: str
@@ -73,134 +75,135 @@ class Case:
 
     @property
     def label(self) -> str:
-        return self.name if self.size is None else f"{self.name}@{'x'.join(map(str, self.size))}"
+        """NAME or NAME@TxHxW."""
+        return self.name if self.size is None else f"{self.name}@{format_size(self.size)}"
 
 
-class Subject:
-    """A case, built and ready to be called.
+class CaseRunner:
+    """A case, built on its device and ready to run.
 
     Attributes:
-        model: on its device and in its dtype.
-        video: the input (B, 3, T, H, W), values in [-1, 1].
-        macs: multiply-adds of the forward pass of one clip.
+        model: the model on its device and in its dtype.
+        video: input (B, 3, T, H, W) with values in [-1, 1].
         input_size: (T, H, W).
-        tokens: lookup tokens N (all tokens of a model without an exchange) and compressed tokens M; None where there
-            are none.
+        parameters: number of scalars.
+        tokens: number of lookup tokens N (all tokens of a model without an exchange) and of compressed tokens M; None
+            where there are none.
     """
 
     def __init__(self, case: Case, setting: Setting) -> None:
         self.case = case
         device, dtype = setting.torch_device, setting.torch_dtype
-        shapes = without_data(case)
-        self.input_size: Size = tuple(shapes.input_size)
-        shape = (3, *self.input_size)
-        self.parameters = sum(weight.numel() for weight in shapes.parameters())
-        self.tokens = _tokens(shapes)
-        self.macs = count_from_shapes(shapes, (1, *shape))
-        with _default(dtype):  # no detour over float32, which would be a peak of memory
+        with _default_dtype(dtype):  # building in float32 and converting would raise the peak memory
             model = _create(case)
         self.model = model.to(device=device, dtype=dtype)
+        self.input_size = as_size(model.input_size)
+        self.parameters = sum(weight.numel() for weight in model.parameters())
+        self.tokens = _token_counts(model)
         generator = torch.Generator().manual_seed(0)
-        clips = torch.rand(setting.batch, *shape, generator=generator) * 2 - 1
+        clips = torch.rand(setting.batch, 3, *self.input_size, generator=generator) * 2 - 1
         self.video = clips.to(device=device, dtype=dtype)
-        self.targets = torch.arange(setting.batch, device=device) % _classes(model.input_size)
-        # As for ViViT's fine-tuning; no rate, so that the weights stay sound however often a step is timed.
+        self.targets = torch.arange(setting.batch, device=device) % _num_classes(self.input_size)
+        # SGD with momentum, as in ViViT's fine-tuning. A learning rate of 0 keeps the weights finite in any number of
+        # steps.
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
         if setting.compile:
-            model.compile(dynamic=False)  # else the sizes of other models would make one graph for all of them
+            model.compile(dynamic=False)  # otherwise models of several sizes would share one graph
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-adds of the forward pass of one clip."""
+        return count_cost(meta_model(self.case), (1, 3, *self.input_size)).macs
 
     def forward(self) -> Tensor:
         """Logits (B, K)."""
-        with self._kernels():
+        with self._use_kernels():
             return self.model(self.video).logits
 
     def loss(self) -> Tensor:
-        """The forward pass of a training step: cross-entropies, summed over the heads."""
-        with self._kernels():
+        """The forward pass of a training step: cross-entropy, summed over the classifiers."""
+        with self._use_kernels():
             output = self.model(self.video)
         losses = [F.cross_entropy(output[name].float(), self.targets) for name in self.model.supervised]
         return torch.stack(losses).sum()
 
     def train_step(self) -> None:
-        """Forward pass, backward pass and SGD's update."""
+        """Forward pass, backward pass and the update of SGD."""
         self.loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def _kernels(self) -> AbstractContextManager[None]:
+    def _use_kernels(self) -> AbstractContextManager[None]:
         return kernels.use(self.case.kernels or kernels.chosen())
 
 
-def cases(names: list[str], engines: list[str]) -> list[Case]:
-    """The lines for names with sizes, such as ``lookupvivit_b16x2_9x9x8@4x5x5`` (t x h x w), in their order.
+def parse_cases(names: Sequence[str], kernel_names: Sequence[str]) -> list[Case]:
+    """The cases for names NAME or NAME@TxHxW, such as ``lookupvivit_b16x2_9x9x8@4x5x5``, in their order.
+
+    An external model takes its sizes from the first model of the registry, preferring one with compressed tokens.
 
     Args:
-        engines: kernels that every model with an exchange is measured with.
-
-    A peer takes its sizes from the first name of the catalogue that fits, by preference one with compressed tokens.
+        names: models of the registry, with or without a compressed size, and external models.
+        kernel_names: every model with an exchange becomes one case per implementation.
 
     Raises:
-        ValueError: a size that is none, or of a model without compressed tokens.
+        ValueError: an invalid size, or a size for a model without compressed tokens.
     """
     parsed = [_parse(name) for name in names]
-    own = [Case(name, size) for name, size in parsed if not is_peer(name)]
+    own = [Case(name, size) for name, size in parsed if not is_external(name)]
     like = next((case for case in own if case.name.startswith("lookup")), own[0] if own else None)
-    found = []
+    cases = []
     for name, size in parsed:
-        if is_peer(name):
-            found.append(Case(name, like=like))
+        if is_external(name):
+            cases.append(Case(name, like=like))
         elif name.startswith("lookup"):
-            found += [Case(name, size, engine) for engine in engines]
+            cases += [Case(name, size, kernel_name) for kernel_name in kernel_names]
         else:
-            found.append(Case(name))
-    return found
+            cases.append(Case(name))
+    return cases
 
 
 def _parse(text: str) -> tuple[str, Size | None]:
-    name, at, size = text.partition("@")
-    if not at:
+    name, separator, size = text.partition("@")
+    if not separator:
         return name, None
     if not name.startswith("lookup"):
-        raise ValueError(f"{text}: only a LookupViT has compressed tokens, give {name} without a size")
-    numbers = size.split("x")
-    if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
-        raise ValueError(
-            f"{text}: found {size!r}, must be t x h x w compressed tokens, such as "
-            f"{name}@{4 if 'vivit' in name else 1}x5x5"
-        )
-    t, h, w = map(int, numbers)
-    return name, (t, h, w)
+        raise ValueError(f"{text}: found a compressed size, which only a LookupViT has; remove it from {name}")
+    try:
+        return name, parse_size(size)
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}") from None
 
 
-def without_data(case: Case) -> nn.Module:
-    """The model of a case on the meta device: its sizes, at the cost of neither time nor memory.
+def meta_model(case: Case) -> Any:
+    """The model of a case on the meta device: shapes only, at no cost in time or memory.
 
     Raises:
-        ValueError: a model that is not known or not installed, or a size that it cannot have.
+        ValueError: a model that is unknown or not installed, or a compressed size that it does not support.
     """
     with torch.device("meta"):
         return _create(case)
 
 
-def _create(case: Case) -> nn.Module:
-    if is_peer(case.name):
-        like = without_data(case.like) if case.like else None
-        return create_peer(case.name, _classes(like.input_size if like else (1, 1, 1)), like)
-    sized = {} if case.size is None else {"compressed_size": case.size}
-    model = create_model(case.name, 1, **sized)
+def _create(case: Case) -> Any:
+    if is_external(case.name):
+        like = meta_model(case.like) if case.like else None
+        return create_external_model(case.name, _num_classes(like.input_size if like else (1, 1, 1)), like)
+    overrides = {} if case.size is None else {"compressed_size": case.size}
+    model: Any = create_model(case.name, 1, **overrides)
     if case.size is not None:
         check_compressed_size(model, case.size, case.label)
-    model.reset_classifier(_classes(model.input_size))
+    model.reset_classifier(_num_classes(model.input_size))
     return model
 
 
-def _classes(input_size: Size) -> int:
-    """ImageNet's of pictures and Kinetics-400's of videos: what the paper's tables are about."""
+def _num_classes(input_size: Size) -> int:
+    """ImageNet-1k's for images, Kinetics-400's for videos: the datasets of the paper's tables."""
     return 1000 if input_size[0] == 1 else 400
 
 
-def _tokens(model: nn.Module) -> tuple[int | None, int | None]:
-    if hasattr(model, "lookup_tokens"):  # a peer
+def _token_counts(model: Any) -> tuple[int | None, int | None]:
+    if hasattr(model, "lookup_tokens"):  # an external model
         return model.lookup_tokens, model.compressed_tokens
     if not hasattr(model, "embedding"):
         return None, None
@@ -209,7 +212,7 @@ def _tokens(model: nn.Module) -> tuple[int | None, int | None]:
 
 
 @contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

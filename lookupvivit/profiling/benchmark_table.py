@@ -5,101 +5,119 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lookupvivit.profiling.benchmark import Benchmark, Phase, Row
-from lookupvivit.profiling.operator_times import Breakdown
+from lookupvivit.profiling.operator_times import OperatorTimes
 from lookupvivit.profiling.timing import Spread
+from lookupvivit.sizes import format_size
 
 Cells = Sequence[str]
 
 
-def legend(found: Benchmark) -> str:
-    """Where and how it was measured, and what the columns mean."""
-    setting, training = found.setting, "training" in found.rows[0].phases
-    device = "allocated on the GPU" if setting.torch_device.type == "cuda" else "resident, above what the imports take"
-    told = [
-        f"{found.machine}; {setting.dtype}{', torch.compile' if setting.compile else ''}, batch {setting.batch}.",
-        f"Medians of {found.rounds} interleaved rounds, quartiles in brackets; x: as fast as the first line, round by "
-        "round.",
-        "GFLOPs: multiply-adds of one clip by the equations, also where fewer are done. "
-        f"MFU of {found.peak_flops / 1e12:.3g} TFLOP/s ({found.peak_source}).",
+def format_legend(benchmark: Benchmark) -> str:
+    """Where and how the benchmark ran, and what the columns mean."""
+    setting, training = benchmark.setting, "training" in benchmark.rows[0].phases
+    compiled = ", torch.compile" if setting.compile else ""
+    lines = [
+        f"{benchmark.machine}; {setting.dtype}{compiled}, batch {setting.batch}.",
+        f"Medians of {benchmark.rounds} interleaved rounds, quartiles in parentheses; "
+        "x: speed relative to the first row, round by round.",
+        "GFLOPs: multiply-adds of one clip by the equations, also where kernels perform fewer.",
+        f"MFU: share of {benchmark.peak_flops / 1e12:.3g} TFLOP/s ({benchmark.peak_source}), "
+        "where a multiply-add counts as two FLOPs.",
     ]
-    if any(phase.peak_bytes is not None for row in found.rows for phase in row.phases.values()):
-        compiler = " and with what compiling took" if setting.compile else ""
-        told.append(f"peak: memory {device}, in a process of its own{compiler}.")
+    if any(phase.peak_bytes is not None for row in benchmark.rows for phase in row.phases.values()):
+        on_gpu = setting.torch_device.type == "cuda"
+        memory = "memory allocated on the GPU" if on_gpu else "resident memory above that after the imports"
+        compiler = ", including the compiler's" if setting.compile else ""
+        lines.append(f"peak: {memory}, each row in its own process{compiler}.")
         if training:
-            told.append("kept: for the backward pass, weights and input left out.")
+            lines.append("kept: saved for the backward pass, without weights and input.")
     if training:
-        told.append("A training step is forward pass, backward pass and SGD with momentum.")
-    return "\n".join(told)
+        lines.append("training: a forward pass, a backward pass and an update of SGD with momentum.")
+    return "\n".join(lines)
 
 
-def tables(found: Benchmark, markdown: bool = False) -> str:
-    """Forward passes, a line per model, and below them training steps if there are any."""
-    return "\n\n".join(_table(found.rows, phase, markdown) for phase in found.rows[0].phases)
+def format_tables(benchmark: Benchmark, markdown: bool = False) -> str:
+    """A table of forward passes and, if measured, one of training steps; one row per case."""
+    return "\n\n".join(_format_table(benchmark.rows, phase, markdown) for phase in benchmark.rows[0].phases)
 
 
-def operator_table(row: Row, markdown: bool = False) -> str:
-    """A line per operator of a forward pass of the whole batch, and their sum; GFLOPs are those really done."""
-    found: Breakdown = row.operators
-    lines = [["operator", "ms", "share", "GFLOPs", "share", "GFLOP/s"]]
-    macs = sum(operator.macs for operator in found.operators)
-    whole = (*((each.label, each.seconds, each.macs) for each in found.operators), ("sum", found.seconds, macs))
-    for label, seconds, work in whole:
-        rate = f"{2 * work / seconds / 1e9:.0f}" if work else ""
+def format_operator_table(times: OperatorTimes, markdown: bool = False) -> str:
+    """One row per operator of a forward pass of the whole batch, and their sum."""
+    total_macs = sum(operator.macs for operator in times.operators)
+    rows = [(operator.label, operator.seconds, operator.macs) for operator in times.operators]
+    rows.append(("sum", times.seconds, total_macs))
+    lines = [["operator", "ms", "share", "GFLOPs", "share", "GFLOPs/s"]]
+    for label, seconds, macs in rows:
         lines.append(
             [
                 label,
                 f"{1e3 * seconds:.2f}",
-                f"{100 * seconds / found.seconds:.1f} %",
-                f"{work / 1e9:.2f}",
-                f"{100 * work / macs:.1f} %",
-                rate,
+                f"{100 * seconds / times.seconds:.1f} %",
+                f"{macs / 1e9:.2f}",
+                f"{100 * macs / total_macs:.1f} %",
+                f"{macs / seconds / 1e9:.0f}" if macs else "",
             ]
         )
-    lines.append(["the same, not watched", f"{1e3 * found.unwatched:.2f}", "", "", "", ""])
-    return lay_out(lines, left=1, markdown=markdown)
+    lines.append(["without instrumentation", f"{1e3 * times.unwatched:.2f}", "", "", "", ""])
+    return format_columns(lines, num_text_columns=1, markdown=markdown)
 
 
-def lay_out(lines: Sequence[Cells], left: int, markdown: bool = False) -> str:
-    """Cells in columns, the first line being the header.
+def format_columns(lines: Sequence[Cells], num_text_columns: int, markdown: bool = False) -> str:
+    """Lay out cells in columns.
 
     Args:
-        left: columns of words; the others are numbers, and stand to the right.
+        lines: the header and the rows.
+        num_text_columns: number of leading columns that are aligned left; the others hold numbers.
+        markdown: a Markdown table instead of aligned text.
     """
+    header, *rows = lines
     if markdown:
-        rule = ["---" if i < left else "---:" for i in range(len(lines[0]))]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:]))
-    widths = [max(len(cells[i]) for cells in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(cells)).rstrip()
-        for cells in lines
-    )
+        rule = ["---" if i < num_text_columns else "---:" for i in range(len(header))]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+    widths = [max(len(cells[i]) for cells in lines) for i in range(len(header))]
+
+    def align(cells: Cells) -> str:
+        texts = [cell.ljust(width) for cell, width in zip(cells[:num_text_columns], widths, strict=False)]
+        numbers = [
+            cell.rjust(width) for cell, width in zip(cells[num_text_columns:], widths[num_text_columns:], strict=True)
+        ]
+        return "  ".join((*texts, *numbers)).rstrip()
+
+    return "\n".join(map(align, lines))
 
 
-def _table(rows: Sequence[Row], phase: str, markdown: bool) -> str:
+def _format_table(rows: Sequence[Row], phase: str, markdown: bool) -> str:
     forward, first = phase == "forward", rows[0].phases[phase]
     header = ["model", "kernels", "input", "N", "M", "parameters", "GFLOPs"] if forward else ["model", "kernels"]
     header += [f"{phase} ms", "x", "clips/s" if forward else "steps/s", "MFU"]
-    header += ["peak GB"] * (first.peak_bytes is not None) + ["kept GB"] * (first.kept_bytes is not None)
-    lines = [[*(_model(row) if forward else _model(row)[:2]), *_speed(row.phases[phase])] for row in rows]
-    return lay_out([header, *lines], left=2, markdown=markdown)
+    if first.peak_bytes is not None:
+        header.append("peak GB")
+    if first.kept_bytes is not None:
+        header.append("kept GB")
+    lines = []
+    for row in rows:
+        model_cells = _model_cells(row)
+        lines.append([*(model_cells if forward else model_cells[:2]), *_speed_cells(row.phases[phase])])
+    return format_columns([header, *lines], num_text_columns=2, markdown=markdown)
 
 
-def _model(row: Row) -> Cells:
-    size = "x".join(map(str, row.input_size if row.input_size[0] > 1 else row.input_size[1:]))
-    counts = ["" if count is None else str(count) for count in (row.lookup_tokens, row.compressed_tokens)]
-    return [row.model, row.kernels or "", size, *counts, f"{row.parameters / 1e6:.1f} M", f"{row.gflops:.2f}"]
+def _model_cells(row: Row) -> Cells:
+    frames, height, width = row.input_size
+    size = format_size(row.input_size) if frames > 1 else f"{height}x{width}"
+    tokens = ["" if count is None else str(count) for count in (row.lookup_tokens, row.compressed_tokens)]
+    return [row.model, row.kernels or "", size, *tokens, f"{row.parameters / 1e6:.1f} M", f"{row.gflops:.2f}"]
 
 
-def _speed(phase: Phase) -> Cells:
+def _speed_cells(phase: Phase) -> Cells:
     cells = [
-        _spread(phase.seconds, 1e3, 1),
-        _spread(phase.ratio, 1, 2),
+        _format_spread(phase.seconds, 1e3, 1),
+        _format_spread(phase.ratio, 1, 2),
         f"{phase.per_second:.3g}",
         f"{100 * phase.mfu:.0f} %",
     ]
     return cells + [f"{size / 1e9:.3f}" for size in (phase.peak_bytes, phase.kept_bytes) if size is not None]
 
 
-def _spread(found: Spread, unit: float, digits: int) -> str:
-    median, low, high = (f"{unit * value:.{digits}f}" for value in (found.median, found.low, found.high))
+def _format_spread(spread: Spread, unit: float, digits: int) -> str:
+    median, low, high = (f"{unit * value:.{digits}f}" for value in (spread.median, spread.low, spread.high))
     return f"{median} ({low}-{high})"

@@ -1,15 +1,15 @@
-"""Models of other libraries to measure beside those of the catalogue, each at the same number of tokens.
+"""Models of other libraries to benchmark next to those of the registry, each with the same number of tokens.
 
 Names are ``library:model``:
 
 ===========================  ===============================================================================
-``timm:NAME``                timm's model of that name at its own picture size (``timm:vit_base_patch16_224``)
+``timm:NAME``                timm's model of that name at its own image size (``timm:vit_base_patch16_224``)
 ``transformers:vivit``       Hugging Face's ViViT with scaled dot-product attention
-``vit_pytorch:LookViT``      vit-pytorch's reading of LookupViT, for pictures
+``vit_pytorch:LookViT``      vit-pytorch's interpretation of LookupViT, for images
 ===========================  ===============================================================================
 
-The last two have no sizes of their own: they take width, depth, heads, input and tokens of a model of the catalogue.
-All start from random weights; nothing is downloaded.
+The last two take width, depth, attention heads, input and tokens from a model of the registry. All weights are random;
+nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lookupvivit.models.base import Size
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.outputs import ModelOutput
+from lookupvivit.sizes import Size
 
-PACKAGES = {"timm": "timm", "transformers": "transformers", "vit_pytorch": "vit-pytorch"}  # as imported, as installed
-KNOWN = "timm:NAME, transformers:vivit or vit_pytorch:LookViT"
+PACKAGES = {"timm": "timm", "transformers": "transformers", "vit_pytorch": "vit-pytorch"}  # import name -> PyPI name
+NAMES = "timm:NAME, transformers:vivit or vit_pytorch:LookViT"
 
 
-class Peer(nn.Module):
-    """A model of another library, called and trained as those of the catalogue are.
+class ExternalModel(nn.Module):
+    """A model of another library that is called and trained like those of the registry.
 
     Attributes:
         input_size: (T, H, W) pixels.
-        lookup_tokens, compressed_tokens: N, and M or None.
+        lookup_tokens, compressed_tokens: N and M; M is None without compressed tokens.
     """
 
     supervised = ("logits",)
@@ -49,40 +49,42 @@ class Peer(nn.Module):
         return ModelOutput(logits=self.classify(video))
 
     def classify(self, video: Tensor) -> Tensor:
-        """(B, 3, 1, H, W) -> (B, K), of a model for pictures."""
+        """(B, 3, 1, H, W) -> (B, K), of an image model."""
         return self.model(video.squeeze(2))
 
 
-class _VideoPeer(Peer):
+class _ExternalVideoModel(ExternalModel):
     def classify(self, video: Tensor) -> Tensor:
-        return self.model(pixel_values=video.transpose(1, 2)).logits  # frames come before colours there
+        return self.model(pixel_values=video.transpose(1, 2)).logits  # (B, T, 3, H, W) in transformers
 
 
-def is_peer(name: str) -> bool:
-    """Whether a name is one of another library."""
+def is_external(name: str) -> bool:
+    """Whether a name denotes a model of another library."""
     return ":" in name
 
 
-def create_peer(name: str, num_classes: int, like: nn.Module | None) -> Peer:
+def create_external_model(name: str, num_classes: int, like: Any) -> ExternalModel:
     """Build a model of another library.
 
     Args:
-        like: the model of the catalogue whose sizes it takes; timm's have their own.
+        name: ``library:model``.
+        num_classes: number of classes K.
+        like: the model of the registry whose sizes it takes, or None; unused for timm's models, which have their own.
 
     Raises:
-        ValueError: an unknown name, a package that is not installed, or sizes that the peer cannot have.
+        ValueError: an unknown name, a package that is not installed, or sizes that the model does not support.
     """
     library, _, model = name.partition(":")
     if library not in PACKAGES:
-        raise ValueError(f"unknown peer {name!r}; peers are {KNOWN}")
+        raise ValueError(f"{name}: unknown external model; expected {NAMES}")
     package = _import(name, library)
     if library == "timm":
         return _timm(name, package, model, num_classes)
     builders = {"transformers:vivit": _vivit, "vit_pytorch:LookViT": _look_vit}
     if name not in builders:
-        raise ValueError(f"unknown peer {name!r}; peers are {KNOWN}")
+        raise ValueError(f"{name}: unknown external model; expected {NAMES}")
     if like is None:
-        raise ValueError(f"{name} takes its sizes from a model of the catalogue: name one, such as {_example(name)}")
+        raise ValueError(f"{name}: takes its sizes from a model of the registry; add one, such as {_example(name)}")
     return builders[name](name, package, like, num_classes)
 
 
@@ -94,65 +96,66 @@ def _import(name: str, library: str) -> ModuleType:
     try:
         return importlib.import_module(library)
     except ModuleNotFoundError as error:
-        if error.name != library:  # installed, but broken: that is another story
+        if error.name != library:  # installed, but one of its own imports is missing
             raise
-        raise ValueError(
-            f"{name} needs the package {PACKAGES[library]}, which is not installed: pip install {PACKAGES[library]}"
-        ) from None
+        package = PACKAGES[library]
+        raise ValueError(f"{name}: package {package} is not installed; run: pip install {package}") from None
 
 
-def _timm(name: str, timm: ModuleType, model: str, num_classes: int) -> Peer:
-    if not timm.is_model(model):
-        raise ValueError(f"{name}: timm {timm.__version__} has no model {model!r}")
-    built = timm.create_model(model, num_classes=num_classes)
-    patches = getattr(getattr(built, "patch_embed", None), "num_patches", None)
-    if patches is None:
-        raise ValueError(f"{name}: {type(built).__name__} has no patches to count, choose a ViT of timm")
-    _, height, width = built.default_cfg["input_size"]
-    return Peer(built, (1, height, width), patches, None)
+def _timm(name: str, timm: ModuleType, model_name: str, num_classes: int) -> ExternalModel:
+    if not timm.is_model(model_name):
+        raise ValueError(f"{name}: timm {timm.__version__} has no model {model_name!r}")
+    model = timm.create_model(model_name, num_classes=num_classes)
+    num_patches = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    if num_patches is None:
+        raise ValueError(f"{name}: found a {type(model).__name__} without patches, expected a ViT")
+    _, height, width = model.default_cfg["input_size"]
+    return ExternalModel(model, (1, height, width), num_patches, None)
 
 
-def _vivit(name: str, transformers: ModuleType, like: nn.Module, num_classes: int) -> Peer:
+def _vivit(name: str, transformers: ModuleType, like: Any, num_classes: int) -> ExternalModel:
     if not hasattr(like, "embedding"):
-        raise ValueError(f"{name} takes its sizes from a model of tubelets: name one, such as {_example(name)}")
+        raise ValueError(f"{name}: takes its sizes from a model with tubelets; add one, such as {_example(name)}")
     frames, height, width = like.input_size
-    blocks = like.blocks[0]
-    vit = getattr(blocks, "refine", blocks)  # a LookupViT's block refines by a ViT's
+    block = like.blocks[0]
+    vit_block = getattr(block, "refine", block)  # a LookupViT block contains a ViT block
     config = transformers.VivitConfig(
         image_size=[height, width],
         num_frames=frames,
         tubelet_size=list(like.embedding.tubelet),
         hidden_size=like.width,
         num_hidden_layers=len(like.blocks),
-        num_attention_heads=vit.attention.heads,
-        intermediate_size=vit.mlp[0].out_features,
+        num_attention_heads=vit_block.attention.heads,
+        intermediate_size=vit_block.mlp[0].out_features,
         num_labels=num_classes,
         attn_implementation="sdpa",
     )
     model = transformers.VivitForVideoClassification(config)
-    return _VideoPeer(model, like.input_size, math.prod(like.embedding.grid(like.input_size)), None)
+    return _ExternalVideoModel(model, like.input_size, math.prod(like.embedding.grid(like.input_size)), None)
 
 
-def _look_vit(name: str, package: ModuleType, like: nn.Module, num_classes: int) -> Peer:
-    """Token counts of the model it is like; its patches are embedded by one linear map, not by its 7 x 7 convolution.
+def _look_vit(name: str, vit_pytorch: ModuleType, like: Any, num_classes: int) -> ExternalModel:
+    """LookViT with the token counts of ``like``; one linear map embeds the patches instead of its 7 x 7 convolution.
 
-    It knows square pictures only: a video's lookup tokens become a picture of as many, and its compressed tokens the
-    nearest square.
+    LookViT supports square images only: a video's lookup tokens become an image with as many patches, and its
+    compressed tokens the nearest square.
     """
     if not isinstance(like, LookupViT):
-        raise ValueError(f"{name} takes its sizes from a LookupViT: name one, such as {_example(name)}")
-    tokens = math.prod(like.embedding.grid(like.input_size))
-    side, compressed = math.isqrt(tokens), round(math.sqrt(math.prod(like.compressed_size)))
-    if side * side != tokens or compressed >= side:
+        raise ValueError(f"{name}: takes its sizes from a LookupViT; add one, such as {_example(name)}")
+    num_tokens = math.prod(like.embedding.grid(like.input_size))
+    side, compressed_side = math.isqrt(num_tokens), round(math.sqrt(math.prod(like.compressed_size)))
+    if side * side != num_tokens or compressed_side >= side:
         raise ValueError(
-            f"{name} knows square pictures only, which {tokens} lookup tokens "
-            f"and {compressed} x {compressed} compressed tokens are not"
+            f"{name}: found {num_tokens} lookup tokens and {compressed_side} x {compressed_side} compressed tokens, "
+            "expected a square number of lookup tokens and fewer compressed tokens"
         )
-    patch, block = like.embedding.tubelet[-1], like.blocks[0]
-    heads = block.refine.attention.heads
-    sizes: dict[str, Any] = {"heads": heads, "cross_attn_heads": heads}
-    sizes |= {key: like.width // heads for key in ("dim_head", "cross_attn_dim_head")}
-    model = importlib.import_module(f"{package.__name__}.look_vit").LookViT(
+    patch = like.embedding.tubelet[-1]
+    block: Any = like.blocks[0]
+    num_heads = block.refine.attention.heads
+    head_width = like.width // num_heads
+    attention: dict[str, Any] = {"heads": num_heads, "dim_head": head_width}
+    attention |= {f"cross_attn_{key}": value for key, value in attention.items()}
+    model = importlib.import_module(f"{vit_pytorch.__name__}.look_vit").LookViT(
         dim=like.width,
         image_size=side * patch,
         num_classes=num_classes,
@@ -163,8 +166,8 @@ def _look_vit(name: str, package: ModuleType, like: nn.Module, num_classes: int)
         dropout=0.0,
         mlp_factor=block.refine.mlp[0].out_features / like.width,
         highres_mlp_factor=block.lookup_mlp[0].out_features / like.width,
-        **sizes,
+        **attention,
     )
-    # It wants patches that divide the picture, but only ever uses them to say how many there are: side // patch.
-    model.patch_size = side * patch // compressed
-    return Peer(model, (1, side * patch, side * patch), tokens, compressed**2)
+    # The constructor requires patches that divide the image, but uses them only for their number: side // patch.
+    model.patch_size = side * patch // compressed_side
+    return ExternalModel(model, (1, side * patch, side * patch), num_tokens, compressed_side**2)

@@ -1,40 +1,40 @@
-"""Multiply-adds and parameters of a model, counted operator by operator from a trace (needs fvcore).
+"""Multiply-adds and parameters of a model, counted with fvcore from a trace of one forward pass.
 
-Multiply-adds are those of matrix products, convolutions and attention; element-wise work (norm, GELU, softmax,
-residual sum: half a per cent of LookupViT-B on video) is counted apart. Published figures differ by such conventions
-and by counting a multiply-add as one or as two; here it is one.
+Multiply-adds are those of matrix products, convolutions and attention. Element-wise operations (layer norm, GELU,
+softmax, residual sums: about 0.5 % of LookupViT-B on video) are counted separately. Published figures differ in these
+conventions and in whether a multiply-add counts as one or two operations; here it counts as one.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from lookupvivit import kernels
+Handler = Callable[[list[Any], list[Any]], Any]  # inputs and outputs of a traced operator -> its cost
 
 
 class UncountedOperatorError(ValueError):
-    """The model runs an operator that is known neither to cost multiply-adds nor to be free of them."""
+    """The model uses an operator that is listed neither with a cost nor as free."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one forward pass costs.
+    """The cost of one forward pass of a whole batch.
 
     Attributes:
-        macs: multiply-adds of the whole pass (not per example).
-        elementwise: operations on single elements as XLA's cost analysis counts them (layer norm 5, softmax 4, tanh
-            GELU 8, sums and products 1 each), which is what the paper's figures hold besides.
-        parameters: scalars in the model, shared ones once.
+        macs: multiply-adds.
+        elementwise: operations on single elements, as XLA's cost analysis counts them (layer norm 5, softmax 4, tanh
+            GELU 8, sums and products 1 each). The paper's figures include them.
+        parameters: number of scalars in the model; shared parameters count once.
         by_module: multiply-adds by dotted module name; "" is the whole model.
     """
 
@@ -44,66 +44,67 @@ class Cost:
     by_module: dict[str, int] = field(repr=False)
 
 
-def count(model: nn.Module, input_shape: Iterable[int], **call: Any) -> Cost:
+def count_cost(model: nn.Module, input_shape: Iterable[int], **call: Any) -> Cost:
     """Count one forward pass in evaluation mode.
 
-    The pass really runs, on the model's device and in its dtype. Work whose result nobody reads is not counted, as
-    a compiler would leave it out.
+    The pass runs on the model's device and in its dtype. On the meta device it takes neither time nor memory, except
+    for models with convolutions, which run on the CPU. The plain attention of the equations is counted, whichever of
+    `lookupvivit.kernels` is chosen. Operations whose result is never used do not count, as a compiler would remove
+    them.
 
     Args:
-        model: any module of one tensor argument.
+        model: any module with one tensor argument.
         input_shape: shape of that tensor, such as (1, 3, 32, 224, 224).
         call: further keyword arguments of the call, such as ``compressed_size=(8, 9, 9)``.
 
     Raises:
-        UncountedOperatorError: an operator is on neither list below; the message names it.
+        UncountedOperatorError: an operator is listed neither with a cost nor as free; the message names it.
     """
-    with warnings.catch_warnings():  # fvcore uses torch.jit.script as it is imported
+    shape = tuple(input_shape)
+    try:
+        return _count(model, shape, call)
+    except TypeError:
+        if not _is_on_meta(model):
+            raise
+        # torch cannot trace convolutions on the meta device. Any other error repeats on the CPU.
+        return _count(_zeros_on_cpu(model), shape, call)
+
+
+def _count(model: nn.Module, input_shape: tuple[int, ...], call: dict[str, Any]) -> Cost:
+    with warnings.catch_warnings():  # importing fvcore calls the deprecated torch.jit.script
         warnings.simplefilter("ignore", FutureWarning)
         from fvcore.nn import FlopCountAnalysis
 
-    sample = next(model.parameters(), torch.empty(0))
-    zeros = torch.zeros(*input_shape, dtype=sample.dtype, device=sample.device)
-    training = {module: module.training for module in model.modules()}
+    weight = next(model.parameters(), torch.empty(0))
+    zeros = torch.zeros(input_shape, dtype=weight.dtype, device=weight.device)
+    was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
-            # Warnings are off because what they would warn of is an error below.
-            analysis = FlopCountAnalysis(_Call(model, call), zeros).unsupported_ops_warnings(False)
+            # fvcore's warnings are off because every unsupported operator raises below.
+            analysis = FlopCountAnalysis(_BoundCall(model, call), zeros).unsupported_ops_warnings(False)
             analysis.uncalled_modules_warnings(False).clear_op_handles()
-            analysis.set_op_handle(**_costs(), **dict.fromkeys(FREE))
-            kinds, by_module = analysis.by_operator(), analysis.by_module_and_operator()
+            analysis.set_op_handle(**_cost_handlers(), **dict.fromkeys(FREE))
+            total, by_module = analysis.by_operator(), analysis.by_module_and_operator()
     finally:
-        for module, mode in training.items():
-            module.training = mode
+        for module, training in was_training.items():
+            module.training = training
     if unknown := sorted(analysis.unsupported_ops()):
         raise UncountedOperatorError(
-            f"cannot count {', '.join(unknown)}: add each to the free operators or to the costs in {__name__}"
+            f"{type(model).__name__}: found {', '.join(unknown)}, whose cost is unknown; "
+            f"add each operator to the free ones or to those with a cost in {__name__}"
         )
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    places = {name: f"model.{name}" if name else "model" for name, _ in model.named_modules()}
-    names = {name: int(by_module[place]["macs"]) for name, place in places.items()}
-    return Cost(int(kinds["macs"]), int(kinds["elementwise"]), parameters, names)
+    traced_names = {name: f"model.{name}" if name else "model" for name, _ in model.named_modules()}
+    return Cost(
+        macs=int(total["macs"]),
+        elementwise=int(total["elementwise"]),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        by_module={name: int(by_module[traced]["macs"]) for name, traced in traced_names.items()},
+    )
 
 
-def count_from_shapes(model: nn.Module, input_shape: Iterable[int], **call: Any) -> int:
-    """The multiply-adds of `count`, of a model on the meta device: nothing runs, no memory is taken, and it is instant.
-
-    torch's own counter, which knows fewer operators than `count` and skips those it does not know. Of an exchange the
-    equations are counted, whatever kernels are chosen.
-
-    Args:
-        model, input_shape, call: as for `count`.
-    """
-    zeros = torch.empty(*input_shape, device="meta")
-    # not without gradients: its hooks look for their functions
-    with FlopCounterMode(display=False) as counter, kernels.use("reference"):
-        model(zeros, **call)
-    return counter.get_total_flops() // 2
-
-
-class _Call(nn.Module):
-    """The model with its keyword arguments bound: tracing takes positional tensors only."""
+class _BoundCall(nn.Module):
+    """The model with its keyword arguments bound: tracing passes positional tensors only."""
 
     def __init__(self, model: nn.Module, call: dict[str, Any]) -> None:
         super().__init__()
@@ -113,17 +114,23 @@ class _Call(nn.Module):
         return self.model(video, **self.call)
 
 
-def _costs() -> dict[str, Any]:
+def _is_on_meta(model: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def _zeros_on_cpu(model: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(model).to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*twin.parameters(), *twin.buffers()):
+            tensor.zero_()  # buffers may hold indices, which must be valid
+    return twin
+
+
+def _cost_handlers() -> dict[str, Handler]:
+    """fvcore's handlers by operator, each returning a Counter of "macs" and "elementwise"."""
     from fvcore.nn import jit_handles as fvcore
 
-    def macs(handler: Any) -> Any:
-        def total(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-            cost = handler(inputs, outputs)
-            return Counter(macs=sum(cost.values()) if isinstance(cost, Counter) else cost)
-
-        return total
-
-    products = {
+    products: dict[str, Handler] = {
         "linear": fvcore.linear_flop_jit,
         "addmm": fvcore.addmm_flop_jit,
         "matmul": _product_macs,
@@ -132,28 +139,36 @@ def _costs() -> dict[str, Any]:
         "einsum": fvcore.einsum_flop_jit,
         "_convolution": fvcore.conv_flop_jit,
     }
-    costs = {f"aten::{name}": macs(handler) for name, handler in products.items()}
-    costs |= {f"aten::{name}": partial(_per_element, each) for name, each in ELEMENTWISE.items()}
-    return {**costs, "aten::scaled_dot_product_attention": _attention}
+    handlers: dict[str, Handler] = {f"aten::{name}": partial(_macs, handler) for name, handler in products.items()}
+    for name, operations in ELEMENTWISE.items():
+        handlers[f"aten::{name}"] = partial(_elementwise, operations)
+    handlers["aten::scaled_dot_product_attention"] = _attention
+    return handlers
+
+
+def _macs(handler: Handler, inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """The result of a handler of fvcore, a number or a Counter by operator, as multiply-adds."""
+    cost = handler(inputs, outputs)
+    return Counter(macs=sum(cost.values()) if isinstance(cost, Counter) else cost)
 
 
 def _product_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """A matrix product; fvcore's own handler forgets the batch of the second factor in (m, n) @ (batch, n, k)."""
+    """A matrix product. fvcore's own handler ignores the batch of the second factor in (m, n) @ (batch, n, k)."""
     return math.prod(outputs[0].type().sizes()) * inputs[0].type().sizes()[-1]
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Q K^T, A V, scale and softmax; a causal or masked attention counts in full, as if computed densely."""
+    """Q K^T, A V, scaling and softmax. Causal or masked attention counts in full, as if computed densely."""
     q, k, v = (value.type().sizes() for value in inputs[:3])  # (..., M, d), (..., N, d), (..., N, e)
     scores = math.prod(q[:-1]) * k[-2]
     return Counter(macs=scores * (q[-1] + v[-1]), elementwise=ELEMENTWISE["softmax"] * scores + math.prod(q))
 
 
-def _per_element(each: int, inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter(elementwise=each * math.prod(outputs[0].type().sizes() or [1]))
+def _elementwise(operations: int, inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    return Counter(elementwise=operations * math.prod(outputs[0].type().sizes() or [1]))
 
 
-# Operations per element, as XLA's cost analysis has them.
+# Operations per element, as XLA's cost analysis counts them.
 ELEMENTWISE = {
     "add": 1,
     "add_": 1,
@@ -168,64 +183,22 @@ ELEMENTWISE = {
     "gelu": 8,
 }
 
-# Left out: trifles beside the above, or only shapes and copies. fvcore's own list holds shape operators and is in
-# force besides.
+_FREE_ELEMENTWISE = """
+    abs ceil clamp_min clone cos exp log maximum minimum neg pow rsqrt sigmoid silu sin sqrt tanh where
+"""
+_FREE_NORMS_POOLING_AND_RESIZING = """
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool2d avg_pool3d batch_norm group_norm
+    linalg_vector_norm log_softmax max_pool2d max_pool3d mean std sum var
+    upsample_bicubic2d _upsample_bicubic2d_aa upsample_bilinear2d _upsample_bilinear2d_aa
+"""
+_FREE_SHAPES_CONSTANTS_AND_COPIES = """
+    alias broadcast_tensors col2im embedding expand_as flip im2col index_select lift_fresh lift_fresh_copy linspace
+    meshgrid movedim numpy_T ones_like pad repeat repeat_interleave reshape_as tile type_as unflatten view_as zeros_like
+"""
+# Operators that do not count: a few operations per element at most, and rare. fvcore itself ignores more shape
+# operators.
 FREE = tuple(
     f"aten::{name}"
-    for name in (
-        # element-wise
-        "abs",
-        "clamp_min",
-        "clone",
-        "cos",
-        "exp",
-        "log",
-        "maximum",
-        "minimum",
-        "neg",
-        "pow",
-        "rsqrt",
-        "sigmoid",
-        "silu",
-        "sin",
-        "sqrt",
-        "tanh",
-        "where",
-        # norms, softmax, pooling: a few operations per element
-        "adaptive_avg_pool1d",
-        "adaptive_avg_pool2d",
-        "adaptive_avg_pool3d",
-        "avg_pool2d",
-        "avg_pool3d",
-        "batch_norm",
-        "group_norm",
-        "linalg_vector_norm",
-        "log_softmax",
-        "max_pool2d",
-        "max_pool3d",
-        "mean",
-        "std",
-        "sum",
-        "var",
-        # shapes, constants and copies
-        "alias",
-        "broadcast_tensors",
-        "embedding",
-        "expand_as",
-        "flip",
-        "index_select",
-        "lift_fresh",
-        "lift_fresh_copy",
-        "linspace",
-        "movedim",
-        "numpy_T",
-        "ones_like",
-        "repeat",
-        "repeat_interleave",
-        "tile",
-        "type_as",
-        "unflatten",
-        "view_as",
-        "zeros_like",
-    )
+    for names in (_FREE_ELEMENTWISE, _FREE_NORMS_POOLING_AND_RESIZING, _FREE_SHAPES_CONSTANTS_AND_COPIES)
+    for name in names.split()
 )

@@ -1,4 +1,4 @@
-"""Where the time of a forward pass goes, by operator: a stopwatch that modules and kernels hand to one another."""
+"""Time and multiply-adds of a forward pass by operator, from hooks on modules and wrappers around kernels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lookupvivit import kernels
 from lookupvivit.layers.attention import SelfAttention
@@ -20,15 +20,22 @@ from lookupvivit.layers.mhbc import Gather, GatherValues, Infuse, InfuseOutput
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.lookupvit import LookupViT, LookupViTBlock
-from lookupvivit.profiling.benchmark_cases import Subject, without_data
-from lookupvivit.profiling.timing import times_of, wait_for
+from lookupvivit.profiling.benchmark_cases import CaseRunner, meta_model
+from lookupvivit.profiling.flops import count_cost
+from lookupvivit.profiling.timing import synchronize, time_calls
 
 REST = "rest: residual sums, positions, pooling"
 GATHER, INFUSION = "gather: softmax(q k^T) v", "infusion: A^T v"
-WEIGHTS = "weights: A = softmax(q k^T)"  # of an exchange that folds its projections, as these two
-FOLDED = {GatherValues: "gather: A z W_v, folded", InfuseOutput: "infusion: A^T v W_o, folded"}
+# An exchange that folds its projections has these three rows instead of the two above.
+WEIGHTS = "weights: A = softmax(q k^T)"
+FOLDED: dict[type[nn.Module], str] = {
+    GatherValues: "gather: A z W_v, folded",
+    InfuseOutput: "infusion: A^T v W_o, folded",
+}
 LAYOUT = "exchange: layout of heads"
-Label = Callable[[tuple[Any, ...]], str]  # of a module by its inputs
+WARMUP = 2
+
+Label = Callable[[tuple[Any, ...]], str]  # inputs of a module -> the row that it belongs to
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,9 @@ class Operator:
     """A row of the table.
 
     Attributes:
+        label: name of the operator.
         seconds: of a forward pass of the whole batch, all blocks together.
-        macs: multiply-adds of the same, fewer than the model's GFLOPs say where projections are folded.
+        macs: multiply-adds performed; with folded projections fewer than the equations of the paper have.
     """
 
     label: str
@@ -46,13 +54,14 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class Breakdown:
+class OperatorTimes:
     """A forward pass by operator.
 
     Attributes:
-        operators: the rows, whose seconds add up to ``seconds``; what has no row of its own is in the last.
-        seconds: of the whole pass while it was watched.
-        unwatched: of the pass alone, in the same rounds; on a GPU shorter, as operators need not wait for one another.
+        operators: rows whose seconds add up to ``seconds``; the last one is what belongs to no other row.
+        seconds: of the whole pass while it was instrumented.
+        unwatched: of the pass without instrumentation, in the same rounds. On a GPU it is shorter, because operators
+            do not wait for one another.
     """
 
     operators: list[Operator]
@@ -60,173 +69,248 @@ class Breakdown:
     unwatched: float
 
 
-def breakdown(
-    subject: Subject, device: torch.device, rounds: Iterable[int], after: Callable[[], object] = lambda: None
-) -> Breakdown:
+def measure_operator_times(
+    runner: CaseRunner, device: torch.device, rounds: Iterable[int], after: Callable[[], object] = lambda: None
+) -> OperatorTimes:
     """Measure a forward pass by operator.
 
-    Rows are means over the middle half of the rounds, by the time of the whole pass: unlike medians, means of the same
-    rounds add up.
+    Rows are means over the middle half of the rounds, ordered by the time of the whole pass. Unlike medians, means of
+    the same rounds add up.
 
     Args:
-        rounds, after: as for `times_of`.
+        runner: the model and its input.
+        device: where it computes.
+        rounds, after: as for `time_calls`.
     """
-    watched: list[dict[str, float]] = []
+    seconds_by_round: list[dict[str, float]] = []
 
     def clock() -> float:
-        wait_for(device)
+        synchronize(device)
         return time.perf_counter()
 
-    def watch() -> None:
-        watched.append(by_region(subject.model, subject.forward, clock))
+    def instrumented_pass() -> None:
+        seconds_by_round.append(split_by_operator(runner.model, runner.forward, clock))
 
-    warmup = 2
-    subject.model.eval()
+    runner.model.eval()
     with torch.no_grad():
-        _, alone = times_of([watch, subject.forward], device, rounds, warmup, after)
-    chosen = sorted(watched[warmup:], key=lambda times: sum(times.values()))
-    chosen = chosen[len(chosen) // 4 : len(chosen) - len(chosen) // 4]
-    labels = list(dict.fromkeys(label for times in chosen for label in times))
-    macs = macs_by_region(subject, folded=WEIGHTS in labels)
-    rows = [
-        Operator(label, sum(times[label] for times in chosen) / len(chosen), int(macs.get(label, 0)))
-        for label in (*(label for label in labels if label != REST), REST)
-    ]
-    return Breakdown(rows, sum(row.seconds for row in rows), sorted(alone)[len(alone) // 2])
+        _, unwatched = time_calls([instrumented_pass, runner.forward], device, rounds, WARMUP, after)
+    chosen = _middle_half(seconds_by_round[WARMUP:])
+    labels = list(dict.fromkeys(label for seconds in chosen for label in seconds))
+    macs = macs_by_operator(runner, folded=WEIGHTS in labels)
+    operators = []
+    for label in (*(label for label in labels if label != REST), REST):
+        mean = sum(seconds[label] for seconds in chosen) / len(chosen)
+        operators.append(Operator(label, mean, macs.get(label, 0)))
+    total = sum(operator.seconds for operator in operators)
+    return OperatorTimes(operators, total, sorted(unwatched)[len(unwatched) // 2])
 
 
-def macs_by_region(subject: Subject, folded: bool = False) -> dict[str, float]:
-    """Multiply-adds of a forward pass of the batch, by the same rows; ``folded``: of an exchange that folds."""
-    model, video = without_data(subject.case).eval(), torch.empty(subject.video.shape, device="meta")
-    with FlopCounterMode(display=False) as counter, kernels.use("folded" if folded else "reference"):
-        flops = by_region(model, lambda: model(video), counter.get_total_flops)
-    return {label: count / 2 for label, count in flops.items()}
+def _middle_half(rounds: list[dict[str, float]]) -> list[dict[str, float]]:
+    ordered = sorted(rounds, key=lambda seconds: sum(seconds.values()))
+    quarter = len(ordered) // 4
+    return ordered[quarter : len(ordered) - quarter]
 
 
-def by_region(model: nn.Module, call: Callable[[], object], clock: Callable[[], float]) -> dict[str, float]:
-    """What ``clock`` advances during ``call()``, by row; each moment counts once, for the innermost region.
+# Multiply-adds
+
+
+def macs_by_operator(runner: CaseRunner, folded: bool = False) -> dict[str, int]:
+    """Multiply-adds of a forward pass of the batch, by the same rows.
 
     Args:
-        model: called by ``call``.
-        clock: anything that grows: seconds, or FLOPs.
+        runner: the model and its input.
+        folded: count an exchange whose projections are folded (see `lookupvivit.layers.mhbc`).
     """
-    watch = _Stopwatch(clock)
+    model = meta_model(runner.case).eval()
+    labels, hooks = {}, []
+    for module, label in _labels(model).items():
+
+        def remember(module: nn.Module, inputs: tuple[Any, ...], label: Label = label) -> None:
+            labels[module] = label(inputs)
+
+        hooks.append(module.register_forward_pre_hook(remember))
+    by_module = count_cost(model, runner.video.shape).by_module
+    for hook in hooks:
+        hook.remove()
+    macs: defaultdict[str, int] = defaultdict(int)
+
+    def visit(module: nn.Module, path: str, row: str) -> None:
+        row = labels.get(module, row)
+        own = by_module[path]
+        for name, child in module.named_children():
+            child_path = f"{path}.{name}".lstrip(".")
+            own -= by_module[child_path]
+            visit(child, child_path, row)
+        if folded and isinstance(module, (Gather, GatherValues, Infuse, InfuseOutput)):
+            _add_folded(macs, module, own, runner)
+        else:
+            macs[{Gather: GATHER, Infuse: INFUSION}.get(type(module), row)] += own
+
+    visit(model, "", REST)
+    return dict(macs)
+
+
+def _add_folded(macs: defaultdict[str, int], module: nn.Module, own: int, runner: CaseRunner) -> None:
+    """Replace the multiply-adds ``own`` of a part of the exchange by those of its folded form.
+
+    Tracing for the count never folds. See `lookupvivit.layers.mhbc` for the two forms.
+    """
+    if isinstance(module, Gather):
+        macs[WEIGHTS] += own // 2  # q k^T; the product with the values is part of GatherValues
+    elif isinstance(module, (GatherValues, InfuseOutput)):
+        num_lookup, num_compressed = runner.tokens
+        assert num_lookup is not None and num_compressed is not None  # an exchange has both
+        n, m, width = num_lookup, num_compressed, module.in_features
+        macs[FOLDED[type(module)]] += len(runner.video) * (module.heads * m * n * width + m * width**2)
+
+
+# Seconds
+
+
+def split_by_operator(model: nn.Module, call: Callable[[], object], clock: Callable[[], float]) -> dict[str, float]:
+    """The time that passes during ``call()``, by row; each moment belongs to the innermost operator.
+
+    Args:
+        model: the model that ``call`` runs.
+        call: a forward pass.
+        clock: returns the current time.
+    """
+    stopwatch = _Stopwatch(clock)
     hooks = []
     for module, label in _labels(model).items():
-        hooks.append(module.register_forward_pre_hook(lambda _, inputs, label=label: watch.enter(label(inputs))))
-        hooks.append(module.register_forward_hook(lambda *_: watch.leave()))
+
+        def enter(module: nn.Module, inputs: tuple[Any, ...], label: Label = label) -> None:
+            stopwatch.enter(label(inputs))
+
+        hooks.append(module.register_forward_pre_hook(enter))
+        hooks.append(module.register_forward_hook(lambda *_: stopwatch.leave()))
     try:
-        with _watched_kernels(watch):
-            watch.enter(REST)
+        with _instrumented_kernels(stopwatch):
+            stopwatch.enter(REST)
             call()
-            watch.leave()
+            stopwatch.leave()
     finally:
         for hook in hooks:
             hook.remove()
-    return watch.spent
+    return stopwatch.seconds
 
 
 class _Stopwatch:
-    """Adds time up by region; while an inner region runs, the outer one's time stands still."""
+    """Sums time by region; while an inner region runs, the time of the outer one stands still."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock, self.spent = clock, defaultdict(float)
-        self.regions: list[str] = []
-        self.since = 0.0
+        self.clock = clock
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._regions: list[str] = []
+        self._since = 0.0
 
     def enter(self, region: str) -> None:
         now = self.clock()
-        if self.regions:
-            self.spent[self.regions[-1]] += now - self.since
-        self.regions.append(region)
-        self.since = now
+        if self._regions:
+            self.seconds[self._regions[-1]] += now - self._since
+        self._regions.append(region)
+        self._since = now
 
     def leave(self) -> None:
         now = self.clock()
-        self.spent[self.regions.pop()] += now - self.since
-        self.since = now
+        self.seconds[self._regions.pop()] += now - self._since
+        self._since = now
 
 
 @contextmanager
-def _watched_kernels(watch: _Stopwatch) -> Iterator[None]:
-    """The exchange's halves are functions, which have no hooks."""
+def _instrumented_kernels(stopwatch: _Stopwatch) -> Iterator[None]:
+    """Time the halves of the exchange, which are functions and have no hooks."""
 
-    def around(region: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any, **options: Any) -> Any:
-            watch.enter(region)
+    def timed(region: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            stopwatch.enter(region)
             result = function(*arguments, **options)
-            watch.leave()
+            stopwatch.leave()
             return result
 
-        return watched
+        return run
 
-    plain = kernels.gather, kernels.infuse, kernels.fold
-    kernels.gather, kernels.infuse, kernels.fold = map(around, (GATHER, INFUSION, WEIGHTS), plain)
-    try:
+    with (
+        mock.patch.object(kernels, "gather", timed(GATHER, kernels.gather)),
+        mock.patch.object(kernels, "infuse", timed(INFUSION, kernels.infuse)),
+        mock.patch.object(kernels, "fold", timed(WEIGHTS, kernels.fold)),
+    ):
         yield
-    finally:
-        kernels.gather, kernels.infuse, kernels.fold = plain
+
+
+# Rows
 
 
 def _labels(model: nn.Module) -> dict[nn.Module, Label]:
-    """The modules that have a row; what the others do themselves counts for the module around them.
+    """The modules that have a row. What other modules compute themselves belongs to the module around them.
 
-    Modules of other libraries are told apart by their class.
+    Modules of external models are labelled with their class.
     """
     labels: dict[nn.Module, Label] = {}
 
-    def visit(module: nn.Module, path: str, within: tuple[nn.Module, ...]) -> None:
-        name = _label(module, path, within, model)
-        if name is not None:
-            labels[module] = name if callable(name) else lambda _, name=name: name
+    def visit(module: nn.Module, path: str, ancestors: tuple[nn.Module, ...]) -> None:
+        label = _label(module, path, ancestors, model)
+        if label is not None:
+            labels[module] = label
         if path in ("embedding", "compress"):
             return
-        for child, inner in module.named_children():
-            visit(inner, f"{path}.{child}".lstrip("."), (*within, module))
+        for name, child in module.named_children():
+            visit(child, f"{path}.{name}".lstrip("."), (*ancestors, module))
 
     visit(model, "", ())
     return labels
 
 
-def _label(module: nn.Module, path: str, within: tuple[nn.Module, ...], model: nn.Module) -> Label | str | None:
+def _label(module: nn.Module, path: str, ancestors: tuple[nn.Module, ...], model: nn.Module) -> Label | None:
     if module is model or isinstance(module, (ViTBlock, LookupViTBlock, DropPath, nn.ModuleList)):
         return None
     if path in ("embedding", "compress"):
-        return "tokenizer"
-    if path.endswith("head") and len(within) == 1:
-        return "heads"
-    if any(isinstance(outer, ViTBlock) for outer in within):
-        return _of_vit_block(module, within, "compressed ViT block" if isinstance(model, LookupViT) else "ViT block")
+        return _constant("tokenizer")
+    if path.endswith("head") and len(ancestors) == 1:
+        return _constant("classifiers")
+    if any(isinstance(ancestor, ViTBlock) for ancestor in ancestors):
+        block = "compressed ViT block" if isinstance(model, LookupViT) else "ViT block"
+        return _label_in_vit_block(module, ancestors[-1], block)
     if not isinstance(model, LookupViT):
-        return "norms" if isinstance(module, nn.LayerNorm) else type(module).__name__
+        return _constant("norms" if isinstance(module, nn.LayerNorm) else type(module).__name__)
     if isinstance(module, MLP):
-        return "lookup MLP"
+        return _constant("lookup MLP")
     if isinstance(module, (Gather, Infuse)):
-        return LAYOUT
+        return _constant(LAYOUT)
     if isinstance(module, nn.LayerNorm):
         return _by_stream(model, "norms")
-    if isinstance(module, nn.Linear) and any(isinstance(outer, (Gather, Infuse)) for outer in within):
-        apart = _by_stream(model, "exchange: projections")
-        return lambda inputs: FOLDED[type(module)] if len(inputs) == 2 else apart(inputs)  # tokens, and A to fold with
+    if isinstance(module, nn.Linear) and any(isinstance(ancestor, (Gather, Infuse)) for ancestor in ancestors):
+        return _label_of_projection(module, model)
     return None
 
 
-def _of_vit_block(module: nn.Module, within: tuple[nn.Module, ...], block: str) -> str | None:
+def _constant(label: str) -> Label:
+    return lambda inputs: label
+
+
+def _label_in_vit_block(module: nn.Module, parent: nn.Module, block: str) -> Label | None:
     if isinstance(module, SelfAttention):
-        return f"{block}: attention"
+        return _constant(f"{block}: attention")
     if isinstance(module, MLP):
-        return f"{block}: MLP"
+        return _constant(f"{block}: MLP")
     if isinstance(module, nn.LayerNorm):
-        return f"{block}: norms"
-    return f"{block}: projections" if isinstance(within[-1], SelfAttention) else None
+        return _constant(f"{block}: norms")
+    return _constant(f"{block}: projections") if isinstance(parent, SelfAttention) else None
 
 
-def _by_stream(model: LookupViT, what: str) -> Label:
-    """Which of the two token sets a module is given, by their number."""
-    lookup = torch.Size(model.embedding.grid(model.input_size)).numel()
+def _label_of_projection(module: nn.Linear, model: LookupViT) -> Label:
+    """A projection of the exchange; a second input is the attention that it is folded with."""
+    unfolded = _by_stream(model, "exchange: projections")
+    return lambda inputs: FOLDED[type(module)] if len(inputs) == 2 else unfolded(inputs)
+
+
+def _by_stream(model: LookupViT, operator: str) -> Label:
+    """A row for each token stream, recognised by its number of tokens."""
+    num_lookup = torch.Size(model.embedding.grid(model.input_size)).numel()
 
     def label(inputs: tuple[Any, ...]) -> str:
         tokens: Tensor = inputs[0]
-        return f"{what}, {'lookup' if tokens.shape[1:-1].numel() == lookup else 'compressed'} tokens"
+        stream = "lookup" if tokens.shape[1:-1].numel() == num_lookup else "compressed"
+        return f"{operator}, {stream} tokens"
 
     return label

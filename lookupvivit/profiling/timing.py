@@ -1,4 +1,4 @@
-"""How long calls take on this machine: medians, spreads and ratios over interleaved rounds, after a warm-up."""
+"""Times of calls on this machine: medians, spreads and speed-ups over interleaved rounds, after a warm-up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of a measurement, and the quartiles between which half of its rounds lie."""
+    """Median and quartiles of a measurement; half of its rounds lie between ``low`` and ``high``."""
 
     median: float
     low: float
@@ -29,26 +29,26 @@ class Spread:
         return cls(statistics.median(values), low, high)
 
 
-def ratios(reference: Sequence[float], times: Sequence[float]) -> Spread:
+def speedups(reference: Sequence[float], times: Sequence[float]) -> Spread:
     """How many times as fast as the reference a call is, from the times of both in the same rounds.
 
-    Each round gives a ratio of its own: what slows the machine for a while slows both, and is gone from it.
+    Other load on the machine slows both calls of a round, and cancels in the ratio.
     """
     return Spread.of([first / own for first, own in zip(reference, times, strict=True)])
 
 
-def seconds_of(
+def median_times(
     calls: Sequence[Callable[[], object]],
     device: torch.device,
     rounds: Iterable[int] = range(9),
     warmup: int = 2,
 ) -> list[float]:
-    """Median seconds of each call, none of them recording gradients; arguments as for `times_of`."""
+    """Median seconds of each call, without gradients. The arguments are those of `time_calls`."""
     with torch.no_grad():
-        return [statistics.median(spent) for spent in times_of(calls, device, rounds, warmup)]
+        return [statistics.median(times) for times in time_calls(calls, device, rounds, warmup)]
 
 
-def times_of(
+def time_calls(
     calls: Sequence[Callable[[], object]],
     device: torch.device,
     rounds: Iterable[int],
@@ -57,14 +57,15 @@ def times_of(
 ) -> list[list[float]]:
     """Seconds of each call in each round.
 
-    The calls take turns, so that whatever else the machine does in the meantime slows all of them alike; in another
-    order every round, because what ran before (its memory, its heat) is felt too.
+    The calls alternate, so that other load on the machine slows all of them alike. Their order changes every round,
+    because the call before (its memory, its heat) has an effect too.
 
     Args:
-        device: where they compute; an accelerator is waited for before and after each call.
-        rounds: how often each is timed; an iterable, so that a progress bar may be one.
-        warmup: calls before that, not timed.
-        after: called after every call, outside its time: for a progress bar of single calls.
+        calls: functions to time.
+        device: where they compute; an accelerator is synchronised before and after each call.
+        rounds: each call is timed once per item; an iterable, so that it can be a progress bar.
+        warmup: number of untimed calls before the rounds.
+        after: called after every call, outside its time, for a progress bar of single calls.
     """
     times: list[list[float]] = [[] for _ in calls]
     shuffle = random.Random(0)
@@ -74,25 +75,25 @@ def times_of(
             after()
     for _ in rounds:
         for i in shuffle.sample(range(len(calls)), len(calls)):
-            wait_for(device)
-            begun = time.perf_counter()
+            synchronize(device)
+            start = time.perf_counter()
             calls[i]()
-            wait_for(device)
-            times[i].append(time.perf_counter() - begun)
+            synchronize(device)
+            times[i].append(time.perf_counter() - start)
             after()
     return times
 
 
-def machine(device: torch.device) -> str:
-    """What computes, for the legend of a measurement: the GPU's name, or the processor's and the threads in use."""
+def describe_machine(device: torch.device) -> str:
+    """The GPU's name, or the processor's with the number of threads, and torch's version."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
 
 
-def wait_for(device: torch.device) -> None:
-    """Until an accelerator has finished all that it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until an accelerator has finished all work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 

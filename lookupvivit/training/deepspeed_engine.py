@@ -8,7 +8,7 @@ from torch import nn
 
 from lookupvivit.config import RunConfig
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
-from lookupvivit.profiling.memory_estimate import BUCKET
+from lookupvivit.profiling.memory_estimate import REDUCE_BUCKET_SIZE
 from lookupvivit.training.data import Batching
 from lookupvivit.training.distributed import World
 from lookupvivit.training.ema import AveragedSteps
@@ -50,7 +50,8 @@ def deepspeed_settings(config: RunConfig, batching: Batching, num_trainable: int
     """DeepSpeed's configuration."""
     precision = config.runtime.precision
     # DeepSpeed allocates the whole bucket; its default of 2 GB does not depend on the model.
-    zero: dict[str, Any] = {"stage": config.runtime.zero_stage, "reduce_bucket_size": min(num_trainable, BUCKET)}
+    bucket_size = min(num_trainable, REDUCE_BUCKET_SIZE)
+    zero: dict[str, Any] = {"stage": config.runtime.zero_stage, "reduce_bucket_size": bucket_size}
     if config.runtime.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     return {

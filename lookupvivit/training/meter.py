@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lookupvivit.training.distributed import World
-from lookupvivit.training.utilization import Utilisation, peak_memory
+from lookupvivit.training.utilization import ModelFlopsUtilization, peak_memory
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ class TrainMeter:
         world: the ranks.
     """
 
-    def __init__(self, utilization: Utilisation, world: World) -> None:
+    def __init__(self, utilization: ModelFlopsUtilization, world: World) -> None:
         self.utilization, self.world = utilization, world
         self._reset()
 

@@ -35,7 +35,7 @@ from lookupvivit.training.meter import TrainMeter
 from lookupvivit.training.optimizer import NonFiniteGradients, learning_rate
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
-from lookupvivit.training.utilization import Utilisation
+from lookupvivit.training.utilization import ModelFlopsUtilization
 from lookupvivit.weights.files import load_weights
 
 Losses = list[tuple[list[str], Tensor]]  # per micro-batch: names of its videos, and its losses (S,)
@@ -119,7 +119,7 @@ class Trainer:
             workers=config.data.workers,
         )
         self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world)
-        self.meter = TrainMeter(Utilisation(build_on_meta(self.task.build_model), config, world), world)
+        self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
         self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
         self.micro_batches = iter(loader)
 
@@ -195,7 +195,7 @@ class Trainer:
                 engine.backward(loss.sum())
                 self.optimizer_step(losses)
                 self.meter.add(loss.detach(), num_clips=len(video))
-                self.meter.utilization.note(call, len(video))
+                self.meter.utilization.add(call, len(video))
 
             reporting = (self.step + 1) % config.log.every == 0 or self.step + 1 == self.plan.total
             if reporting and world.device.type == "cuda":

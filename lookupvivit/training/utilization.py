@@ -1,4 +1,4 @@
-"""How much of a device training uses: model FLOPs utilisation, and peak memory."""
+"""How much of a device training uses: model FLOPs utilization (MFU) and peak memory."""
 
 from __future__ import annotations
 
@@ -8,59 +8,73 @@ from typing import Any
 import torch
 from torch import nn
 
-from lookupvivit.captioning.model import Captioner
 from lookupvivit.config import RunConfig
-from lookupvivit.profiling.device_flops import peak
-from lookupvivit.profiling.flops import count_from_shapes
-from lookupvivit.profiling.memory_estimate import DTYPES
+from lookupvivit.profiling.device_flops import peak_flops
+from lookupvivit.profiling.dtypes import DTYPES
+from lookupvivit.profiling.flops import Cost, count_cost
 from lookupvivit.training.distributed import World
 
 
 def training_macs(model: nn.Module, input_shape: tuple[int, ...], **call: Any) -> int:
-    """Multiply-adds of forward and backward pass: three times the forward pass, but a frozen encoder's one time.
+    """Count multiply-adds of a forward and backward pass: three times the forward pass.
+
+    Frozen modules count once, as they have no backward pass. This holds where they come before all trained modules,
+    as a captioner's encoder does.
 
     Args:
-        model, input_shape, call: as for `count_from_shapes`.
+        model: the trained model, best on the meta device.
+        input_shape: (B, 3, T, H, W).
+        call: further keyword arguments of the model's call.
     """
-    macs = 3 * count_from_shapes(model, input_shape, **call)
-    if isinstance(model, Captioner):
-        macs -= 2 * count_from_shapes(model.memory, input_shape, **call)
-    return macs
+    cost = count_cost(model, input_shape, **call)
+    return 3 * cost.macs - 2 * _frozen_macs(model, cost)
 
 
-class Utilisation:
-    """Model FLOPs utilisation (Chowdhery et al., PaLM, appendix B) of one rank since the last report.
+def _frozen_macs(model: nn.Module, cost: Cost, name: str = "") -> int:
+    """Multiply-adds of the forward pass inside modules that have parameters, none of them trained."""
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return cost.by_module[name]
+    children = ((f"{name}.{child}".lstrip("."), module) for child, module in model.named_children())
+    return sum(_frozen_macs(module, cost, path) for path, module in children)
 
-    A clip costs three times its forward pass, at the compressed size of its step, but a frozen encoder one time; what
-    activation checkpointing computes again does not count. Each size is counted once.
+
+class ModelFlopsUtilization:
+    """Model FLOPs utilization (Chowdhery et al., PaLM, appendix B) of one rank.
+
+    Every clip counts with `training_macs` at the compressed size of its step. What activation checkpointing recomputes
+    does not count.
 
     Args:
         model: the trained model on the meta device.
+        config: states the clips' size and the precision.
+        world: states the device.
     """
 
     def __init__(self, model: nn.Module, config: RunConfig, world: World) -> None:
         self.model = model
-        self.shape = (1, 3, config.data.frames, config.data.crop, config.data.crop)
-        self.peak, _ = peak(world.device, DTYPES[config.runtime.precision])
-        self.flops: dict[Any, int] = {}  # of training on a clip, by compressed size
-        self.done = 0
+        self.clip_shape = (1, 3, config.data.frames, config.data.crop, config.data.crop)
+        self.peak_flops, _ = peak_flops(world.device, DTYPES[config.runtime.precision])
+        self._flops_per_clip: dict[Any, int] = {}  # by compressed size, each counted once
+        self._flops = 0
 
-    def note(self, call: dict[str, Any], clips: int) -> None:
-        """``clips`` of this rank are trained on with the call's keyword arguments."""
+    def add(self, call: dict[str, Any], num_clips: int) -> None:
+        """Count ``num_clips`` of this rank, trained on with the keyword arguments ``call``."""
         size = call.get("compressed_size")
-        if size not in self.flops:
-            self.flops[size] = 2 * training_macs(self.model, self.shape, **call)
-        self.done += self.flops[size] * clips
+        if size not in self._flops_per_clip:
+            # Peaks of devices count a multiply-add as two operations.
+            self._flops_per_clip[size] = 2 * training_macs(self.model, self.clip_shape, **call)
+        self._flops += self._flops_per_clip[size] * num_clips
 
     def report(self, seconds: float) -> float:
-        """Share of the peak over these seconds of training, and start anew."""
-        share = self.done / seconds / self.peak
-        self.done = 0
+        """The share of the device's peak since the last report, which took ``seconds`` of training."""
+        share = self._flops / seconds / self.peak_flops
+        self._flops = 0
         return share
 
 
 def peak_memory(device: torch.device) -> float:
-    """GB (1e9 bytes), the most since the start: of tensors on a GPU, or resident memory of this process on a CPU."""
+    """Peak memory in GB (1e9 bytes) since the start: tensors on a GPU, resident memory of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # Linux counts in KiB

@@ -10,7 +10,7 @@ from lookupvivit.captioning.task import build_captioner, caption_loss
 from lookupvivit.cli.dry_run import dry_run
 from lookupvivit.config import OptimConfig
 from lookupvivit.config.loading import load_config
-from lookupvivit.profiling.flops import count
+from lookupvivit.profiling.flops import count_cost
 from lookupvivit.training.build import build_on_meta
 from lookupvivit.training.optimizer import build_optimizer
 from lookupvivit.training.utilization import training_macs
@@ -51,7 +51,7 @@ def test_only_the_decoder_is_trained_and_a_step_runs_the_encoder_forward_only():
     optimised = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert optimised == {id(p) for p in model.decoder.parameters()}
     assert not any(p.requires_grad for p in model.encoder.parameters())
-    cost = count(model, (1, 3, 1, 32, 32))
+    cost = count_cost(model, (1, 3, 1, 32, 32))
     encoder, decoder = cost.by_module["encoder"], cost.by_module["decoder"]
     assert cost.macs == encoder + decoder and encoder > 0
     assert training_macs(build_on_meta(lambda: build_captioner(config())), (1, 3, 1, 32, 32)) == encoder + 3 * decoder

@@ -1,7 +1,5 @@
-"""Budgets against brute force: torch's own FLOP counter, and a clock that the test winds itself."""
+"""Budgets against exhaustive search with torch's own FLOP counter, and with a simulated clock."""
 
-import subprocess
-import sys
 from math import prod
 
 import pytest
@@ -12,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from lookupvivit import kernels
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling import budget
+from lookupvivit.profiling.budget import for_budget
 
 SIZES = [(t, k, k) for t in (1, 2, 4) for k in (1, 2, 3, 4)]
-SMALL = {"input_size": (8, 32, 32), "tubelet": (2, 8, 8), "width": 32, "depth": 2, "num_heads": 2}
+SMALL = {"input_size": (8, 32, 32), "tubelet": (2, 8, 8), "width": 32, "depth": 1, "num_heads": 2}
 
 
 @pytest.fixture
@@ -23,73 +22,75 @@ def model():
     return LookupViT(3, compressed_size=(4, 2, 2), **SMALL)
 
 
-def by_torch(model, size):
-    # the fused attention of a CPU is not among the operators that torch counts
+def gflops_by_torch(model, size):
+    # torch's counter does not know the fused attention of a CPU.
     counting = FlopCounterMode(display=False)
     with counting as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), kernels.use("reference"):
         model(torch.zeros(1, 3, 8, 32, 32), compressed_size=size)
     return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
 
 
-def test_gflops_grow_with_the_tokens_and_every_budget_picks_as_brute_force_does(model):
-    costs = {size: by_torch(model, size) for size in SIZES}
-    ours = {size: budget.gflops_of(model, size, model.input_size) for size in SIZES}
-    assert all(ours[one] < ours[other] for one in SIZES for other in SIZES if prod(one) < prod(other))
+def test_gflops_budgets_choose_like_an_exhaustive_search(model):
+    costs = {size: gflops_by_torch(model, size) for size in SIZES}
+    counted = {size: budget.count_gflops(model, size, model.input_size) for size in SIZES}
+    assert all(counted[one] < counted[other] for one in SIZES for other in SIZES if prod(one) < prod(other))
     for limit in [*costs.values(), 0.5 * sum(costs.values())]:
-        limit *= 1.01  # the two counters differ by the resampling
-        found = model.for_budget(gflops=limit, sizes=SIZES)
+        limit *= 1.01  # the counters differ in the resampling
+        chosen = for_budget(model, gflops=limit, sizes=SIZES)
         affordable = [size for size in SIZES if costs[size] <= limit]
-        assert found.compressed_size == max(affordable, key=lambda size: (prod(size), size))
-        assert found.gflops <= limit and found.gflops == pytest.approx(costs[found.compressed_size], rel=0.01)
+        assert chosen.compressed_size == max(affordable, key=lambda size: (prod(size), size))
+        assert chosen.gflops <= limit and chosen.gflops == pytest.approx(costs[chosen.compressed_size], rel=0.01)
 
 
-def test_the_chosen_size_is_called_like_the_model(model):
+def test_the_result_is_called_like_the_model(model):
     clip = torch.rand(2, 3, 8, 32, 32)
-    found = model.eval().for_budget(gflops=1, sizes=SIZES)
-    assert found.compressed_size == (4, 4, 4) and found.ms is None
-    torch.testing.assert_close(found(clip).logits, model(clip, compressed_size=(4, 4, 4)).logits, rtol=0, atol=0)
-    assert found(clip, return_intermediates=True).intermediates[0]["attention"].shape[2:5] == (4, 4, 4)
+    chosen = for_budget(model.eval(), gflops=1, sizes=[(1, 1, 1), (4, 4, 4)])
+    assert chosen.compressed_size == (4, 4, 4) and chosen.ms is None
+    torch.testing.assert_close(chosen(clip).logits, model(clip, compressed_size=(4, 4, 4)).logits, rtol=0, atol=0)
+    assert chosen(clip, return_intermediates=True).intermediates[0]["attention"].shape[2:5] == (4, 4, 4)
 
 
 def test_milliseconds_are_measured_once_per_size_and_setting(model, monkeypatch):
-    asked = []
+    measured = []
 
-    def clock(calls, device):
-        asked.append([call().logits.shape for call in calls])
+    def median_times(calls, device):
+        measured.append([call().logits.shape for call in calls])
         return [0.001 * (number + 1) for number in range(len(calls))]
 
-    monkeypatch.setattr(budget, "seconds_of", clock)
-    ladder = sorted(SIZES, key=lambda size: (prod(size), size))
+    monkeypatch.setattr(budget, "median_times", median_times)
+    by_tokens = sorted(SIZES, key=lambda size: (prod(size), size))
     model.train()
     for limit in (1, 2.5, 7, 100):
-        found = model.for_budget(ms=limit, sizes=SIZES)
-        assert found.compressed_size == ladder[min(int(limit), len(ladder)) - 1] and found.ms <= limit
-    assert asked == [[(1, 3)] * len(SIZES)] and model.training and model.blocks[0].training
-    model.for_budget(ms=100, sizes=SIZES[:2], batch=4)
-    assert asked[1:] == [[(4, 3)] * 2]
+        chosen = for_budget(model, ms=limit, sizes=SIZES)
+        assert chosen.compressed_size == by_tokens[min(int(limit), len(by_tokens)) - 1] and chosen.ms <= limit
+    assert measured == [[(1, 3)] * len(SIZES)]
+    assert model.training and model.blocks[0].training
+    for_budget(model, ms=100, sizes=SIZES[:2], batch_size=4)
+    assert measured[1:] == [[(4, 3)] * 2]
 
 
-def test_what_no_size_can_do_is_told(model):
-    with pytest.raises(ValueError, match=r"within 1e-05 gflops: the smallest, 1x1x1, takes 0\.00"):
-        model.for_budget(gflops=1e-5, sizes=SIZES)
-    for budgets in ({}, {"gflops": 1, "ms": 1}):
-        with pytest.raises(ValueError, match="either gflops or ms"):
-            model.for_budget(**budgets)
-    with pytest.raises(ValueError, match="gflops must be above 0, found -1"):
-        model.for_budget(gflops=-1)
-    with pytest.raises(ValueError, match=r"three positive integers \(t, h, w\)"):
-        model.for_budget(gflops=1, sizes=[(2, 2)])
-    with pytest.raises(ValueError, match="sizes must hold at least one"):
-        model.for_budget(ms=1, sizes=[])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"gflops": 1e-5, "sizes": SIZES[:2]}, r"^gflops: .*1e-05.* 0\.00.* 1x1x1"),
+        ({}, "^budget: .*gflops or ms"),
+        ({"gflops": 1, "ms": 1}, "^budget: .*gflops or ms"),
+        ({"gflops": -1}, "^gflops: found -1"),
+        ({"gflops": 1, "sizes": [(2, 2)]}, r"\(2, 2\)"),
+        ({"ms": 1, "sizes": []}, "^sizes: found none"),
+        ({"ms": 1, "batch_size": 0}, "^batch_size: found 0"),
+    ],
+)
+def test_invalid_arguments_and_impossible_budgets_are_named(model, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        for_budget(model, **arguments)
 
 
-def test_usual_sizes_are_divisions_of_the_grid():
+def test_default_sizes_are_fractions_of_the_lookup_grid():
     image = LookupViT(3, (1, 224, 224), (1, 16, 16), (1, 6, 6), 32, 1, 2)
-    assert [k for _, k, _ in budget.usual_sizes(image)] == [4, 5, 6, 7, 9, 10]
+    assert [k for _, k, _ in budget.default_sizes(image)] == [4, 5, 6, 7, 9, 10]
+
+
+def test_a_fixed_compressed_size_is_the_only_default():
     fixed = LookupViT(3, compressed_size=(4, 2, 2), compressed_init="random", **SMALL)
-    assert budget.usual_sizes(fixed) == [(4, 2, 2)] == [fixed.for_budget(gflops=1).compressed_size]
-
-
-def test_a_model_looks_for_its_costs_only_when_asked():
-    code = "import sys, lookupvivit; print([m for m in sys.modules if m.startswith('lookupvivit.profiling')])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert budget.default_sizes(fixed) == [(4, 2, 2)] == [for_budget(fixed, gflops=1).compressed_size]

@@ -1,9 +1,10 @@
-import time
+"""Peaks of devices: the data-sheet table, and the measurement with a simulated clock."""
 
 import pytest
 import torch
 
-from lookupvivit.profiling.device_flops import known_peak, measured_peak
+from lookupvivit.profiling import device_flops
+from lookupvivit.profiling.device_flops import data_sheet_peak, measure_peak
 
 
 @pytest.mark.parametrize(
@@ -18,21 +19,26 @@ from lookupvivit.profiling.device_flops import known_peak, measured_peak
         ("NVIDIA GeForce RTX 4090", 165.2e12, 82.6e12),
     ],
 )
-def test_torchs_names_are_found(name, half, single):
-    assert known_peak(name, torch.bfloat16) == half and known_peak(name, torch.float32) == single
+def test_device_names_of_torch_match_the_table(name, half, single):
+    assert data_sheet_peak(name, torch.bfloat16) == half
+    assert data_sheet_peak(name, torch.float32) == single
 
 
 @pytest.mark.parametrize(
     "name", ["NVIDIA GeForce GTX 1080", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA RTX 3090 Ti"]
 )
-def test_an_unknown_device_is_not_guessed(name):
-    assert known_peak(name, torch.float16) is None
+def test_variants_that_are_not_listed_have_no_data_sheet_peak(name):
+    assert data_sheet_peak(name, torch.float16) is None
 
 
-def test_a_measured_peak_is_no_less_than_the_mean_speed():
-    peak = measured_peak(torch.device("cpu"), torch.float32, seconds=0.1)
-    matrix = torch.ones(256, 256)
-    before = time.perf_counter()
-    for _ in range(50):
-        matrix @ matrix
-    assert peak > 0.3 * 50 * 2 * 256**3 / (time.perf_counter() - before)  # other processes come and go
+def test_the_measured_peak_is_that_of_the_fastest_product(monkeypatch):
+    """A simulated clock: products of 1024 x 1024 matrices take 4, 0.5 and 3 seconds."""
+    clock, durations = [0.0], iter((4, 0.5, 3))
+
+    def product(left, right):
+        assert left.shape == right.shape == (1024, 1024)
+        clock[0] += next(durations)
+
+    monkeypatch.setattr(device_flops.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(device_flops.F, "linear", product)
+    assert measure_peak(torch.device("cpu"), torch.float32, seconds=7) == 2 * 1024**3 / 0.5
