@@ -61,14 +61,14 @@ def command(small_set):
 
 @pytest.fixture(scope="session")
 def warm_start():
-    server = WarmStart(ROOT)
+    server = WarmStart()
     yield server
     server.close()
 
 
 @pytest.fixture
 def start_tool(request, tmp_path_factory):
-    """Start a command in the repository; returns the process and the file that its output goes to.
+    """Start a command, by default in the repository; returns the process and the file that its output goes to.
 
     Python programs start in forks of a process with imported libraries, except in tests marked ``cold``, and except on
     machines with GPUs, which do not survive a fork.
@@ -77,15 +77,15 @@ def start_tool(request, tmp_path_factory):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     started = []
 
-    def start(arguments: list[str]) -> tuple[subprocess.Popen | WarmProcess, Path]:
+    def start(arguments: list[str], folder: Path = ROOT) -> tuple[subprocess.Popen | WarmProcess, Path]:
         output = tmp_path_factory.mktemp("output") / "output.txt"
         if not cold and arguments[0] == sys.executable and arguments[1].endswith(".py"):
-            process = request.getfixturevalue("warm_start").start(arguments[1:], environment, output)
+            process = request.getfixturevalue("warm_start").start(arguments[1:], environment, output, folder)
         else:
             with output.open("wb") as file:
                 process = subprocess.Popen(
                     arguments,
-                    cwd=ROOT,
+                    cwd=folder,
                     env=environment,
                     start_new_session=True,
                     stdin=subprocess.DEVNULL,
@@ -120,10 +120,10 @@ def signal_when(start_tool):
 
 @pytest.fixture
 def shell(start_tool):
-    """Run a command in the repository to its end; returns standard output and error together."""
+    """Run a command to its end, by default in the repository; returns standard output and error together."""
 
-    def run(arguments: list[str], expect: int = 0, timeout: float = 300) -> str:
-        process, output = start_tool(arguments)
+    def run(arguments: list[str], expect: int = 0, timeout: float = 300, folder: Path = ROOT) -> str:
+        process, output = start_tool(arguments, folder)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:

@@ -99,14 +99,14 @@ def test_python_blocks_run(document, workplace, caption_run, predictions, monkey
         exec(compile(block, document.name, "exec"), namespace)
 
 
-def test_quick_commands_succeed(workplace, predictions, start_tool_in):
+def test_quick_commands_succeed(workplace, predictions, shell):
     """Every command on the demo's run, the example video or nothing but the repository; nothing is trained."""
     quick = [words for _, words in ALL_COMMANDS if _is_quick(words, workplace)]
     assert {"predict.py", "visualize_attention.py", "export.py", "aggregate.py"} <= {
         _tool(words)[6:] for words in quick
     }
     for words in quick:
-        start_tool_in(workplace, [sys.executable, *words[1:]])
+        shell([sys.executable, *words[1:]], folder=workplace)
 
 
 def _tool(words):

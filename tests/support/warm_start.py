@@ -36,21 +36,20 @@ LIBRARIES = (
 
 
 class WarmStart:
-    """The process that forks; it runs one program at a time, in ``folder``."""
+    """The process that forks; it runs one program at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         self.server = subprocess.Popen(
             [sys.executable, __file__],
-            cwd=folder,
             bufsize=0,
             start_new_session=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
 
-    def start(self, arguments: list[str], environment: dict[str, str], output: Path) -> WarmProcess:
-        """Start a program with the interpreter's ``arguments``; everything it prints goes to the file ``output``."""
-        task = {"arguments": arguments, "environment": environment, "output": str(output)}
+    def start(self, arguments: list[str], environment: dict[str, str], output: Path, folder: Path) -> WarmProcess:
+        """Start a program in ``folder`` with the interpreter's ``arguments``; output goes to ``output``."""
+        task = {"arguments": arguments, "environment": environment, "output": str(output), "folder": str(folder)}
         self.server.stdin.write(json.dumps(task).encode() + b"\n")
         return WarmProcess(self.server)
 
@@ -112,7 +111,8 @@ def next_task(answers: TextIO) -> dict:
 
 
 def become(task: dict, added_by_libraries: dict[str, str]) -> None:
-    """Take over the task's environment, arguments and output; draw new seeds."""
+    """Take over the task's environment, folder, arguments and output; draw new seeds."""
+    os.chdir(task["folder"])
     os.environ.clear()
     os.environ.update(added_by_libraries | task["environment"])
     sys.argv[:] = task["arguments"]
