@@ -1,86 +1,111 @@
-"""Draw accuracy against GFLOPs and measured speed: one checkpoint at many compressed sizes, others beside it.
+"""Evaluate accuracy against GFLOPs and speed: one checkpoint at many compressed sizes, compared with others.
 
-    python tools/cost_accuracy.py runs/k400_multires eval.clips=1 eval.crops=1
-    python tools/cost_accuracy.py runs/k400_multires --sizes 8x5x5,8x7x7,8x9x9 --individual runs/k400_9x9x8 --everywhere
-    python tools/cost_accuracy.py runs/imagenet_multires --image-sizes 224,288,384 --individual runs/imagenet_vit
+    python tools/cost_accuracy.py --run runs/k400_multires eval.clips=1 eval.crops=1
+    python tools/cost_accuracy.py --run runs/k400_multires --sizes 8x5x5,8x7x7,8x9x9 \\
+        --individual runs/k400_9x9x8 --everywhere
+    python tools/cost_accuracy.py --run runs/imagenet_multires --image-sizes 224,288,384 \\
+        --individual runs/imagenet_vit
 
-The validation set, the preprocessing and the views are those of config.yaml in the run directory. Points that are
-finished are not computed again by the same command.
+The validation set, the preprocessing and the views are those of config.yaml in the run directory. A repeated command
+reuses finished points.
 """
 
+from __future__ import annotations
+
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from lookupvivit.cli.arguments import one_line_errors
-from lookupvivit.config import ConfigError
+from lookupvivit.accuracy_cost.evaluate import cost_accuracy
+from lookupvivit.accuracy_cost.plan import Options
+from lookupvivit.cli.arguments import (
+    add_batch_size_option,
+    add_output_option,
+    add_run_option,
+    one_line_errors,
+    positive_int,
+    token_size,
+)
 from lookupvivit.config.loading import load_config
+from lookupvivit.sizes import Size
 
 
 def main() -> None:
+    arguments = parse_args()
+    run: Path = arguments.run
+    with one_line_errors("finished points are kept"):
+        config = load_config(run / "config.yaml", arguments.overrides)
+        options = Options(
+            run=config.checkpoint or str(run),
+            output=arguments.output or run / "cost_accuracy",
+            individuals=tuple(str(Path(path)) for path in arguments.individual),
+            everywhere=arguments.everywhere,
+            sizes=arguments.sizes,
+            image_sizes=arguments.image_sizes,
+            cascade=arguments.cascade,
+            batch_size=arguments.batch_size,
+            rounds=arguments.rounds,
+        )
+        cost_accuracy(config, options)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run directory, best one of multi-resolution training")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a setting, such as eval.clips=1")
-    parser.add_argument("--sizes", metavar="TxHxW,...", default="", help="compressed sizes (those it was trained at)")
+    add_run_option(parser, required=False)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as eval.clips=1")
+    parser.add_argument(
+        "--sizes", type=token_sizes, default=(), metavar="TxHxW,...", help="compressed sizes (default: as in training)"
+    )
     parser.add_argument(
         "--individual",
         metavar="RUN",
         action="append",
         default=[],
-        help="another checkpoint, at its own size; may be given again",
+        help="another checkpoint, evaluated at its own size; can be repeated",
     )
-    parser.add_argument("--everywhere", action="store_true", help="individual checkpoints at all the sizes, too")
-    parser.add_argument("--image-sizes", metavar="PIXELS,...", default="", help="sides of the input (the run's)")
-    parser.add_argument("--cascade", metavar="TxHxW,TxHxW", default="", help="its sizes (the cheapest and the dearest)")
-    parser.add_argument("--batch", type=int, help="views per call when speed is measured (eval.batch_size)")
-    parser.add_argument("--rounds", type=int, default=25, help="of the measurement of speed (25)")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="for the results (cost_accuracy in the run)")
-    arguments = parser.parse_intermixed_args()
-    with one_line_errors("finished points are kept"):
-        evaluate(arguments)
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Understand the arguments and compute what they ask for."""
-    run: Path = arguments.run
-    config = load_config(run / "config.yaml", arguments.overrides)
-    cascade = sizes("--cascade", arguments.cascade)
-    if cascade and len(set(cascade)) != 2:
-        raise ConfigError(f"--cascade: found {arguments.cascade!r}, must be two sizes, such as 4x2x2,4x6x6")
-
-    from lookupvivit.accuracy_cost.evaluate import Request, cost_accuracy  # torch only for what can be understood
-
-    request = Request(
-        config.checkpoint or str(run),
-        arguments.output or run / "cost_accuracy",
-        tuple(map(str, map(Path, arguments.individual))),
-        arguments.everywhere,
-        sizes("--sizes", arguments.sizes),
-        pixels(arguments.image_sizes),
-        cascade or None,
-        arguments.batch,
-        arguments.rounds,
+    parser.add_argument("--everywhere", action="store_true", help="evaluate the others at all sizes")
+    parser.add_argument(
+        "--image-sizes", type=pixels, default=(), metavar="PIXELS,...", help="sides of the input (default: the run's)"
     )
-    cost_accuracy(config, request)
+    parser.add_argument(
+        "--cascade",
+        type=cascade_sizes,
+        metavar="TxHxW,TxHxW",
+        help="the small and the large size of the cascade (default: the cheapest and the most expensive)",
+    )
+    add_batch_size_option(parser, default=None, unit="in the speed measurement: views")
+    parser.add_argument(
+        "--rounds", type=positive_int, default=25, metavar="N", help="rounds of the speed measurement (default: 25)"
+    )
+    add_output_option(parser, "the results (default: cost_accuracy in the run)")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.run is None and arguments.overrides and "=" not in arguments.overrides[0]:
+        arguments.run = Path(arguments.overrides.pop(0))  # the form of version 0.1
+    if arguments.run is None:
+        parser.error("argument --run: expected a run directory")
+    if arguments.cascade and arguments.sizes and not set(arguments.cascade) <= set(arguments.sizes):
+        parser.error("argument --cascade: expected two of --sizes")
+    if arguments.cascade and len(arguments.image_sizes) > 1:
+        parser.error("argument --cascade: not allowed with several --image-sizes")
+    return arguments
 
 
-def sizes(option: str, text: str) -> tuple[tuple[int, int, int], ...]:
-    """4x2x2,4x3x3 as sizes."""
-    found = []
-    for word in filter(None, text.split(",")):
-        numbers = word.strip().lower().split("x")
-        if len(numbers) != 3 or not all(n.isdecimal() and int(n) for n in numbers):
-            raise ConfigError(f"{option}: found {word!r}, must be t x h x w tokens, such as 4x3x3")
-        t, h, w = map(int, numbers)
-        found.append((t, h, w))
-    return tuple(dict.fromkeys(found))
+def token_sizes(text: str) -> tuple[Size, ...]:
+    """Sizes such as 4x2x2,4x3x3, without duplicates."""
+    return tuple(dict.fromkeys(token_size(part) for part in text.split(",") if part))
+
+
+def cascade_sizes(text: str) -> tuple[Size, Size]:
+    """Two different sizes."""
+    sizes = token_sizes(text)
+    if len(sizes) != 2:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected two different sizes, such as 4x2x2,4x6x6")
+    return sizes[0], sizes[1]
 
 
 def pixels(text: str) -> tuple[int, ...]:
-    """224,384 as numbers."""
-    words = [word.strip() for word in text.split(",") if word]
-    if wrong := [word for word in words if not word.isdecimal() or not int(word)]:
-        raise ConfigError(f"--image-sizes: found {wrong[0]!r}, must be pixels, such as 224,288,384")
-    return tuple(dict.fromkeys(map(int, words)))
+    """Image sizes such as 224,384, without duplicates."""
+    return tuple(dict.fromkeys(positive_int(part) for part in text.split(",") if part))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,49 @@
-"""Accuracy against cost: the points that were computed, kept in one JSON file so that none is computed twice."""
+"""The JSON file of finished points, which a repeated command does not compute again."""
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_pipelines.io.atomic import write_json
-from lookupvivit.accuracy_cost.cascade import Cascade, expected_cost, sweep, thinned
 from lookupvivit.evaluation.metrics import top_k_correct, wilson_interval
 from lookupvivit.evaluation.predictions import Predictions, PredictionsError
+from lookupvivit.sizes import Size, format_size
 
-Size = tuple[int, int, int]  # (t, h, w)
-CASCADE_STEPS = 21  # of the line that is kept and drawn
+Key = tuple[str, Size | None, int]  # checkpoint, compressed size, image size
+
+# Keys of the file that differ from the names of the fields.
+FILE_KEYS = {
+    "conditions": "of",
+    "failed_videos": "broken_videos",
+    "logits_file": "logits",
+    "speed_conditions": "speed_of",
+}
 
 
 @dataclass
 class Point:
-    """One checkpoint at one size.
+    """Accuracy and cost of one checkpoint at one size.
 
     Attributes:
-        checkpoint, model: where its weights are, and what they are weights of.
-        compressed_size: (t, h, w), None of a model that has none.
+        checkpoint: path of the run or weights.
+        model: name of the model.
+        compressed_size: (t, h, w); None for a model without compressed tokens.
         image_size: side of the square input, pixels.
-        own_size: this is the compressed size that the model has by default (of a run without multi-resolution
-            training, the one it was trained at).
-        of: all that the accuracy depends on besides; a point of something else is computed anew.
-        videos, top1_correct, top1, top5, top1_interval: scores as `Predictions.summary` has them, in per cent.
-        broken_videos: those that could not be read and are not in the scores.
-        gflops: multiply-adds per view, in G. parameters: scalars.
-        clips_per_second: views per second, measured as ``speed_of`` says; None until then.
-        logits: file of every view's logits, relative to the JSON file.
+        own_size: whether ``compressed_size`` is the model's default (without multi-resolution training, the size that
+            it was trained at).
+        conditions: what else the accuracy depends on, such as the hash of the weights. A point with other conditions
+            is computed again.
+        videos, top1_correct: counts.
+        top1, top5, top1_interval: per cent, as in `Predictions.summary`.
+        failed_videos: number of videos that could not be read; they are not scored.
+        gflops: multiply-adds per view, in G.
+        parameters: number of parameters.
+        logits_file: the logits of all views, relative to the JSON file.
+        clips_per_second: measured views per second; None before the measurement.
+        speed_conditions: machine, precision, batch size, rounds and time of the speed measurement.
     """
 
     checkpoint: str
@@ -44,188 +51,128 @@ class Point:
     compressed_size: Size | None
     image_size: int
     own_size: bool
-    of: dict[str, Any]
+    conditions: dict[str, Any]
     videos: int
     top1_correct: int
     top1: float
     top5: float
     top1_interval: tuple[float, float]
-    broken_videos: int
+    failed_videos: int
     gflops: float
     parameters: int
-    logits: str
+    logits_file: str
     clips_per_second: float | None = None
-    speed_of: dict[str, Any] | None = None
+    speed_conditions: dict[str, Any] | None = None
 
     @property
-    def key(self) -> tuple[str, Size | None, int]:
+    def key(self) -> Key:
+        """What distinguishes the point from the others of its file."""
         return self.checkpoint, self.compressed_size, self.image_size
 
     @property
-    def size(self) -> str:
-        """4x3x3, or what stands for it where a model has no compressed tokens."""
-        return "x".join(map(str, self.compressed_size)) if self.compressed_size else "all tokens"
+    def size_name(self) -> str:
+        """The compressed size as TxHxW, or "all tokens"."""
+        return size_name(self.compressed_size)
+
+    @property
+    def speed(self) -> float:
+        """``clips_per_second``, which must have been measured."""
+        if self.clips_per_second is None:
+            raise ValueError(f"{self.checkpoint} at {self.size_name}: the speed has not been measured")
+        return self.clips_per_second
+
+    def to_json(self) -> dict[str, Any]:
+        """The point as it stands in the file."""
+        return {FILE_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Point:
+        """Read the result of `to_json`.
+
+        Raises:
+            ValueError: other keys.
+        """
+        names = {FILE_KEYS.get(field.name, field.name): field.name for field in fields(cls)}
+        if row.keys() != names.keys():
+            raise ValueError(f"a point has the keys {', '.join(sorted(row))}")
+        values = {names[key]: value for key, value in row.items()}
+        size = values["compressed_size"]
+        values["compressed_size"] = tuple(size) if size else None
+        values["top1_interval"] = tuple(values["top1_interval"])
+        return cls(**values)
 
 
-def scores(predictions: Predictions, what: str) -> dict[str, Any]:
-    """The scores of a `Point` from the logits of all views; PredictionsError, naming ``what``, where one is NaN."""
-    videos, logits = len(predictions.labels), predictions.video_logits()
+def size_name(size: Size | None) -> str:
+    """A compressed size as TxHxW; "all tokens" for None, a model without compressed tokens."""
+    return format_size(size) if size else "all tokens"
+
+
+def scores(predictions: Predictions, description: str) -> dict[str, Any]:
+    """The scores of a `Point` from the logits of all views.
+
+    Args:
+        predictions: of every video.
+        description: names the point in errors.
+
+    Raises:
+        PredictionsError: a logit is NaN.
+    """
+    logits, labels = predictions.video_logits(), predictions.labels
+    num_videos = len(labels)
     try:
-        correct, among_five = (int(top_k_correct(logits, predictions.labels, k).sum()) for k in (1, 5))
+        top1_correct = int(top_k_correct(logits, labels, 1).sum())
+        top5_correct = int(top_k_correct(logits, labels, 5).sum())
     except ValueError as error:
-        raise PredictionsError(f"{what}: {error}") from None
-    low, high = wilson_interval(correct, videos)
+        raise PredictionsError(f"{description}: {error}") from None
+    low, high = wilson_interval(top1_correct, num_videos)
     return {
-        "videos": videos,
-        "top1_correct": correct,
-        "top1": 100 * correct / videos,
-        "top5": 100 * among_five / videos,
+        "videos": num_videos,
+        "top1_correct": top1_correct,
+        "top1": 100 * top1_correct / num_videos,
+        "top5": 100 * top5_correct / num_videos,
         "top1_interval": (100 * low, 100 * high),
     }
 
 
 class Record:
-    """The points in a JSON file; everything is written whole or not at all.
+    """The points of a JSON file, and the files of their logits next to it.
+
+    Args:
+        file: read if it exists; written by `save`.
 
     Raises:
-        PredictionsError: the file exists and is not one of these.
+        PredictionsError: the file exists and holds something else.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.points: dict[tuple[str, Size | None, int], Point] = {}
+        self.points: dict[Key, Point] = {}
         if file.is_file():
             try:
                 rows = json.loads(file.read_text(encoding="utf-8"))["points"]
-                self.points = {point.key: point for point in map(_point, rows)}
-            except (ValueError, TypeError, KeyError) as error:
+                points = [Point.from_json(row) for row in rows]
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 reason = " ".join(str(error).split())
-                raise PredictionsError(f"{file}: holds no points of this tool ({reason}); move it away") from None
+                message = f"{file}: expected the points of an earlier call ({reason}); move the file away"
+                raise PredictionsError(message) from None
+            self.points = {point.key: point for point in points}
 
-    def finished(self, key: tuple[str, Size | None, int], of: dict[str, Any]) -> Point | None:
-        """The point, if it was computed of the same and its logits are still there."""
+    def find(self, key: Key, conditions: dict[str, Any]) -> Point | None:
+        """The finished point of the same conditions whose logits still exist, or None."""
         point = self.points.get(key)
-        return point if point and point.of == of and (self.file.parent / point.logits).is_file() else None
+        if point and point.conditions == conditions and (self.file.parent / point.logits_file).is_file():
+            return point
+        return None
 
-    def logits(self, point: Point) -> Predictions:
-        return Predictions.load(self.file.parent / point.logits)
+    def load_logits(self, point: Point) -> Predictions:
+        """The stored logits of a point."""
+        return Predictions.load(self.file.parent / point.logits_file)
 
     def add(self, point: Point, predictions: Predictions) -> None:
-        """Keep a point's logits; :meth:`save` keeps the point."""
-        predictions.save(self.file.parent / point.logits)
+        """Add a point and write its logits. `save` writes the point itself."""
+        predictions.save(self.file.parent / point.logits_file)
         self.points[point.key] = point
 
-    def save(self, **more: Any) -> None:
-        """Write all points, and ``more`` beside them."""
-        contents = {"points": [asdict(point) for point in self.points.values()], **more}
-        write_json(self.file, contents)
-
-
-def save_csv(file: Path, points: Iterable[Point], cascade: dict[str, Any] | None) -> None:
-    """One line per point and per threshold of the cascade."""
-    lines = [
-        [
-            "checkpoint",
-            "model",
-            "compressed_size",
-            "image_size",
-            "threshold",
-            "share_passed_on",
-            "top1",
-            "top5",
-            "videos",
-            "gflops_per_view",
-            "clips_per_second",
-        ]
-    ]
-    for p in points:
-        lines.append(
-            [
-                p.checkpoint,
-                p.model,
-                p.size,
-                p.image_size,
-                "",
-                "",
-                p.top1,
-                p.top5,
-                p.videos,
-                p.gflops,
-                p.clips_per_second,
-            ]
-        )
-    if cascade:
-        sizes, common = f"{cascade['small']} then {cascade['large']}", [cascade["checkpoint"], cascade["model"]]
-        for step in cascade["steps"]:
-            lines.append(
-                [
-                    *common,
-                    sizes,
-                    cascade["image_size"],
-                    step["threshold"],
-                    step["share"],
-                    step["top1"],
-                    "",
-                    cascade["videos"],
-                    step["gflops"],
-                    step["clips_per_second"],
-                ]
-            )
-    beside = file.with_name(f".{file.name}.tmp")
-    with beside.open("w", encoding="utf-8", newline="") as out:
-        csv.writer(out).writerows(lines)
-    os.replace(beside, file)
-
-
-def cascade_line(record: Record, small: Point, large: Point) -> dict[str, Any]:
-    """The cascade of two points of one checkpoint, about `CASCADE_STEPS` thresholds of it, and the best of all.
-
-    A view costs the small size and, of the videos passed on, the large one as well; all views of a video go the same
-    way, by the softmax of the mean of their logits. Clips per second hold where those passed on fill batches.
-    """
-    one, other = record.logits(small), record.logits(large)
-    # Videos that could be read both times.
-    _, first, second = np.intersect1d(one.video_names, other.video_names, return_indices=True)
-    whole = sweep(one.video_logits()[first], other.video_logits()[second], one.labels[first])
-    videos = len(first)
-
-    def told(cascade: Cascade) -> list[dict[str, float]]:
-        gflops = expected_cost(cascade.shares, small.gflops, large.gflops)
-        seconds = expected_cost(cascade.shares, 1 / small.clips_per_second, 1 / large.clips_per_second)
-        columns = cascade.thresholds, cascade.shares, 100 * cascade.correct / videos, gflops, 1 / seconds
-        names = "threshold", "share", "top1", "gflops", "clips_per_second"
-        return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
-
-    best = int(whole.correct.argmax())  # the cheapest of the best
-    [highest] = told(Cascade(*(column[[best]] for column in (whole.thresholds, whole.shares, whole.correct))))
-    return {
-        "checkpoint": small.checkpoint,
-        "model": small.model,
-        "small": small.size,
-        "large": large.size,
-        "image_size": small.image_size,
-        "videos": videos,
-        "steps": told(thinned(whole, CASCADE_STEPS)),
-        "best": highest,
-    }
-
-
-def table(points: Sequence[Point]) -> str:
-    """The points as a table to read in a terminal."""
-    wide = max(len(point.checkpoint) for point in points)
-    heads = f"{'checkpoint':{wide}}  {'size':>10}  {'pixels':>6}  {'GFLOPs':>8}  {'clips/s':>8}"
-    lines = [f"{heads}  top-1 (95 % interval)"]
-    for p in points:
-        low, high = p.top1_interval
-        lines.append(
-            f"{p.checkpoint:{wide}}  {p.size:>10}  {p.image_size:>6}  {p.gflops:8.3f}  "
-            f"{p.clips_per_second:8.1f}  {p.top1:.2f} % ({low:.1f} to {high:.1f})"
-        )
-    return "\n".join(lines)
-
-
-def _point(row: dict[str, Any]) -> Point:
-    if row.keys() != {entry.name for entry in fields(Point)}:
-        raise ValueError(f"a point has the keys {', '.join(sorted(row))}")
-    size = row["compressed_size"]
-    return Point(**{**row, "compressed_size": size and tuple(size), "top1_interval": tuple(row["top1_interval"])})
+    def save(self, **entries: Any) -> None:
+        """Write all points, and further ``entries`` of the JSON document, atomically."""
+        write_json(self.file, {"points": [point.to_json() for point in self.points.values()], **entries})

@@ -1,7 +1,8 @@
-"""tools/cost_accuracy.py, by its command line, against tools/test_net.py and loops over what it keeps."""
+"""tools/cost_accuracy.py on its command line, compared with tools/test_net.py and with loops over its stored logits."""
 
 import csv
 import json
+import runpy
 import shutil
 import sys
 
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 from support.paths import ROOT
 
+from data_pipelines.transforms.clip_transforms import crop_views
+from data_pipelines.video.reader import read_frames
 from lookupvivit.accuracy_cost.cascade import confidence
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.predictions import Predictions
@@ -20,177 +23,171 @@ from lookupvivit.training.distributed import World
 from lookupvivit.weights.files import load_model, save_model
 
 TOOL = [sys.executable, str(ROOT / "tools" / "cost_accuracy.py")]
-QUICK = ("eval.clips=1", "eval.crops=3", "--rounds", "1", "--batch", "2")
+QUICK = ("eval.clips=1", "eval.crops=3", "--rounds", "1", "--batch-size", "2")
+MULTI_RESOLUTION = ("model.multi_resolution={t: [2], k: [1, 2, 3]}",)
+VIVIT = (
+    "model.name=vivit_pico8x2",
+    "model.overrides={}",  # replaces the arguments of the LookupViT, which a mapping would be merged into
+    "model.overrides={width: 32, depth: 1, num_heads: 2}",
+)
+SIZES = [(2, 1, 1), (2, 2, 2), (2, 3, 3)]
 
 
 @pytest.fixture
-def runs(tmp_path, command, shell):
-    """A multi-resolution run, and a ViViT of its own."""
-    grid = "model.multi_resolution={t: [2], k: [1, 2, 3]}"
-    shell(command("train_net.py", tmp_path / "multires", "optim.max_steps=3", grid))
-    shell(
-        command(
-            "train_net.py",
-            tmp_path / "vivit",
-            "optim.max_steps=1",
-            "model.name=vivit_pico8x2",
-            "model.overrides={}",
-            "model.overrides={width: 32, depth: 1, num_heads: 2}",
-        )
-    )
-    return tmp_path / "multires", tmp_path / "vivit"
+def random_run(command):
+    """Create a run directory with the files that training leaves, and random weights."""
+
+    def create(run, *overrides, seed=0):
+        _, _, _, cfg, *settings = command("train_net.py", run, *overrides)
+        config = load_config(cfg, settings)
+        names = read_manifest(config, "val", World(0, 1, torch.device("cpu"))).class_names
+        torch.manual_seed(seed)
+        model = build_model(config)
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)  # classifiers start at zero
+        save_model(run, model.state_dict(), classifier_description(config, names))
+        (run / "config.yaml").write_text(to_yaml(config))
+        return run
+
+    return create
 
 
 def points_of(folder):
+    rows = json.loads((folder / "1x3.json").read_text())["points"]
     return {
-        (p["checkpoint"], p["compressed_size"] and tuple(p["compressed_size"]), p["image_size"]): p
-        for p in json.loads((folder / "1x3.json").read_text())["points"]
+        (row["checkpoint"], row["compressed_size"] and tuple(row["compressed_size"]), row["image_size"]): row
+        for row in rows
     }
 
 
 @pytest.mark.cold
 @pytest.mark.slow
-def test_every_size_from_one_decode_and_none_twice(runs, command, shell):
-    main, vivit = runs
-    told = shell([*TOOL, str(main), "--individual", str(vivit), *QUICK])
-    assert "4 points, 1x3 views of 64 pixels" in told
-    folder = main / "cost_accuracy"
+def test_points_equal_the_test_tool_and_are_computed_once(tmp_path, random_run, command, shell):
+    run = random_run(tmp_path / "multires", *MULTI_RESOLUTION)
+    vivit = random_run(tmp_path / "vivit", *VIVIT)
+    evaluate = [*TOOL, "--run", str(run), "--individual", str(vivit), *QUICK]
+    assert "4 points, 1x3 views of 64 pixels" in shell(evaluate)
+    folder = run / "cost_accuracy"
     points = points_of(folder)
-    sizes = [(2, k, k) for k in (1, 2, 3)]
-    assert set(points) == {(str(main), size, 64) for size in sizes} | {(str(vivit), None, 64)}
-    costs = [points[str(main), size, 64]["gflops"] for size in sizes]
-    assert costs == sorted(costs) and len(set(costs)) == 3
+    assert set(points) == {(str(run), size, 64) for size in SIZES} | {(str(vivit), None, 64)}
+    gflops = [points[str(run), size, 64]["gflops"] for size in SIZES]
+    assert gflops == sorted(gflops) and len(set(gflops)) == 3
     assert all(point["clips_per_second"] > 0 for point in points.values())
 
-    # as tools/test_net.py has it
-    shell(command("test_net.py", main, "eval.compressed_size=[2,2,2]", "eval.clips=1", "eval.crops=3"))
-    theirs = Predictions.load(main / "predictions" / "1x3_compressed_2x2x2.npz")
-    mine = Predictions.load(folder / points[str(main), (2, 2, 2), 64]["logits"])
-    np.testing.assert_allclose(mine.view_logits, theirs.view_logits, atol=1e-5)
-    assert mine.video_names.tolist() == theirs.video_names.tolist() and mine.class_names == theirs.class_names
-    top1 = theirs.summary()["views"]["1x3"]["top1"]
-    assert points[str(main), (2, 2, 2), 64]["top1"] == top1
-
-    # the cascade as a loop over the videos
+    shell(command("test_net.py", run, "eval.compressed_size=2x2x2", "eval.clips=1", "eval.crops=3"))
+    compare_with_test_tool(run, folder, points[str(run), (2, 2, 2), 64])
     cascade = json.loads((folder / "1x3.json").read_text())["cascade"]
-    assert (cascade["small"], cascade["large"]) == ("2x1x1", "2x3x3")
-    small, large = (points[str(main), size, 64] for size in (sizes[0], sizes[-1]))
-    kept = [Predictions.load(folder / point["logits"]).video_logits() for point in (small, large)]
-    for step in cascade["steps"]:
-        right = spent = 0
-        for cheap, dear, label in zip(*kept, theirs.labels, strict=True):
-            ask = confidence(cheap[None])[0] < step["threshold"]
-            right += (dear if ask else cheap).argmax() == label
-            spent += small["gflops"] + ask * large["gflops"]
-        assert step["top1"] == pytest.approx(100 * right / 13)
-        assert step["gflops"] == pytest.approx(spent / 13)
-    assert cascade["best"]["top1"] >= max(small["top1"], large["top1"])
-    rows = list(csv.DictReader((folder / "1x3.csv").open()))
+    compare_with_loop(cascade, folder, [points[str(run), size, 64] for size in (SIZES[0], SIZES[-1])])
+    with (folder / "1x3.csv").open() as file:
+        rows = list(csv.DictReader(file))
     assert [row["compressed_size"] for row in rows[:4]] == ["2x1x1", "2x2x2", "2x3x3", "all tokens"]
     assert len(rows) == 4 + len(cascade["steps"])
-    assert Image.open(folder / "1x3.png").size == (1500, 720)
+    assert Image.open(folder / "1x3.png").mode == "RGB"
 
-    # the same again computes nothing; one size more computes that one; other weights are other points
-    again = shell([*TOOL, str(main), "--individual", str(vivit), *QUICK])
-    assert "has 4 of the 4 points already" in again and "points, 1x3 views" not in again and "speed of" not in again
+    repeated = shell(evaluate)
+    assert "4 of the 4 points" in repeated and "points, 1x3 views" not in repeated and "speed of" not in repeated
     assert points_of(folder) == points
-    more = shell([*TOOL, str(main), "--sizes", "2x1x1,2x2x2,2x4x4", *QUICK])
-    assert "has 2 of the 3 points already" in more and "1 points, 1x3 views" in more and "speed of 3 sizes" in more
+    one_more = shell([*TOOL, str(run), "--sizes", "2x1x1,2x2x2,2x4x4", *QUICK])  # RUN without --run, as in version 0.1
+    assert "2 of the 3 points" in one_more and "1 points, 1x3 views" in one_more and "speed of 3 sizes" in one_more
     after = points_of(folder)
-    assert set(after) == {*points, (str(main), (2, 4, 4), 64)}
-    assert after[str(main), (2, 3, 3), 64] == points[str(main), (2, 3, 3), 64]
-    shell(
-        command(
-            "train_net.py",
-            vivit,
-            "optim.max_steps=2",
-            "model.name=vivit_pico8x2",
-            "model.overrides={}",
-            "model.overrides={width: 32, depth: 1, num_heads: 2}",
-        )
-    )
-    anew = shell([*TOOL, str(main), "--individual", str(vivit), *QUICK])
-    assert "has 3 of the 4 points already" in anew and "1 points, 1x3 views" in anew
+    assert set(after) == {*points, (str(run), (2, 4, 4), 64)}
+    assert after[str(run), (2, 3, 3), 64] == points[str(run), (2, 3, 3), 64]
+    random_run(vivit, *VIVIT, seed=1)
+    other_weights = shell(evaluate)
+    assert "3 of the 4 points" in other_weights and "1 points, 1x3 views" in other_weights
 
 
-def test_image_sizes_and_individuals_everywhere(runs, tmp_path, shell):
-    main, vivit = runs
-    other = tmp_path / "individual"
-    shutil.copytree(main, other)
-    told = shell(
-        [
-            *TOOL,
-            str(main),
-            "--individual",
-            str(other),
-            "--individual",
-            str(vivit),
-            "--everywhere",
-            "--sizes",
-            "2x1x1,2x2x2",
-            "--image-sizes",
-            "48,64",
-            "--output",
-            str(tmp_path / "out"),
-            *QUICK,
-        ]
-    )
-    assert "6 points, 1x3 views of 48 pixels" in told and "6 points, 1x3 views of 64 pixels" in told
-    assert "speed of 8 sizes" in told  # two runs of one architecture are timed once
-    points = points_of(tmp_path / "out")
+def compare_with_test_tool(run, folder, point):
+    expected = Predictions.load(run / "predictions" / "1x3_compressed_2x2x2.npz")
+    predictions = Predictions.load(folder / point["logits"])
+    np.testing.assert_allclose(predictions.view_logits, expected.view_logits, atol=1e-5)
+    assert predictions.video_names.tolist() == expected.video_names.tolist()
+    assert predictions.class_names == expected.class_names
+    assert point["top1"] == expected.summary()["views"]["1x3"]["top1"]
+
+
+def compare_with_loop(cascade, folder, points):
+    """Recompute every threshold of the cascade of two points with a loop over the videos."""
+    assert (cascade["small"], cascade["large"]) == ("2x1x1", "2x3x3")
+    small, large = points
+    stored = [Predictions.load(folder / point["logits"]) for point in points]
+    for step in cascade["steps"]:
+        num_correct = gflops = 0
+        videos = zip(*(predictions.video_logits() for predictions in stored), stored[0].labels, strict=True)
+        for small_logits, large_logits, label in videos:
+            passed = confidence(small_logits[None])[0] < step["threshold"]
+            num_correct += (large_logits if passed else small_logits).argmax() == label
+            gflops += small["gflops"] + passed * large["gflops"]
+        assert step["top1"] == pytest.approx(100 * num_correct / 13)
+        assert step["gflops"] == pytest.approx(gflops / 13)
+    assert cascade["best"]["top1"] >= max(small["top1"], large["top1"])
+
+
+def test_image_sizes_and_individual_checkpoints_at_all_sizes(tmp_path, random_run, shell):
+    run = random_run(tmp_path / "multires", *MULTI_RESOLUTION)
+    vivit = random_run(tmp_path / "vivit", *VIVIT)
+    copy, output = tmp_path / "individual", tmp_path / "out"
+    shutil.copytree(run, copy)
+    options = ("--sizes", "2x1x1,2x2x2", "--image-sizes", "48,64", "--everywhere", "--output", str(output))
+    individuals = ("--individual", str(copy), "--individual", str(vivit))
+    printed = shell([*TOOL, "--run", str(run), *individuals, *options, *QUICK])
+    assert "6 points, 1x3 views of 48 pixels" in printed and "6 points, 1x3 views of 64 pixels" in printed
+    assert "speed of 8 sizes" in printed  # the two runs of one architecture share their measurements
+    points = points_of(output)
     assert len(points) == 12
-    own = {size for (path, size, _), point in points.items() if path == str(other) and point["own_size"]}
-    assert own == {(2, 3, 3)} and points[str(vivit), None, 48]["gflops"] < points[str(vivit), None, 64]["gflops"]
-    for key, point in points.items():  # the copy scores what its model scores
-        if key[0] == str(main):
-            assert point["top1"] == points[(str(other), *key[1:])]["top1"]
-    small = Predictions.load(tmp_path / "out" / points[str(main), (2, 1, 1), 48]["logits"])
+    own = {size for (path, size, _), point in points.items() if path == str(copy) and point["own_size"]}
+    assert own == {(2, 3, 3)}
+    assert points[str(vivit), None, 48]["gflops"] < points[str(vivit), None, 64]["gflops"]
+    for (path, size, image_size), point in points.items():
+        if path == str(run):
+            assert point["top1"] == points[str(copy), size, image_size]["top1"]
 
-    # crops of 48 out of frames resized in the same proportion: the whole height, as at 64
-    from data_pipelines.transforms.clip_transforms import crop_views
-    from data_pipelines.video.reader import read_frames
-
-    frames = torch.from_numpy(read_frames(small.video_names[0], [2, 3, 4, 5])).permute(0, 3, 1, 2)
+    # Crops of 48 pixels are cut from frames that are resized in proportion, and so show the whole height, as at 64.
+    predictions = Predictions.load(output / points[str(run), (2, 1, 1), 48]["logits"])
+    frames = torch.from_numpy(read_frames(predictions.video_names[0], [2, 3, 4, 5])).permute(0, 3, 1, 2)
     views = crop_views(frames, 48, 48, 3).float() / 127.5 - 1
     with torch.no_grad():
-        expected = load_model(main)(views, compressed_size=(2, 1, 1)).logits
-    np.testing.assert_allclose(small.view_logits[0], expected, atol=1e-4)
-
-
-@pytest.fixture
-def finished(tmp_path, command):
-    """A run directory as training leaves it, and in it a record that is none."""
-    run = tmp_path / "run"
-    *_, file = command("any.py", run)[:4]
-    config = load_config(file, command("any.py", run)[4:])
-    names = read_manifest(config, "val", World(0, 1, torch.device("cpu"))).class_names
-    save_model(run, build_model(config).state_dict(), classifier_description(config, names))
-    (run / "config.yaml").write_text(to_yaml(config))
-    (run / "cost_accuracy").mkdir()
-    (run / "cost_accuracy" / "1x3.json").write_text('{"points": [{"checkpoint": 1}]}')
-    return run
+        expected = load_model(run)(views, compressed_size=(2, 1, 1)).logits
+    np.testing.assert_allclose(predictions.view_logits[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "option"),
     [
-        (("--sizes", "4x2"), "error: --sizes: found '4x2', must be t x h x w tokens, such as 4x3x3"),
-        (("--image-sizes", "64,x"), "error: --image-sizes: found 'x', must be pixels, such as 224,288,384"),
-        (("--cascade", "2x1x1"), "error: --cascade: found '2x1x1', must be two sizes, such as 4x2x2,4x6x6"),
-        (("--cascade", "2x1x1,2x9x9", "--sizes", "2x1x1"), "error: --cascade: found '2x1x1,2x9x9', must be two of"),
-        (("--rounds", "0"), "error: --rounds: found 0, must be at least 1"),
-        (("--individual", "nowhere"), "error: nowhere: not found; expected a run directory"),
-        (("eval.clip=1",), "error: command line: eval.clip: no such key, did you mean eval.clips?"),
-        (("data.stride=2",), "preprocessing.stride: 1 -> 2"),
-        (("--image-sizes", "60"), "60 pixels: a video of (T, H, W) = (4, 60, 60) cannot be cut into tubelets"),
-        ((), "1x3.json: holds no points of this tool"),
+        ((), "--run"),
+        (("runs/x", "--sizes", "4x2"), "--sizes"),
+        (("runs/x", "--image-sizes", "64,x"), "--image-sizes"),
+        (("runs/x", "--cascade", "2x1x1"), "--cascade"),
+        (("runs/x", "--cascade", "2x1x1,2x9x9", "--sizes", "2x1x1"), "--cascade"),
+        (("runs/x", "--cascade", "2x1x1,2x2x2", "--image-sizes", "48,64"), "--cascade"),
+        (("runs/x", "--rounds", "0"), "--rounds"),
     ],
 )
-def test_mistakes_are_one_line(arguments, words, finished, shell):
-    told = shell([*TOOL, str(finished), *QUICK, *arguments], expect=2)
-    assert words in told and "Traceback" not in told
+def test_invalid_options_are_named(arguments, option, capsys):
+    parse_args = runpy.run_path(str(ROOT / "tools" / "cost_accuracy.py"))["parse_args"]
+    with pytest.raises(SystemExit) as exit:
+        parse_args(arguments)
+    assert exit.value.code == 2 and f"argument {option}: " in capsys.readouterr().err
 
 
-def test_a_run_without_a_configuration_is_told(tmp_path, shell):
-    told = shell([*TOOL, str(tmp_path)], expect=2)
-    assert told.startswith(f"error: {tmp_path}/config.yaml: no such file") and "Traceback" not in told
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--individual", "nowhere"), "error: nowhere: "),
+        (("eval.clip=1",), "eval.clips"),
+        (("data.stride=2",), "preprocessing.stride: 1 -> 2"),
+        (("--image-sizes", "60"), "60 pixels: "),
+        ((), "1x3.json: "),
+    ],
+)
+def test_errors_are_one_line(arguments, message, tmp_path, random_run, shell):
+    run = random_run(tmp_path / "run")
+    (run / "cost_accuracy").mkdir()
+    (run / "cost_accuracy" / "1x3.json").write_text('{"points": [{"checkpoint": 1}]}')
+    output = shell([*TOOL, "--run", str(run), *QUICK, *arguments], expect=2)
+    assert message in output and "Traceback" not in output
+
+
+def test_a_run_without_a_configuration_is_named(tmp_path, shell):
+    output = shell([*TOOL, "--run", str(tmp_path)], expect=2)
+    assert output.startswith(f"error: {tmp_path}/config.yaml: ") and "Traceback" not in output
