@@ -17,7 +17,8 @@ from typing import Any
 from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.predictions import AVERAGES, Predictions, PredictionsError
-from lookupvivit.visualization.canvas import confusion_picture, save_png
+from lookupvivit.visualization.canvas import save_png
+from lookupvivit.visualization.confusion_figure import confusion_figure
 
 
 def main() -> None:
@@ -61,7 +62,7 @@ def detail(predictions: Predictions, options: argparse.Namespace) -> dict[str, A
     table, picture = (options.file.with_name(stem + end) for end in ("_classes.csv", "_confusion.png"))
     table.write_text(aggregate.as_csv(rows), encoding="utf-8")
     matrix = confusion_matrix(predictions.labels, logits.argmax(axis=1), len(predictions.class_names))
-    save_png(picture, confusion_picture(matrix, predictions.class_names))
+    save_png(picture, confusion_figure(matrix, predictions.class_names))
     return {
         **predictions.facts,
         "videos": len(predictions.labels),

@@ -1,144 +1,126 @@
-"""Tell what a trained model sees in videos, pictures and folders of them; of long videos, over time.
+"""Print the classes that a trained model predicts for videos, images and folders; for long videos also over time.
 
-    python tools/predict.py holiday.mp4 --model runs/camera_motion
-    python tools/predict.py clips/ 'films/*.mkv' --model runs/camera_motion --output predictions --json predictions.json
+    python tools/predict.py holiday.mp4 --run runs/camera_motion
+    python tools/predict.py clips/ 'videos/*.mkv' --run runs/camera_motion --output predictions --json predictions.json
 
-Exit status 1: a file could not be read (the others were); 2: a mistake in the command.
+Exit status: 0; 1 if a file could not be read (the others were processed); 2 for an error in the command.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
-from lookupvivit.cli.arguments import device, one_line_errors, token_size, whole_number
-from lookupvivit.evaluation.predictor import Prediction, Predictor
+from lookupvivit.cli.arguments import (
+    add_batch_size_option,
+    add_compressed_size_option,
+    add_device_option,
+    add_json_file_option,
+    add_output_option,
+    add_run_option,
+    one_line_errors,
+    positive_int,
+)
+from lookupvivit.evaluation.prediction_report import as_figure, as_json, as_text
+from lookupvivit.evaluation.predictor import Predictor
 from lookupvivit.visualization.canvas import save_png
-from lookupvivit.visualization.timeline import clock, prediction_sheet
 from lookupvivit.weights.files import WeightsError, load_classifier
-
-SCENES = 12  # lines of a timeline on the screen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, a folder (with all below), a pattern")
-    parser.add_argument("--model", required=True, type=Path, help="a run directory or its model.safetensors")
-    parser.add_argument("--top", type=whole_number, default=5, metavar="K", help="classes to tell (5)")
-    parser.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help="of the whole video (4x3)")
-    parser.add_argument(
-        "--window",
-        type=_seconds,
-        metavar="SECONDS",
-        help="from one clip of the timeline to the next "
-        "(default: of videos longer than two clips, one clip after the other)",
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for a picture of every video")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="file for everything that is told")
-    parser.add_argument(
-        "--compressed-size", type=token_size, metavar="T,H,W", help="compressed tokens (the model's own)"
-    )
-    parser.add_argument("--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=whole_number, default=8, metavar="N", help="clips in one forward pass (8)")
-    arguments = parser.parse_args()
-    with one_line_errors("what was told already stands"):
+    arguments = parse_args()
+    with one_line_errors("the results printed so far are valid"):
         failed = predict(arguments)
     sys.exit(1 if failed else 0)
 
 
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    help = "files, folders (searched recursively) or patterns"
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help=help)
+    add_run_option(parser)
+    help = "number of classes to report (default: 5)"
+    parser.add_argument("--top", type=positive_int, default=5, metavar="K", help=help)
+    help = "views of the whole video (default: 4x3)"
+    parser.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help=help)
+    help = "time between the starts of two clips of the timeline (default: consecutive clips, for long videos only)"
+    parser.add_argument("--window", type=_seconds, metavar="SECONDS", help=help)
+    add_output_option(parser, "one figure per file")
+    add_json_file_option(parser)
+    add_compressed_size_option(parser)
+    add_device_option(parser)
+    add_batch_size_option(parser, default=8)
+    return parser.parse_args()
+
+
 def predict(arguments: argparse.Namespace) -> int:
-    """Look at every video and tell; how many could not be read."""
-    model = load_classifier(arguments.model)
+    """Predict and report every video; the number of files that could not be read."""
     clips, crops = arguments.views
-    try:
-        predictor = Predictor(
-            model, clips, crops, arguments.window, arguments.compressed_size, arguments.batch, arguments.device
-        )
-    except (WeightsError, DataError) as error:
-        raise WeightsError(f"{arguments.model}: {error}") from None
-    found = expand_inputs(arguments.videos, separate_images=predictor.preprocess.sampling.frames == 1)
-    if found.num_ignored:
-        print(f"{found.num_ignored} files that are no videos or pictures ignored")
-    told: list[dict[str, Any]] = []
-    # Where the lines go to a file, they are progress enough.
-    quiet = len(found.paths) < 2 or not sys.stdout.isatty()
+    views = f"{clips}x{crops}"
+    predictor = load_predictor(arguments)
+    inputs = expand_inputs(arguments.videos, separate_images=predictor.preprocess.sampling.frames == 1)
+    if inputs.num_ignored:
+        print(f"{inputs.num_ignored} files ignored that are neither videos nor images")
+    reports: list[dict[str, Any]] = []
     failed = 0
-    with progress(found.paths.items(), unit="file", desc="predict", disable=quiet) as bar:
+    # Without a terminal, the printed results show the progress.
+    no_bar = len(inputs.paths) < 2 or not sys.stdout.isatty()
+    with progress(inputs.paths.items(), unit="file", desc="predict", disable=no_bar) as bar:
         for name, path in bar:
             try:
                 prediction = predictor(path)
             except (DataError, OSError) as error:
                 failed += 1
                 tqdm.write(f"error: {error}", file=sys.stderr)
-                told.append({"path": path, "error": str(error)})
+                reports.append({"path": path, "error": str(error)})
                 continue
-            tqdm.write(summary(prediction, arguments.top))
-            told.append(prediction.as_json(arguments.top))
+            tqdm.write(as_text(prediction, arguments.top))
+            reports.append(as_json(prediction, arguments.top))
             if arguments.output:
-                save_png(arguments.output / f"{name}.png", picture(prediction, name, arguments))
+                figure = as_figure(prediction, arguments.top, name, str(arguments.run), views)
+                save_png(arguments.output / f"{name}.png", figure)
     if failed:
-        print(f"{failed} of {len(found.paths)} could not be read", file=sys.stderr)
-    if arguments.output and failed < len(found.paths):
-        print(f"pictures: {arguments.output}")
+        print(f"{failed} of {len(inputs.paths)} files could not be read", file=sys.stderr)
+    if arguments.output and failed < len(inputs.paths):
+        print(f"figures: {arguments.output}")
     if arguments.json:
-        write_json(arguments.json, {"model": str(arguments.model), "views": f"{clips}x{crops}", "videos": told})
+        write_json(arguments.json, {"model": str(arguments.run), "views": views, "videos": reports})
     return failed
 
 
-def summary(prediction: Prediction, top: int) -> str:
-    """The classes of a video, a line each, and the scenes of a long one."""
-    timed = len(prediction.starts) > 0
-    lines = [f"{prediction.path}  ({_length(prediction)})" + ("  views of the whole, mean over time" if timed else "")]
-    for label in np.argsort(-prediction.probabilities, kind="stable")[:top]:
-        shares = [prediction.probabilities[label], *([prediction.over_time[label]] if timed else ())]
-        lines.append("".join(f"  {100 * share:5.1f} %" for share in shares) + f"  {prediction.class_names[label]}")
-    scenes, tenths = prediction.scenes(), prediction.seconds < 60
-    for start, end, name, probability in scenes[:SCENES]:
-        span = f"{clock(start, tenths)} - {clock(end, tenths)}"
-        lines.append(f"    {span:>17}  {name} ({100 * probability:.0f} %)")
-    if len(scenes) > SCENES:
-        lines.append(f"    ... {len(scenes) - SCENES} more; --output and --json have them all")
-    return "\n".join(lines)
-
-
-def picture(prediction: Prediction, name: str, arguments: argparse.Namespace) -> Any:
-    """The sheet of one video, uint8 (height, width, 3)."""
-    shown = prediction.leading(arguments.top)
+def load_predictor(arguments: argparse.Namespace) -> Predictor:
+    """The predictor that the options describe; errors name the run."""
+    model = load_classifier(arguments.run)
     clips, crops = arguments.views
-    caption = f"{_length(prediction)}  |  {arguments.model}  |  "
-    timed = len(prediction.starts)
-    caption += f"{timed} clips over time, 0 to 100 %" if timed else f"{clips}x{crops} views of the whole video"
-    return prediction_sheet(
-        prediction.frames,
-        [prediction.class_names[label] for label in shown],
-        prediction.over_time[shown],
-        prediction.seconds,
-        prediction.starts,
-        prediction.ends,
-        prediction.timeline[:, shown],
-        name,
-        caption,
-    )
+    try:
+        return Predictor(
+            model,
+            clips,
+            crops,
+            window=arguments.window,
+            compressed_size=arguments.compressed_size,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+        )
+    except (WeightsError, DataError) as error:
+        raise WeightsError(f"{arguments.run}: {error}") from None
 
 
-def _length(prediction: Prediction) -> str:
-    return f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else clock(prediction.seconds)
+# Argument types
 
 
 def _views(text: str) -> tuple[int, int]:
     clips, _, crops = text.partition("x")
     if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be clips x crops such as 4x3 or 1x1, of 1 or 3 crops")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected CLIPSxCROPS with 1 or 3 crops, such as 4x3 or 1x1")
     return int(clips), int(crops)
 
 
@@ -146,9 +128,9 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = float("nan")
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text!r}, must be a positive number of seconds")
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive number of seconds")
     return seconds
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lookupvivit.accuracy_cost.record import Point
-from lookupvivit.visualization.curves import Curve, cost_picture
+from lookupvivit.accuracy_cost.curves import Curve, cost_figure
 
 LABELLED_SHARES = (0.1, 0.25, 0.5)  # of a cascade
 LABEL_TOLERANCE = 0.03  # of these shares
@@ -41,7 +41,7 @@ def points_figure(points: Sequence[Point], cascade: dict[str, Any] | None, views
         curves.append(_curve(names[checkpoint], group, checkpoint != first.checkpoint, with_image_size))
     if cascade:
         curves.append(_cascade_curve(points, cascade))
-    return cost_picture(curves, title, caption)
+    return cost_figure(curves, title, caption)
 
 
 def _connected_points(points: Iterable[Point]) -> list[list[Point]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from lookupvivit.visualization.canvas import _figure, _rendered, _resized, _text, _tile_size
+from lookupvivit.visualization.canvas import add_text, new_figure, render, resize_image, tile_size
 
 COLUMNS = 6
 TILE_MIN = 144  # pixels: minimum of an image's shorter side; smaller images are enlarged
@@ -37,8 +37,7 @@ def caption_grid(images: np.ndarray, captions: Sequence[str], title: str = "") -
     """
     if len(images) != len(captions) or not len(images):
         raise ValueError(f"captions: found {len(captions)} for {len(images)} images, expected one per image")
-    _, height, width, _ = images.shape
-    tile_h, tile_w = _tile_size(height, width, TILE_MIN)
+    tile_h, tile_w = tile_size(images[0], TILE_MIN)
     line_length = max(MIN_LINE_LENGTH, int(tile_w / CHARACTER_WIDTH))
     texts = [_wrap(caption, line_length) for caption in captions]
     columns = min(COLUMNS, len(images))
@@ -51,15 +50,15 @@ def caption_grid(images: np.ndarray, captions: Sequence[str], title: str = "") -
         corners += [(MARGIN + column * (tile_w + GAP), y) for column in range(len(row))]
         y += tile_h + TEXT_OFFSET + LINE_HEIGHT * max(map(len, row)) + GAP
 
-    figure = _figure(grid_width, y)
+    figure = new_figure(grid_width, y)
     if title:
         title_length = max(MIN_LINE_LENGTH, int(grid_width / TITLE_CHARACTER_WIDTH))
-        _text(figure, MARGIN, MARGIN, textwrap.shorten(title, title_length, placeholder=" …"), fontsize=12)
+        add_text(figure, MARGIN, MARGIN, textwrap.shorten(title, title_length, placeholder=" …"), fontsize=12)
     for (x, top), lines in zip(corners, texts, strict=True):
-        _text(figure, x, top + tile_h + TEXT_OFFSET, "\n".join(lines), fontsize=8, linespacing=1.25)
-    grid = _rendered(figure)
+        add_text(figure, x, top + tile_h + TEXT_OFFSET, "\n".join(lines), fontsize=8, linespacing=1.25)
+    grid = render(figure)
     for (x, top), image in zip(corners, images, strict=True):
-        grid[top : top + tile_h, x : x + tile_w] = _resized(image, tile_h, tile_w)
+        grid[top : top + tile_h, x : x + tile_w] = resize_image(image, tile_h, tile_w)
     return grid
 
 

@@ -1,11 +1,11 @@
-"""What a trained model sees in anybody's videos: class probabilities of the whole, and from beginning to end."""
+"""Classes of a user's own videos and images: of each file as a whole and, for long videos, over time."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,26 +14,41 @@ from torch import Tensor, nn
 from data_pipelines.preprocess import ArrayReader, Preprocess, open_any
 from data_pipelines.transforms.normalization import to_model_input
 from data_pipelines.video.reader import VideoReader
-from lookupvivit.models.base import Size, as_size
 from lookupvivit.models.lookupvit import check_compressed_size
+from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
 
-TIMELINE_CLIPS = 100  # of a long video, unless a distance is asked for; a picture shows no more
-SHOWN_FRAMES = 8
+MAX_TIMELINE_CLIPS = 100  # of a long video, unless the user sets the window; a figure cannot show more
+MAX_FRAMES = 8  # kept for display
+
+
+class Scene(NamedTuple):
+    """Consecutive clips with the same most probable class.
+
+    Attributes:
+        start, end: seconds.
+        class_name: the class.
+        probability: its mean probability over the clips.
+    """
+
+    start: float
+    end: float
+    class_name: str
+    probability: float
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one video.
+    """The classes of one video.
 
     Attributes:
-        path: the video.
-        seconds: how long it lasts.
+        path: of the file.
+        seconds: duration of the video.
         class_names: K names.
         probabilities: (K,) of the whole video: softmax of the mean logits of all views.
-        starts, ends: (W,) seconds of the clips of the timeline; W is 0 of a short video.
-        timeline: (W, K) probabilities of each of them.
-        frames: uint8 (N, crop, crop, 3), evenly spread over the timeline, or over the views, as the model saw them.
+        starts, ends: (W,) seconds of the timeline's clips; W is 0 for a short video.
+        timeline: (W, K) probabilities of each of these clips.
+        frames: uint8 (N, crop, crop, 3) as the model saw them, evenly spaced over the timeline or over the views.
     """
 
     path: str
@@ -45,61 +60,55 @@ class Prediction:
     timeline: np.ndarray
     frames: np.ndarray
 
-    def top(self, count: int) -> list[tuple[str, float]]:
-        """The most probable classes of the whole video; of equals, the lower class id comes first."""
-        return self._named(self.probabilities, count)
+    @property
+    def has_timeline(self) -> bool:
+        return len(self.starts) > 0
 
     @property
-    def over_time(self) -> np.ndarray:
-        """Mean probabilities (K,) of the timeline, or of a short video's views; of a film, few views miss the most."""
-        return self.timeline.mean(axis=0) if len(self.starts) else self.probabilities
+    def mean_over_time(self) -> np.ndarray:
+        """Mean probabilities (K,) of the timeline, or `probabilities` for a short video.
 
-    def leading(self, count: int) -> np.ndarray:
-        """Class ids (count,) worth a look over time: the most probable on the mean of the timeline."""
-        return np.argsort(-self.over_time, kind="stable")[:count]
+        It covers a long video completely, of which a few views show only a fraction.
+        """
+        return self.timeline.mean(axis=0) if self.has_timeline else self.probabilities
 
-    def scenes(self) -> list[tuple[float, float, str, float]]:
-        """Neighbouring clips of the same most probable class as one: start, end, class and its mean probability."""
-        scenes, best = [], self.timeline.argmax(axis=1)
-        for label, group in groupby(range(len(best)), key=lambda clip: best[clip]):
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Names and probabilities of the most probable classes of the whole video."""
+        return [(self.class_names[k], float(self.probabilities[k])) for k in top_classes(self.probabilities, count)]
+
+    def scenes(self) -> list[Scene]:
+        """The timeline, with consecutive clips of the same most probable class merged."""
+        scenes = []
+        labels = self.timeline.argmax(axis=1)
+        for label, group in groupby(range(len(labels)), key=lambda clip: labels[clip]):
             clips = list(group)
-            mean = float(self.timeline[clips, label].mean())
-            end = min(self.ends[clips[-1]], *self.starts[clips[-1] + 1 :][:1], np.inf)  # the last clip may begin early
-            scenes.append((float(self.starts[clips[0]]), float(end), self.class_names[label], mean))
+            end = self.ends[clips[-1]]
+            if clips[-1] + 1 < len(labels):  # the last clip of the video may overlap with the one before it
+                end = min(end, self.starts[clips[-1] + 1])
+            probability = float(self.timeline[clips, label].mean())
+            scenes.append(Scene(float(self.starts[clips[0]]), float(end), self.class_names[label], probability))
         return scenes
 
-    def as_json(self, count: int) -> dict[str, Any]:
-        """For a JSON file, with the ``count`` most probable classes."""
-        told = {"path": self.path, "seconds": round(self.seconds, 3), "top": _as_json(self.top(count))}
-        if len(self.starts):
-            told["top_over_time"] = _as_json(self._named(self.over_time, count))
-            told["timeline"] = [
-                {"start": round(start, 3), "end": round(end, 3), "top": _as_json(self._named(probabilities, count))}
-                for start, end, probabilities in zip(
-                    self.starts.tolist(), self.ends.tolist(), self.timeline, strict=True
-                )
-            ]
-        return told
 
-    def _named(self, probabilities: np.ndarray, count: int) -> list[tuple[str, float]]:
-        best = np.argsort(-probabilities, kind="stable")[:count]
-        return [(self.class_names[label], float(probabilities[label])) for label in best]
+def top_classes(probabilities: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the ``count`` most probable classes, most probable first; of equals, the lower index comes first."""
+    return np.argsort(-probabilities, kind="stable")[:count]
 
 
 class Predictor:
-    """A trained model, ready for files.
+    """Applies a trained model to files.
 
     Args:
-        model: of `lookupvivit.load_model`, which knows its preprocessing; its classes have numbers where they have no
-            names.
+        model: of `lookupvivit.load_model`, which knows its preprocessing. Classes without names are numbered.
         clips, crops: views of the whole video, as in the multi-view test.
-        window: seconds from one clip of the timeline to the next; by default only a video longer than two clips has a
-            timeline, of one clip after the other, or of `TIMELINE_CLIPS` evenly spaced ones.
-        compressed_size: (t, h, w) compressed tokens, the model's own by default.
-        batch: most clips in one forward pass.
+        window: seconds between the starts of the timeline's clips. By default, only a video longer than two clips has a
+            timeline: consecutive clips, or `MAX_TIMELINE_CLIPS` evenly spaced ones.
+        compressed_size: (t, h, w); default: the model's own.
+        batch_size: maximal number of clips in one forward pass.
+        device: where the model computes.
 
     Raises:
-        WeightsError: a model that does not know its preprocessing, or cannot compute with that compressed size.
+        WeightsError: the preprocessing is unknown, or the model does not support the compressed size.
     """
 
     def __init__(
@@ -109,91 +118,99 @@ class Predictor:
         crops: int = 3,
         window: float | None = None,
         compressed_size: Size | None = None,
-        batch: int = 8,
+        batch_size: int = 8,
         device: torch.device | str = "cpu",
     ) -> None:
+        described: Any = model
         try:
-            self.preprocess: Preprocess = model.preprocess
+            self.preprocess: Preprocess = described.preprocess
         except AttributeError as error:
             raise WeightsError(str(error)) from None
-        self.class_names: tuple[str, ...] = getattr(model, "class_names", tuple(map(str, range(model.num_classes))))
+        numbers = tuple(map(str, range(described.num_classes)))
+        self.class_names: tuple[str, ...] = getattr(model, "class_names", numbers)
         self.model, self.device = model.eval().to(device), torch.device(device)
-        self.clips, self.crops, self.window, self.batch = clips, crops, window, batch
-        self.arguments: dict[str, Any] = {}
+        self.clips, self.crops, self.window, self.batch_size = clips, crops, window, batch_size
+        self.model_arguments: dict[str, Any] = {}
         if compressed_size is not None:
-            self.arguments["compressed_size"] = as_size(compressed_size)
+            size = as_size(compressed_size)
             try:
-                check_compressed_size(model, as_size(compressed_size))
+                check_compressed_size(model, size)
             except ValueError as error:
                 raise WeightsError(str(error)) from None
+            self.model_arguments["compressed_size"] = size
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
-        """Look at one video, picture or folder of pictures.
+        """Predict the classes of one video, image or folder of images.
 
         Raises:
-            MissingDataError, VideoDecodeError: it cannot be read; names it.
+            MissingDataError, VideoDecodeError: the file cannot be read.
+            WeightsError: the logits are NaN or infinite.
         """
         with open_any(path) as reader:
-            length, fps, sampling = reader.num_frames, reader.fps, self.preprocess.sampling
-            indices = sampling.test_clips(length, fps, self.clips)
-            clips = 1 if (indices == indices[0]).all() else self.clips  # of a short video all are the same
+            sampling = self.preprocess.sampling
+            indices = sampling.test_clips(reader.num_frames, reader.fps, self.clips)
+            clips = 1 if (indices == indices[0]).all() else self.clips  # the clips of a short video are all the same
             views = self.preprocess.views(reader, clips, self.crops)  # (V, 3, T, crop, crop)
-            whole = self._logits(views).double().mean(0).softmax(0).numpy()
-            starts, ends, rows, frames = self._timeline(reader)
+            probabilities = self._logits(views).double().mean(0).softmax(0).numpy()
+            starts, ends, timeline, frames = self._timeline(reader)
+            seconds = float(reader.num_frames / reader.fps)
         if not len(starts):
-            central = views[self.crops // 2 :: self.crops].transpose(1, 2).flatten(0, 1)  # (clips * T, 3, crop, crop)
-            _, first = np.unique(indices[:clips], return_index=True)  # in order of time
-            frames = central[first[_evenly(len(first))]]
+            centre = views[self.crops // 2 :: self.crops].transpose(1, 2).flatten(0, 1)  # (clips * T, 3, crop, crop)
+            _, in_order = np.unique(indices[:clips], return_index=True)
+            frames = centre[in_order[_evenly_spaced(len(in_order))]]
         frames = frames.permute(0, 2, 3, 1).numpy()
-        return Prediction(os.fspath(path), float(length / fps), self.class_names, whole, starts, ends, rows, frames)
+        return Prediction(os.fspath(path), seconds, self.class_names, probabilities, starts, ends, timeline, frames)
 
     def _timeline(self, reader: VideoReader | ArrayReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
-        """Starts (W,), ends (W,) and probabilities (W, K) of the clips, and frames (N, 3, crop, crop) of some."""
+        """Starts (W,), ends (W,) and probabilities (W, K) of clips, and frames (N, 3, crop, crop) for display."""
         spacing = self._spacing(reader)
-        found = self.preprocess.sampling.sliding_clips(reader.num_frames, reader.fps, **spacing) if spacing else []
-        if len(found) < 2:
+        spans = []
+        if spacing:
+            spans = self.preprocess.sampling.sliding_clips(reader.num_frames, reader.fps, **spacing)
+        if len(spans) < 2:
             return np.empty(0), np.empty(0), np.empty((0, len(self.class_names))), torch.empty(0)
-        shown, frames, rows, waiting = set(_evenly(len(found)).tolist()), [], [], []
-        for number, clip in enumerate(self.preprocess.clips(reader, **spacing), start=1):
-            if number - 1 in shown:
+        displayed = set(_evenly_spaced(len(spans)).tolist())
+        frames, probabilities, waiting = [], [], []
+        for index, clip in enumerate(self.preprocess.clips(reader, **spacing)):
+            if index in displayed:
                 frames.append(clip.video[:, clip.video.shape[1] // 2])
             waiting.append(clip.video)
-            if len(waiting) == self.batch or number == len(found):
-                rows.append(self._logits(torch.stack(waiting)).double().softmax(1))
+            if len(waiting) == self.batch_size or index == len(spans) - 1:
+                probabilities.append(self._logits(torch.stack(waiting)).double().softmax(1))
                 waiting = []
-        starts, ends = (np.array([float(clip[i]) for clip in found]) for i in (0, 1))
-        return starts, ends, torch.cat(rows).numpy(), torch.stack(frames)
+        starts = np.array([float(span.start) for span in spans])
+        ends = np.array([float(span.end) for span in spans])
+        return starts, ends, torch.cat(probabilities).numpy(), torch.stack(frames)
 
-    def _spacing(self, reader: VideoReader | ArrayReader) -> dict[str, Any] | None:
-        """How the clips of the timeline are spaced, for `Preprocess.clips`; None where the video needs no timeline."""
-        seconds = reader.num_frames / reader.fps
-        clip = self.preprocess.sampling.clip_seconds(reader.num_frames, reader.fps)
+    def _spacing(self, reader: VideoReader | ArrayReader) -> dict[str, Any]:
+        """Arguments of `Preprocess.clips` for the timeline; empty where the video needs no timeline."""
         if self.window is not None:
             return {"seconds_between": self.window}
-        if seconds <= 2 * clip:
-            return None
-        return {"num_clips": TIMELINE_CLIPS} if seconds > TIMELINE_CLIPS * clip else {"seconds_between": clip}
+        seconds = reader.num_frames / reader.fps
+        clip_seconds = self.preprocess.sampling.clip_seconds(reader.num_frames, reader.fps)
+        if seconds <= 2 * clip_seconds:
+            return {}
+        if seconds > MAX_TIMELINE_CLIPS * clip_seconds:
+            return {"num_clips": MAX_TIMELINE_CLIPS}
+        return {"seconds_between": clip_seconds}
 
     @torch.inference_mode()
     def _logits(self, views: Tensor) -> Tensor:
         """uint8 (V, 3, T, crop, crop) -> float32 (V, K) on the CPU."""
         try:
-            chunks = [
-                self.model(to_model_input(chunk, self.device), **self.arguments).logits.float().cpu()
-                for chunk in views.split(self.batch)
-            ]
+            logits = torch.cat(
+                [
+                    self.model(to_model_input(chunk, self.device), **self.model_arguments).logits.float().cpu()
+                    for chunk in views.split(self.batch_size)
+                ]
+            )
         except ValueError as error:
-            raise WeightsError(f"the model cannot compute with what was asked for: {error}") from None
-        logits = torch.cat(chunks)
+            raise WeightsError(f"the model does not accept its input: {error}") from None
         if not logits.isfinite().all():
-            raise WeightsError("the model gives logits that are no finite numbers; its weights are damaged or diverged")
+            raise WeightsError("logits: found NaN or infinite values; the weights are corrupt, or training diverged")
         return logits
 
 
-def _evenly(count: int) -> np.ndarray:
-    """At most `SHOWN_FRAMES` places out of ``count``, evenly spread."""
-    return np.unique(((np.arange(SHOWN_FRAMES) + 0.5) * count / SHOWN_FRAMES).astype(int))
-
-
-def _as_json(top: list[tuple[str, float]]) -> list[dict[str, Any]]:
-    return [{"class": name, "probability": round(probability, 6)} for name, probability in top]
+def _evenly_spaced(count: int) -> np.ndarray:
+    """At most `MAX_FRAMES` indices below ``count``, evenly spaced."""
+    return np.unique(((np.arange(MAX_FRAMES) + 0.5) * count / MAX_FRAMES).astype(int))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lookupvivit.visualization.canvas import COLOURS, _axes, _figure, _rendered
+from lookupvivit.visualization.canvas import PALETTE, add_axes, new_figure, render
 
 BINS = 120
 
@@ -35,15 +35,15 @@ def deviation_picture(models: Mapping[str, np.ndarray]) -> np.ndarray:
         models: name to deviations (C, S, N), of at most 6 models; the same corruptions and severities for all, as
             their curves are compared.
     """
-    if not 1 <= len(models) <= len(COLOURS):
-        raise ValueError(f"1 to {len(COLOURS)} models can be told apart, found {len(models)}")
+    if not 1 <= len(models) <= len(PALETTE):
+        raise ValueError(f"1 to {len(PALETTE)} models can be told apart, found {len(models)}")
     if len({values.shape[:2] for values in models.values()}) > 1:
         shapes = {name: values.shape[:2] for name, values in models.items()}
         raise ValueError(f"models must have the same corruptions and severities, found {shapes}")
     edges = np.linspace(0, max(values[:, -1].max() for values in models.values()) or 1.0, BINS + 1)
-    figure = _figure(1140, 460)
-    density, means = _axes(figure, 70, 40, 460, 350), _axes(figure, 640, 40, 460, 350)
-    for (name, values), colour in zip(models.items(), COLOURS[: len(models)], strict=True):
+    figure = new_figure(1140, 460)
+    density, means = add_axes(figure, 70, 40, 460, 350), add_axes(figure, 640, 40, 460, 350)
+    for (name, values), colour in zip(models.items(), PALETTE[: len(models)], strict=True):
         heights, by_severity = deviation_curves(values, edges)
         density.stairs(heights, edges, color=colour, fill=True, alpha=0.25)
         density.stairs(heights, edges, color=colour, label=name, linewidth=1.5)
@@ -58,4 +58,4 @@ def deviation_picture(models: Mapping[str, np.ndarray]) -> np.ndarray:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=9)
-    return _rendered(figure)
+    return render(figure)

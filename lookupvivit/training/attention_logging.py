@@ -14,8 +14,8 @@ from lookupvivit.config import RunConfig
 from lookupvivit.training.data import multi_view_dataset
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-from lookupvivit.visualization.attention_grid import clip_sheet
-from lookupvivit.visualization.attention_maps import collect
+from lookupvivit.visualization.attention_grid import clip_grid
+from lookupvivit.visualization.attention_maps import maps_from_output
 from lookupvivit.visualization.canvas import save_png
 
 BLOCK = 0  # for video, the first block keeps local information best (appendix A.6)
@@ -49,10 +49,10 @@ class AttentionLogger:
                 return
             if not self.world.is_main or sample["failed"]:
                 continue
-            maps = collect(to_model_input(frames), output, [BLOCK])
+            maps = maps_from_output(to_model_input(frames), output, [BLOCK])
             label, prediction = (self._class_name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
             title = f"{label}  |  predicted at step {step}: {prediction} ({100 * maps.probabilities.max():.0f} %)"
-            figure = clip_sheet([maps], title)
+            figure = clip_grid([maps], title)
             name = f"{number}_{Path(sample['video_name']).stem}"  # numbered: file names may repeat between classes
             log.image(step, f"attention/{name}", figure)
             save_png(log.run_dir / "attention" / f"{name}_step_{step:08d}.png", figure)

@@ -27,7 +27,8 @@ from lookupvivit.training import distributed
 from lookupvivit.training.build import build_model, classifier_description, compute_dtype, require_trained_as
 from lookupvivit.training.data import read_manifest, view_loader
 from lookupvivit.training.distributed import World
-from lookupvivit.visualization.canvas import confusion_picture, save_png
+from lookupvivit.visualization.canvas import save_png
+from lookupvivit.visualization.confusion_figure import confusion_figure
 from lookupvivit.weights.files import load_weights, read_description, weights_file
 
 
@@ -127,7 +128,7 @@ def save(predictions: Predictions, folder: Path, name: str) -> None:
     write_json(folder / f"{name}.json", summary)
     predicted = predictions.video_logits().argmax(axis=1)
     matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
-    save_png(folder / f"{name}_confusion.png", confusion_picture(matrix, predictions.class_names))
+    save_png(folder / f"{name}_confusion.png", confusion_figure(matrix, predictions.class_names))
     for reason in predictions.facts["broken_videos"].values():
         print(f"FAILED, not in the scores: {reason}")
     for views, score in summary["views"].items():

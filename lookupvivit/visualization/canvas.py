@@ -1,108 +1,112 @@
-"""A canvas of exact pixels, and what is drawn of a test: uint8 images (H, W, 3) (needs matplotlib and Pillow)."""
+"""Figures of an exact size in pixels, rendered to uint8 arrays (H, W, 3).
+
+A figure is created with `new_figure`, filled with `add_axes` and `add_text`, and rendered once with `render`. Images
+are pasted into the rendered array, so that they are not resampled. All positions are pixels from the top left corner.
+Needs matplotlib and Pillow.
+"""
 
 from __future__ import annotations
 
-import os
 import textwrap
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Of curves and bars: Okabe and Ito's, which the colour-blind tell apart too; without yellow, too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+from data_pipelines.io.atomic import atomic_write
+
+# Colours of lines and bars: Okabe and Ito's palette for colour-blind readers, without yellow, which is pale on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK = "#202124"  # text
 DPI = 100
-INK = "#202124"
-TILE_MAX = 384  # pixels: longer side of a shown frame
+MAX_TILE_SIDE = 384  # pixels: longer side of a displayed frame
 
 
-def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """A confusion matrix as an image, uint8 (height, width, 3).
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures
 
-    Shades are shares of each row (the videos of one true class). Up to 20 classes, counts and names are written
-    in; beyond that only shades are legible, and follow the square root so that rare confusions show.
 
-    Args:
-        matrix: counts (K, K), row = true class, column = predicted class.
-        class_names: K names.
+def new_figure(width: int, height: int) -> Figure:
+    """Create a white figure of ``width`` x ``height`` pixels.
+
+    It does not use pyplot, so it has no global state, needs no display and is safe in threads.
     """
-    matrix = np.asarray(matrix)
-    classes = len(class_names)
-    if matrix.shape != (classes, classes):
-        raise ValueError(f"{classes} class names but a matrix of shape {matrix.shape}")
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    detailed = classes <= 20
-    cell = max(44, 320 // max(classes, 1)) if detailed else max(2, 800 // classes)
-    names = [textwrap.shorten(name, 48, placeholder=" …") for name in class_names]
-    # Room for names, at about 7 pixels a letter.
-    label = 40 + 7 * max(map(len, names), default=0) if detailed else 70
-    side = cell * classes
-    figure = _figure(label + side + 110, 40 + side + label)
-    axes = _axes(figure, label, 40, side, side)
-    shade = PowerNorm(1 if detailed else 0.5, vmin=0, vmax=1)
-    image = axes.imshow(shares, cmap="Blues", norm=shade, aspect="auto", interpolation="nearest")
-    if detailed:
-        axes.set_xticks(range(classes), names, rotation=90, fontsize=9)
-        axes.set_yticks(range(classes), names, fontsize=9)
-        for row, column in np.argwhere(matrix > 0):
-            ink = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{matrix[row, column]}", ha="center", va="center", fontsize=9, color=ink)
-    axes.set(xlabel="predicted class", ylabel="true class")
-    total, correct = int(matrix.sum()), int(matrix.trace())
-    axes.set_title(f"{correct} of {total} correct ({100 * correct / max(total, 1):.1f} %)", fontsize=11)
-    bar = _axes(figure, label + side + 16, 40, 14, side)
-    figure.colorbar(image, cax=bar, label="share of the true class")
-    return _rendered(figure)
-
-
-def save_png(path: str | Path, image: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) as PNG; folders are made, and the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(image).save(beside, format="PNG")
-    os.replace(beside, path)
-
-
-def _figure(width: int, height: int) -> Figure:
-    """A white figure of so many pixels."""
-    # Without pyplot: no global state, no display, safe in threads.
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _axes(figure: Figure, x: int, y: int, width: int, height: int) -> Axes:
-    """Axes at pixels from the top left, so that an image of that size is drawn one to one."""
-    sheet_w, sheet_h = figure.get_size_inches() * DPI
-    return figure.add_axes((x / sheet_w, 1 - (y + height) / sheet_h, width / sheet_w, height / sheet_h))
+def add_axes(figure: Figure, x: int, y: int, width: int, height: int) -> Axes:
+    """Add axes whose plot area has its top left corner at (x, y)."""
+    total_width, total_height = _size(figure)
+    bottom = 1 - (y + height) / total_height  # matplotlib counts from the bottom
+    return figure.add_axes((x / total_width, bottom, width / total_width, height / total_height))
 
 
-def _text(figure: Figure, x: float, y: float, text: str, va: str = "top", color: str = INK, **style: object) -> None:
-    """Text at pixels from the top left."""
-    width, height = figure.get_size_inches() * figure.dpi
-    figure.text(x / width, 1 - y / height, text.replace("$", r"\$"), va=va, color=color, **style)
+def add_text(
+    figure: Figure, x: float, y: float, text: str, *, va: str = "top", color: str = INK, **properties: Any
+) -> None:
+    """Write ``text`` at (x, y); dollar signs are printed as they are.
+
+    Args:
+        figure: of `new_figure`.
+        x, y: position of the text's alignment point.
+        text: one line or several.
+        va: vertical alignment.
+        color: of the text.
+        properties: further ones of `matplotlib.text.Text`.
+    """
+    width, height = _size(figure)
+    figure.text(x / width, 1 - y / height, text.replace("$", r"\$"), va=va, color=color, **properties)
 
 
-def _rendered(figure: Figure) -> np.ndarray:
-    """The figure's pixels, uint8 (height, width, 3)."""
+def render(figure: Figure) -> np.ndarray:
+    """Draw the figure and return its pixels, uint8 (height, width, 3)."""
+    canvas = figure.canvas
+    assert isinstance(canvas, FigureCanvasAgg), "the figure was not created by new_figure"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a file's name may be in any script; boxes stand for the letters
-        figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+        warnings.filterwarnings("ignore", "Glyph")  # file names may use scripts that the font lacks
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _tile_size(height: int, width: int, shortest: int) -> tuple[int, int]:
-    """The size a frame is shown at: the shorter side enlarged to ``shortest``, the longer one within TILE_MAX."""
-    factor = min(max(1.0, shortest / min(height, width)), TILE_MAX / max(height, width))
+def _size(figure: Figure) -> tuple[float, float]:
+    """(width, height) in pixels."""
+    width, height = figure.get_size_inches() * figure.dpi
+    return width, height
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images and text
+
+
+def tile_size(image: np.ndarray, min_side: int) -> tuple[int, int]:
+    """The (height, width) at which an image (H, W, 3) is displayed.
+
+    Small images are enlarged until their shorter side has ``min_side`` pixels. No side exceeds `MAX_TILE_SIDE`.
+    """
+    height, width = image.shape[:2]
+    factor = min(max(1.0, min_side / min(height, width)), MAX_TILE_SIDE / max(height, width))
     return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize uint8 (H, W, 3) to (height, width, 3) with bicubic interpolation."""
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def wrap_text(text: str, width: int, letter_width: float) -> str:
+    """Break the lines of ``text`` so that they fit into ``width`` pixels, at ``letter_width`` pixels per letter."""
+    letters = max(8, int(width / letter_width))
+    return "\n".join(part for line in text.splitlines() for part in textwrap.wrap(line, letters))
+
+
+def save_png(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) as PNG, atomically; missing folders are created."""
+    with atomic_write(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")

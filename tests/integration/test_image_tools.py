@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from support.image_models import pictures, small_model
+from support.image_models import small_model, write_images
 from support.paths import ROOT
 
 from data_pipelines.datasets.class_names import class_names
@@ -29,13 +29,13 @@ def corrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets") / "imagenet-c"
     for number, name in enumerate(ALEXNET_ERRORS):
         for severity in range(1, 6):
-            pictures(folder / name / str(severity), CLASSES, 2, seed=5 * number + severity, size=(16, 16))
+            write_images(folder / name / str(severity), CLASSES, 2, seed=5 * number + severity, size=(16, 16))
     return folder
 
 
 def test_imagenet_c_whole_and_in_part(tmp_path, robustness, corrupted):
     run = small_model(tmp_path / "run", CLASSES)
-    clean = pictures(tmp_path / "val", CLASSES, 2)
+    clean = write_images(tmp_path / "val", CLASSES, 2)
     told = robustness("--model", run, "--imagenet-c", corrupted, "--imagenet", clean, "--workers", "0")
     results = run / "predictions" / "robustness"
     report = json.loads((results / "robustness.json").read_text())["imagenet_c"]
@@ -70,9 +70,9 @@ def test_imagenet_a_r_and_o_in_one_table(tmp_path, robustness):
     given = {}
     for kind in "aro":
         subset = class_names(f"imagenet_{kind}")
-        given[kind] = [f"--imagenet-{kind}", pictures(tmp_path / f"imagenet-{kind}", subset, size=(20, 20))]
+        given[kind] = [f"--imagenet-{kind}", write_images(tmp_path / f"imagenet-{kind}", subset, size=(20, 20))]
         if kind == "o":
-            given[kind] += ["--imagenet", pictures(tmp_path / "val", subset, seed=1, size=(20, 20))]
+            given[kind] += ["--imagenet", write_images(tmp_path / "val", subset, seed=1, size=(20, 20))]
     robustness("--model", run, *given["a"], "--workers", "0")
     told = robustness("--model", run, *given["r"], *given["o"], "--workers", "0")  # joins the one before
     report = json.loads((run / "predictions" / "robustness" / "robustness.json").read_text())

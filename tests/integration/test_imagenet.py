@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support.image_models import pictures
+from support.image_models import write_images
 from support.paths import ROOT
 
 import lookupvivit
@@ -50,7 +50,7 @@ def sets(tmp_path):
     pytest.importorskip("webdataset")
     for name, classes in (("1k", FEW), ("21k", MANY)):
         for split, count in (("train", 8), ("val", 3)):
-            pictures(tmp_path / name / split, classes, count, seed=count, size=(50, 40))
+            write_images(tmp_path / name / split, classes, count, seed=count, size=(50, 40))
     for split in ("train", "val"):
         write_shards(read_folders(tmp_path / "21k", split), tmp_path / "shards", split, 4000)
     return tmp_path

@@ -1,4 +1,4 @@
-"""tools/predict.py, by its command line."""
+"""tools/predict.py by its command line."""
 
 import json
 import shutil
@@ -7,113 +7,100 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from support.in_process import run_tool
 from support.paths import ROOT
-
-import lookupvivit
-from lookupvivit.weights.files import save_model
+from support.saved_models import VIDEO_PREPROCESSING, save_random_model
 
 DATA = ROOT.parent / "shared" / "data"
-NAME, SMALL = "lookupvivit_pico8x2_4x4x4", {"width": 16, "depth": 1, "num_heads": 2}
-PREPROCESSING = {"frames": 4, "stride": 1, "short_side": 64, "crop": 64, "range": [-1, 1]}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "run"
-    torch.manual_seed(0)
-    model = lookupvivit.create_model(NAME, 3, input_size=[4, 64, 64], **SMALL)
-    for head in (model.compressed_head, model.lookup_head):
-        torch.nn.init.normal_(head.weight)
-    description = {"name": NAME, "num_classes": 3, "overrides": {**SMALL, "input_size": [4, 64, 64]}}
-    names = ["left", "à droite", "still"]
-    save_model(folder, model.state_dict(), {**description, "class_names": names, "preprocessing": PREPROCESSING})
-    return folder
+def run(tmp_path_factory):
+    return save_random_model(tmp_path_factory.mktemp("models") / "run")
 
 
 @pytest.fixture
-def predict(shell, model):
-    def run(*arguments, expect=0, model=model):
-        return shell(
-            [sys.executable, str(ROOT / "tools" / "predict.py"), "--model", str(model), *map(str, arguments)],
-            expect=expect,
-        )
-
-    return run
+def predict(monkeypatch, capsys, run):
+    """Run the tool in this process; returns exit status, output and errors."""
+    return lambda *arguments, run=run: run_tool(monkeypatch, capsys, "predict.py", "--run", run, *arguments)
 
 
 @pytest.mark.cold
-def test_a_folder_of_anything(tmp_path, small_set, predict):
-    """Videos of 8 frames, a picture and a broken file: what can be read is told, the exit status tells of the rest."""
+def test_readable_files_are_reported_and_the_others_named(tmp_path, small_set, run, shell):
+    """A folder with videos of 8 frames, an image, a corrupt file and a text file."""
     clips = tmp_path / "clips"
     (clips / "sub").mkdir(parents=True)
     shutil.copy(small_set / "videos" / "1.mp4", clips / "one.mp4")
     shutil.copy(small_set / "videos" / "2.mp4", clips / "sub" / "日本 #2.mp4")
     Image.fromarray(np.zeros((90, 70, 3), np.uint8)).save(clips / "a.png")
-    (clips / "broken.mp4").write_bytes(b"no video")
+    (clips / "corrupt.mp4").write_bytes(b"no video")
     (clips / "notes.txt").touch()
-    told = predict(
-        clips,
-        "--window",
-        "0.1",
-        "--top",
-        2,
-        "--output",
-        tmp_path / "out",
-        "--json",
-        tmp_path / "p.json",
-        "--compressed-size",
-        "1,2,2",
-        expect=1,
-    )
-    assert "1 files that are no videos or pictures ignored" in told and "1 of 4 could not be read" in told
-    (error,) = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert "broken.mp4: cannot be decoded" in error and "Traceback" not in told
-    pictures = {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*.png")}
-    assert pictures == {"one.mp4.png", "a.png.png", "sub/日本 #2.mp4.png"}
+    options = ["--window", "0.1", "--top", "2", "--compressed-size", "1x2x2"]
+    options += ["--output", tmp_path / "figures", "--json", tmp_path / "p.json"]
+    command = [sys.executable, ROOT / "tools" / "predict.py", clips, "--model", run, *options]  # --run's earlier name
+    output = shell([str(argument) for argument in command], expect=1)
+    (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "corrupt.mp4" in error and "Traceback" not in output
+    assert "1 files ignored" in output and "1 of 4 files" in output
+    figures = {str(file.relative_to(tmp_path / "figures")) for file in (tmp_path / "figures").rglob("*.png")}
+    assert figures == {"one.mp4.png", "a.png.png", "sub/日本 #2.mp4.png"}
 
-    videos = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["videos"]
-    by_name = {Path(video["path"]).name: video for video in videos}
-    assert by_name["broken.mp4"]["error"] in error
-    assert "timeline" not in by_name["a.png"]
-    moments = by_name["one.mp4"]["timeline"]
-    assert moments[0]["start"] == 0 and len(moments) > 2 and all(len(moment["top"]) == 2 for moment in moments)
-    best, timed = by_name["a.png"]["top"][0], by_name["one.mp4"]["top"][0]
-    assert f"{100 * best['probability']:.1f} %  {best['class']}" in told
-    means = {entry["class"]: entry["probability"] for entry in by_name["one.mp4"]["top_over_time"]}
-    assert all(0 <= mean <= 1 for mean in means.values()) and f"  {100 * timed['probability']:5.1f} %  " in told
+    report = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert (report["model"], report["views"]) == (str(run), "4x3")
+    videos = {Path(video["path"]).name: video for video in report["videos"]}
+    assert videos["corrupt.mp4"]["error"] in error
+    assert "timeline" not in videos["a.png"]
+    timeline = videos["one.mp4"]["timeline"]
+    assert timeline[0]["start"] == 0 and len(timeline) > 2 and all(len(clip["top"]) == 2 for clip in timeline)
+    for video in ("a.png", "one.mp4"):
+        best = videos[video]["top"][0]
+        line = next(line for line in output.splitlines() if f"{100 * best['probability']:.1f} %" in line)
+        assert line.endswith(best["class"])
+    assert all(0 <= entry["probability"] <= 1 for entry in videos["one.mp4"]["top_over_time"])
 
 
-def test_a_users_mistakes_end_in_one_line(tmp_path, small_set, model, predict):
-    video = small_set / "videos" / "1.mp4"
-    (tmp_path / "empty").mkdir()
-    for words, *arguments in (
-        ("nowhere.mp4: no such file or folder", video, "nowhere.mp4"),
-        ("empty: found no video or image", tmp_path / "empty"),
-        ("'4x2', must be clips x crops such as 4x3", video, "--views", "4x2"),
-        ("'0', must be a positive number of seconds", video, "--window", "0"),
-        ("'4,4', must be three positive numbers t,h,w", video, "--compressed-size", "4,4"),
-        ("'gpu'", video, "--device", "gpu"),
-    ):
-        told = predict(*arguments, expect=2)
-        assert words in told and "Traceback" not in told
-    told = predict(video, expect=2, model=ROOT / "README.md")
-    assert "README.md: not a .safetensors file; expected a run directory or a model.safetensors file" in told
-    description = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    shutil.copytree(model, tmp_path / "untold")
-    for key, words in {"crop": "preprocessing.crop: missing", None: "model.json of its weights has no pre"}.items():
-        wrong = {k: v for k, v in PREPROCESSING.items() if k != key}
-        changed = {**description, "preprocessing": wrong} if key else {k: description[k] for k in list(description)[:4]}
-        (tmp_path / "untold" / "model.json").write_text(json.dumps(changed))
-        told = predict(video, expect=2, model=tmp_path / "untold")
-        assert told.startswith(f"error: {tmp_path / 'untold'}: ") and words in told and told.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (["nowhere.mp4"], ["nowhere.mp4"]),
+        (["--views", "4x2"], ["--views", "'4x2'"]),
+        (["--window", "0"], ["--window", "'0'"]),
+        (["--compressed-size", "4,4"], ["--compressed-size", "'4,4'", "TxHxW"]),
+        (["--device", "gpu"], ["--device", "'gpu'"]),
+        (["--run", ROOT / "README.md"], ["README.md"]),
+    ],
+)
+def test_errors_in_the_command_are_one_line_with_status_2(small_set, predict, arguments, facts):
+    status, _, error = predict(small_set / "videos" / "1.mp4", *arguments)
+    assert status == 2 and "Traceback" not in error
+    assert all(fact in error.splitlines()[-1] for fact in facts)
+
+
+def test_an_empty_folder_is_an_error(tmp_path, predict):
+    status, _, error = predict(tmp_path)
+    assert status == 2 and error.startswith(f"error: {tmp_path}") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["preprocessing", "crop"])
+def test_a_model_without_preprocessing_is_an_error_that_names_the_run(tmp_path, small_set, run, predict, key):
+    shutil.copytree(run, tmp_path / "incomplete")
+    file = tmp_path / "incomplete" / "model.json"
+    description = json.loads(file.read_text(encoding="utf-8"))
+    if key == "preprocessing":
+        del description[key]
+    else:
+        description["preprocessing"] = {k: v for k, v in VIDEO_PREPROCESSING.items() if k != key}
+    file.write_text(json.dumps(description))
+    status, _, error = predict(small_set / "videos" / "1.mp4", run=tmp_path / "incomplete")
+    assert status == 2 and error.count("\n") == 1
+    assert error.startswith(f"error: {tmp_path / 'incomplete'}: ") and key in error
 
 
 @pytest.mark.skipif(not (DATA / "awkward").is_dir(), reason="needs the sample files of ../shared/data")
-def test_awkward_files_are_told_or_named(tmp_path, predict):
+def test_unusual_files_have_a_figure_or_an_error(tmp_path, predict):
     files = sorted(file.name for file in (DATA / "awkward").iterdir())
-    told = predict(DATA / "awkward", "--output", tmp_path, "--views", "1x1", expect=1)
-    named = [name for name in files if f"error: {DATA / 'awkward' / name}: " in told]
-    assert {f"{name}.png" for name in files if name not in named} == {file.name for file in tmp_path.iterdir()}
-    assert "empty.mp4" in named and "one_frame.mp4" not in named and "Traceback" not in told
+    status, _, errors = predict(DATA / "awkward", "--output", tmp_path, "--views", "1x1")
+    failed = [name for name in files if f"error: {DATA / 'awkward' / name}: " in errors]
+    assert {f"{name}.png" for name in files if name not in failed} == {file.name for file in tmp_path.iterdir()}
+    assert status == 1 and "empty.mp4" in failed and "one_frame.mp4" not in failed

@@ -1,32 +1,32 @@
-"""Small image models and pictures for the tests of the image sets."""
+"""Small image models, and folders of images for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-import lookupvivit
-from lookupvivit.weights.files import save_model
+from support.saved_models import save_random_model
 
 SIDE = 16
-SMALL = {"width": 16, "depth": 1, "num_heads": 2, "input_size": [1, SIDE, SIDE], "tubelet": [1, 8, 8]}
 PREPROCESSING = {"frames": 1, "stride": 1, "short_side": 20, "crop": SIDE, "range": [-1, 1]}
 
 
-def small_model(folder, class_names, name="lookupvit_ti16_3x3", seed=0):
-    """A run directory with a random model that has opinions."""
-    torch.manual_seed(seed)
-    overrides = {**SMALL, **({"compressed_size": [1, 1, 1]} if name.startswith("lookup") else {})}
-    model = lookupvivit.create_model(name, len(class_names), **overrides)
-    for part, module in model.named_children():
-        if part.endswith("head"):
-            torch.nn.init.normal_(module.weight)
-    told = {"name": name, "num_classes": len(class_names), "overrides": overrides, "preprocessing": PREPROCESSING}
-    save_model(folder, model.state_dict(), {**told, "class_names": list(class_names)})
-    return folder
+def small_model(folder: Path, class_names: Sequence[str], name: str = "lookupvit_ti16_3x3", seed: int = 0) -> Path:
+    """Save a small random image model like a run directory; returns ``folder``."""
+    options: dict[str, Any] = {"tubelet": [1, 8, 8]}
+    if name.startswith("lookup"):
+        options["compressed_size"] = [1, 1, 1]
+    return save_random_model(folder, name, class_names, PREPROCESSING, seed, **options)
 
 
-def pictures(folder, classes, count=1, seed=0, size=(24, 20)):
-    """``count`` JPEGs of noise per class."""
+def write_images(
+    folder: Path, classes: Sequence[str], count: int = 1, seed: int = 0, size: tuple[int, int] = (24, 20)
+) -> Path:
+    """Write ``count`` smooth random JPEGs of ``size`` (width, height) per class into subfolders; returns ``folder``."""
     rng = np.random.default_rng(seed)
     for name in classes:
         (folder / name).mkdir(parents=True, exist_ok=True)

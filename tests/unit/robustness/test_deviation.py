@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lookupvivit.robustness.figures import COLOURS, deviation_curves, deviation_picture
+from lookupvivit.robustness.figures import deviation_curves, deviation_picture
+from lookupvivit.visualization.canvas import PALETTE
 
 
 def test_curves_by_hand():
@@ -31,7 +32,7 @@ def test_every_models_curves_are_in_the_picture():
     picture = deviation_picture(models)
     assert picture.dtype == np.uint8 and picture.shape == (460, 1140, 3)
     for column in (slice(70, 530), slice(640, 1100)):
-        for number, colour in enumerate(COLOURS):
+        for number, colour in enumerate(PALETTE):
             rgb = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
             drawn = (np.abs(picture[:, column].astype(int) - rgb).max(axis=-1) < 12).sum()
             assert (drawn > 30) == (number < 3)

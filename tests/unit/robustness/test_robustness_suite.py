@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
-from support.image_models import pictures, small_model
+from support.image_models import small_model, write_images
 
 import lookupvivit
 from data_pipelines.datasets.class_folders import read_class_folders
@@ -57,13 +57,16 @@ def corrupted(folder, skip=()):
         for severity in range(1, 6):
             if (corruption, severity) not in skip:
                 place = folder / corruption / str(severity)
-                pictures(place, ("n01", "n02"), 3, seed=10 * number + severity, size=(16, 16))
+                write_images(place, ("n01", "n02"), 3, seed=10 * number + severity, size=(16, 16))
     return folder
 
 
 @pytest.mark.parametrize("name", ["lookupvit_ti16_3x3", "vit_ti16"])
 def test_outputs_are_those_of_single_pictures(tmp_path, name):
-    run, folder = small_model(tmp_path / "run", ("a", "b", "c"), name), pictures(tmp_path / "set", ("a", "b", "c"), 3)
+    run, folder = (
+        small_model(tmp_path / "run", ("a", "b", "c"), name),
+        write_images(tmp_path / "set", ("a", "b", "c"), 3),
+    )
     model, manifest = lookupvivit.load_model(run), read_class_folders(folder)
     logits, features = image_outputs(model, manifest, 4, CPU, 0, "test")
     np.testing.assert_allclose(logits, one_by_one(run, manifest.paths), rtol=1e-4, atol=1e-5)
@@ -81,7 +84,7 @@ def test_outputs_are_those_of_single_pictures(tmp_path, name):
 
 
 def test_a_broken_picture_stops_the_count(tmp_path, two_class_run):
-    folder = pictures(tmp_path / "set", ("n01", "n02"), 2)
+    folder = write_images(tmp_path / "set", ("n01", "n02"), 2)
     (folder / "n02" / "1.JPEG").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"n02/1\.JPEG: cannot be decoded.*must be replaced by a whole one"):
         image_outputs(lookupvivit.load_model(two_class_run), read_class_folders(folder), 4, CPU, 0, "test")
@@ -92,7 +95,7 @@ def test_imagenet_a_r_and_o(tmp_path, imagenet_run):
     tested = suite(imagenet_run, saved)
     for kind in ("a", "r"):
         subset = class_names(f"imagenet_{kind}")
-        folder = pictures(tmp_path / kind, subset, seed=ord(kind))
+        folder = write_images(tmp_path / kind, subset, seed=ord(kind))
         columns = [imagenet.index(name) for name in subset]
         answers = one_by_one(imagenet_run, listed(folder, subset))[:, columns].argmax(axis=1)
         report = tested.subset(f"imagenet_{kind}", folder)
@@ -102,8 +105,11 @@ def test_imagenet_a_r_and_o(tmp_path, imagenet_run):
             assert file["labels"].tolist() == columns and file["names"][0] == f"{subset[0]}/0.JPEG"
     subset = class_names("imagenet_o")
     columns = [imagenet.index(name) for name in subset]
-    outliers, validation = pictures(tmp_path / "o", subset, 1, seed=1), pictures(tmp_path / "val", subset, 2, seed=2)
-    pictures(validation, ("n01440764",), 5)  # a class that is not among the 200
+    outliers, validation = (
+        write_images(tmp_path / "o", subset, 1, seed=1),
+        write_images(tmp_path / "val", subset, 2, seed=2),
+    )
+    write_images(validation, ("n01440764",), 5)  # a class that is not among the 200
     logits = one_by_one(imagenet_run, [*listed(outliers, subset), *listed(validation, subset)])[:, columns]
     scores = -torch.from_numpy(logits).double().softmax(1).max(1).values.numpy()
     report = tested.outliers(outliers, validation)
@@ -120,7 +126,7 @@ def test_imagenet_a_r_and_o(tmp_path, imagenet_run):
 
 def test_imagenet_c_and_the_feature_deviation(tmp_path, two_class_run):
     classes = ("n01", "n02")
-    clean = pictures(tmp_path / "val", classes, 3, seed=1, size=(20, 20))
+    clean = write_images(tmp_path / "val", classes, 3, seed=1, size=(20, 20))
     folder = corrupted(tmp_path / "c")
     tested = suite(two_class_run, tmp_path / "saved")
     report = tested.corruptions(folder, clean)
@@ -160,7 +166,7 @@ def test_a_second_run_goes_on_and_other_weights_start_afresh(tmp_path, two_class
     assert suite(two_class_run, saved).corruptions(folder) == whole
     assert sorted(done) == ["imagenet_c/fog_5", "imagenet_c/snow_2"]
     del done[:]
-    pictures(folder / "frost" / "1", ("n02",), 4, size=(16, 16))  # one picture more than elsewhere
+    write_images(folder / "frost" / "1", ("n02",), 4, size=(16, 16))  # one picture more than elsewhere
     with pytest.raises(DataError, match=r"frost/1: found 7 pictures, must be the same 6 as in the first"):
         suite(two_class_run, saved).corruptions(folder)
     (folder / "frost" / "1" / "n02" / "3.JPEG").unlink()
@@ -175,6 +181,6 @@ def test_what_is_absent_is_no_part_of_a_mean(tmp_path, two_class_run):
     assert report["accuracies"]["snow"] == [None] * 5
     assert [share is None for share in report["accuracies"]["fog"]] == [False, False, False, True, False]
     assert not {"mce", "accuracy", "by_severity"} & set(report)
-    clean = pictures(tmp_path / "val", ("n01", "n02"), 2)
+    clean = write_images(tmp_path / "val", ("n01", "n02"), 2)
     with pytest.raises(DataError, match=r"val: lacks n01/2\.JPEG \(2 missing\), which .*gaussian_noise/1 holds"):
         suite(two_class_run, tmp_path / "fresh").corruptions(folder, clean)

@@ -1,3 +1,5 @@
+"""Attention maps against the attention matrices of the model, and their upsampling against SciPy."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,14 +8,14 @@ from scipy import ndimage
 
 import lookupvivit
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.visualization.attention_maps import attention_maps, shown_range, upsample_maps
+from lookupvivit.visualization.attention_maps import attention_maps, display_range, upsample_maps
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
     model = LookupViT(10, (8, 64, 48), (2, 8, 8), (4, 3, 2), width=32, depth=3, num_heads=4, drop_path=0.5)
-    for parameter in model.parameters():  # at its initial values a small model looks at everything alike
+    for parameter in model.parameters():  # with its initial weights, a small model attends almost uniformly
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
@@ -26,33 +28,33 @@ def video():
 
 @pytest.fixture(scope="module")
 def attention(model, video):
-    """A of every block, (heads, tp, hp, wp, t, h, w), from the model's own call."""
+    """The attention matrix of each block, (heads, tp, hp, wp, t, h, w)."""
     with torch.no_grad():
         output = model(video[None], return_intermediates=True)
-    return [seen["attention"][0].double().numpy() for seen in output.intermediates]
+    return [block["attention"][0].double().numpy() for block in output.intermediates]
 
 
-def test_by_default_the_mean_over_heads_and_tokens(model, video, attention):
+def test_default_maps_are_means_over_heads_and_tokens(model, video, attention):
     maps = lookupvivit.attention_maps(model, video, blocks=[2, 0])
     assert maps.rows == ((2, None), (0, None)) and maps.compressed_size == (4, 3, 2)
-    by_hand = np.stack([attention[block].reshape(4 * 24, 4, 8, 6).mean(axis=0) for block in (2, 0)])
-    np.testing.assert_allclose(maps.weights, by_hand, rtol=1e-5)
+    expected = np.stack([attention[block].reshape(4 * 24, 4, 8, 6).mean(axis=0) for block in (2, 0)])
+    np.testing.assert_allclose(maps.weights, expected, rtol=1e-5)
     np.testing.assert_allclose(maps.weights.sum(axis=(1, 2, 3)), 1, rtol=1e-5)
     np.testing.assert_allclose(maps.multiples.mean(axis=(1, 2, 3)), 1, rtol=1e-5)
     assert maps.pixels().shape == (2, 8, 64, 48) and maps.cell(0) is None
     np.testing.assert_allclose(maps.pixels(80, 60).mean(), 1, atol=0.1)
 
 
-def test_a_chosen_token_and_heads_are_their_rows_of_a(model, video, attention):
+def test_maps_of_selected_tokens_and_heads_are_their_rows_of_the_attention_matrix(model, video, attention):
     maps = attention_maps(model, video, blocks=[1], heads=[0, 3], tokens=[(3, 2, 0), (0, 0, 1)])
-    assert maps.rows == ((1, (3, 2, 0)), (1, (0, 0, 1))) and maps.heads == ((0, 3), 4)
+    assert maps.rows == ((1, (3, 2, 0)), (1, (0, 0, 1))) and maps.heads == (0, 3) and maps.num_heads == 4
     for weights, token in zip(maps.weights, [(3, 2, 0), (0, 0, 1)], strict=True):
         np.testing.assert_allclose(weights, attention[1][([0, 3], *token)].mean(axis=0), rtol=1e-5)
-    assert maps.cell(0) == (slice(6, 8), slice(42, 64), slice(0, 24))  # outwards to whole pixels: 42 2/3
+    assert maps.cell(0) == (slice(6, 8), slice(42, 64), slice(0, 24))  # rounded outwards from 42 2/3
     assert maps.cell(1) == (slice(0, 2), slice(0, 22), slice(24, 48))
 
 
-def test_frames_and_probabilities_are_the_models(model, video):
+def test_frames_and_probabilities_are_those_of_the_model(model, video):
     maps = attention_maps(model, video)
     frames = ((video + 1) * 127.5).round().movedim(0, -1).numpy()
     assert maps.frames.dtype == np.uint8 and (maps.frames == frames).all()
@@ -61,7 +63,7 @@ def test_frames_and_probabilities_are_the_models(model, video):
     np.testing.assert_allclose(maps.probabilities, probabilities, rtol=1e-5)
 
 
-def test_the_models_mode_is_not_in_the_maps_and_is_left_as_it_was(model, video):
+def test_maps_do_not_depend_on_the_models_mode_which_is_restored(model, video):
     before = attention_maps(model, video).weights
     try:
         np.testing.assert_array_equal(attention_maps(model.train(), video).weights, before)
@@ -70,7 +72,7 @@ def test_the_models_mode_is_not_in_the_maps_and_is_left_as_it_was(model, video):
         model.eval()
 
 
-def test_an_image_at_any_compressed_size():
+def test_an_image_at_another_compressed_size():
     model = LookupViT(3, (1, 32, 32), (1, 8, 8), (1, 2, 2), width=16, depth=2, num_heads=2)
     image = torch.rand(3, 32, 32) * 2 - 1
     maps = attention_maps(model, image, blocks=[1], tokens=[(0, 4, 4)], compressed_size=(1, 5, 5))
@@ -78,7 +80,7 @@ def test_an_image_at_any_compressed_size():
     assert maps.compressed_size == (1, 5, 5) and maps.cell(0) == (slice(0, 1), slice(25, 32), slice(25, 32))
 
 
-def test_space_is_bicubic_without_overshoot_and_each_frame_shows_its_own_tubelet():
+def test_upsampling_is_bicubic_without_overshoot_and_repeats_each_tubelet():
     maps = torch.rand(2, 3, 6, 5, generator=torch.Generator().manual_seed(2))
     fine = upsample_maps(maps, 6, 48, 35)
     one = F.interpolate(maps[:, 1:2], size=(48, 35), mode="bicubic", align_corners=False)[:, 0]
@@ -94,44 +96,44 @@ def test_space_is_bicubic_without_overshoot_and_each_frame_shows_its_own_tubelet
     assert upsample_maps(tubelets, 6, 4, 4)[0, :, 0, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_one_outlier_does_not_darken_all_others():
+def test_one_outlier_does_not_determine_the_display_range():
     values = np.linspace(0, 1, 400)
     values[7] = 50.0
-    assert shown_range(values) == (0.0, pytest.approx(0.99, abs=0.01))
-    assert shown_range(np.full(8, 2.0)) == (2.0, 2.0)
+    assert display_range(values) == (0.0, pytest.approx(0.99, abs=0.01))
+    assert display_range(np.full(8, 2.0)) == (2.0, 2.0)
 
 
 @pytest.mark.parametrize(
-    ("choice", "message"),
+    ("selection", "message"),
     [
-        ({"blocks": [3]}, "blocks: found 3, must be from 0 to 2: the model has 3 blocks"),
+        ({"blocks": [3]}, "blocks: found 3, .* 0 to 2"),
         ({"blocks": [-1]}, "blocks: found -1"),
         ({"blocks": []}, "blocks: found none"),
-        ({"heads": [0, 4]}, "heads: found 4, must be from 0 to 3"),
-        ({"tokens": [(0, 0, 2)]}, r"tokens: found 0,0,2, must be t,h,w from 0,0,0 to 3,2,1.* 4x3x2"),
-        ({"tokens": [(0, 0)]}, "tokens: found 0,0, must be t,h,w"),
+        ({"heads": [0, 4]}, "heads: found 4, .* 0 to 3"),
+        ({"tokens": [(0, 0, 2)]}, "tokens: found 0,0,2, .*3,2,1.* 4x3x2"),
+        ({"tokens": [(0, 0)]}, "tokens: found 0,0, .*t,h,w"),
         ({"compressed_size": (0, 1, 1)}, "three positive integers"),
     ],
 )
-def test_what_is_not_there(model, video, choice, message):
+def test_selections_that_do_not_exist_are_errors(model, video, selection, message):
     with pytest.raises(ValueError, match=message):
-        attention_maps(model, video, **choice)
+        attention_maps(model, video, **selection)
 
 
 @pytest.mark.parametrize("name", ["vivit_pico8x2", "perceiver_pico8x2", "tokenlearner_pico8x2_at2"])
 def test_models_without_cross_attention(name):
     model = lookupvivit.create_model(name, 3)
-    with pytest.raises(ValueError, match=f"found a {type(model).__name__}, which has no cross-attention"):
+    with pytest.raises(ValueError, match=f"model: found a {type(model).__name__}"):
         attention_maps(model, torch.zeros(3, 8, 64, 64))
 
 
-def test_wrong_videos_and_broken_weights(model, video):
+def test_wrong_inputs_and_corrupt_weights_are_errors(model, video):
     for wrong in (video[None], video[:2], torch.zeros(3, 8, 64, 48, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"must be one video \(3, T, H, W\)"):
+        with pytest.raises(ValueError, match=r"video: found .*\(3, T, H, W\)"):
             attention_maps(model, wrong)
     small = {"width": 16, "depth": 1, "num_heads": 2}
     ablation = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, heads="compressed", exchange="none", **small)
-    with pytest.raises(ValueError, match="a LookupViT without exchange"):
+    with pytest.raises(ValueError, match=r"model: .*without exchange"):
         attention_maps(ablation, torch.zeros(3, 8, 64, 64))
-    with pytest.raises(ValueError, match="no finite numbers"):
+    with pytest.raises(ValueError, match=r"attention: .*NaN"):
         attention_maps(model, video * float("nan"))

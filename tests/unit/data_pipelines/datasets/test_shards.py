@@ -11,7 +11,7 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
-from support.image_models import pictures
+from support.image_models import write_images
 
 from data_pipelines.datasets import shards
 from data_pipelines.datasets.class_folders import read_folders
@@ -53,7 +53,7 @@ def both(tmp_path_factory):
     """The same pictures in class folders and in shards of about two."""
     root = tmp_path_factory.mktemp("imagenet")
     for split, count in (("train", 4), ("val", 3)):
-        pictures(root / "folders" / split, CLASSES, count, seed=count)
+        write_images(root / "folders" / split, CLASSES, count, seed=count)
     (root / "folders" / "train" / "n02" / "0.JPEG").rename(root / "folders" / "train" / "n02" / "a.b 100% é.JPEG")
     found = [read_folders(root / "folders", split) for split in ("train", "val")]
     for split, manifest in zip(("train", "val"), found, strict=True):
