@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lookupvivit.accuracy_cost.record import Point
 from lookupvivit.accuracy_cost.curves import Curve, cost_figure
+from lookupvivit.accuracy_cost.record import Point
 
 LABELLED_SHARES = (0.1, 0.25, 0.5)  # of a cascade
 LABEL_TOLERANCE = 0.03  # of these shares
