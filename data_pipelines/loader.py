@@ -1,16 +1,16 @@
-"""Which samples come when, and the loaders that fetch them.
+"""The order of samples, and the loaders that read them.
 
-The order of training is a pure function of (seed, step): a run resumed at any step, at any number of ranks or
-workers, sees the samples that the uninterrupted run would have seen.
+The order of training samples is a function of (seed, step). A run that is resumed at any step, on any number of ranks
+or workers, therefore sees the same samples as an uninterrupted run.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sized
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,10 +22,15 @@ from data_pipelines.io.errors import DataError
 
 @dataclass(frozen=True)
 class TrainingOrder:
-    """Every epoch is a new permutation of the samples, cut into global batches; what is left is dropped.
+    """A new permutation of the samples in every epoch, cut into global batches. Samples that remain are dropped.
+
+    Attributes:
+        num_samples: size of the training set.
+        global_batch: samples per optimizer step, of all ranks together.
+        seed: source of the permutations.
 
     Raises:
-        DataError: fewer samples than one batch needs.
+        DataError: a global batch is larger than the training set.
     """
 
     num_samples: int
@@ -35,8 +40,8 @@ class TrainingOrder:
     def __post_init__(self) -> None:
         if not 0 < self.global_batch <= self.num_samples:
             raise DataError(
-                f"optim.batch_size: found {self.global_batch} clips per step, but there are {self.num_samples} videos; "
-                f"a batch takes each video at most once, so at most {self.num_samples} would fit"
+                f"global_batch: found {self.global_batch} videos per step, expected 1 to {self.num_samples}, the size "
+                "of the training set"
             )
 
     @property
@@ -46,8 +51,8 @@ class TrainingOrder:
 
     def batch(self, step: int) -> list[tuple[int, int]]:
         """(epoch, index) of every sample in the global batch of ``step``, counted from 0."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.global_batch
+        epoch, batch_of_epoch = divmod(step, self.steps_per_epoch)
+        start = batch_of_epoch * self.global_batch
         indices = _permutation(self.seed, epoch, self.num_samples)[start : start + self.global_batch]
         return [(epoch, int(index)) for index in indices]
 
@@ -58,21 +63,12 @@ def _permutation(seed: int, epoch: int, num_samples: int) -> np.ndarray:
 
 
 class _MicroBatches(Sampler[list[tuple[int, int]]]):
-    """One rank's micro-batches of the steps from start_step to end_step."""
+    """The micro-batches of one rank, step by step; its share of a global batch is contiguous."""
 
-    def __init__(
-        self,
-        order: TrainingOrder,
-        start_step: int,
-        end_step: int,
-        rank: int,
-        micro_batch: int,
-        accumulation: int,
-    ) -> None:
-        self.order = order
-        self.steps = range(start_step, end_step)
-        self.first = rank * micro_batch * accumulation  # the rank's contiguous slice of the global batch
+    def __init__(self, order: TrainingOrder, steps: range, rank: int, micro_batch: int, accumulation: int) -> None:
+        self.order, self.steps = order, steps
         self.micro_batch, self.accumulation = micro_batch, accumulation
+        self.offset = rank * micro_batch * accumulation
 
     def __len__(self) -> int:
         return len(self.steps) * self.accumulation
@@ -81,7 +77,7 @@ class _MicroBatches(Sampler[list[tuple[int, int]]]):
         for step in self.steps:
             batch = self.order.batch(step)
             for micro_step in range(self.accumulation):
-                start = self.first + micro_step * self.micro_batch
+                start = self.offset + micro_step * self.micro_batch
                 yield batch[start : start + self.micro_batch]
 
 
@@ -96,54 +92,67 @@ def train_loader(
     accumulation: int,
     workers: int,
 ) -> DataLoader:
-    """A rank's micro-batches for the steps from ``start_step`` up to ``end_step``, ``accumulation`` per step.
+    """The micro-batches of one rank for the steps from ``start_step`` to ``end_step``, end excluded.
+
+    Args:
+        dataset: yields the clips of one sample for a key (epoch, index).
+        order: the order of samples.
+        micro_batch: samples per micro-batch.
+        accumulation: micro-batches per step.
+        workers: loading processes; 0 loads in this process.
 
     Raises:
         DataError: micro_batch * accumulation * world_size is not the global batch.
     """
-    if micro_batch * accumulation * world_size != order.global_batch:
+    product = micro_batch * accumulation * world_size
+    if product != order.global_batch:
         raise DataError(
-            f"micro_batch {micro_batch} x accumulation {accumulation} x world_size {world_size} = "
-            f"{micro_batch * accumulation * world_size}; it must be the global batch of {order.global_batch}"
+            f"micro_batch * accumulation * world_size: found {micro_batch} * {accumulation} * {world_size} = "
+            f"{product}, expected the global batch, {order.global_batch}"
         )
-    sampler = _MicroBatches(order, start_step, end_step, rank, micro_batch, accumulation)
-    return _loader(dataset, workers, batch_sampler=sampler, collate_fn=_all_clips)
+    sampler = _MicroBatches(order, range(start_step, end_step), rank, micro_batch, accumulation)
+    return _loader(dataset, workers, batch_sampler=sampler, collate_fn=_collate_clips)
 
 
 def eval_loader(
     dataset: Dataset, rank: int, world_size: int, batch_size: int, workers: int, done: Container[int] = ()
 ) -> DataLoader:
-    """A rank's share of the videos. Nothing is padded: the ranks' counts add up.
+    """One rank's share of the videos, without padding: together, the ranks load each video once.
 
-    The batches are cut from the whole set and dealt out to the ranks, so that a video meets the same others on any
-    number of ranks and after a restart: not a bit of its result changes.
+    Batches are formed from the whole dataset and then distributed over the ranks. A video is therefore always in a
+    batch with the same others, on any number of ranks and after a restart, and its results are bit-identical.
 
     Args:
-        done: indices of videos that need not come; a batch of nothing else is left out.
+        dataset: one sample per video.
+        batch_size: videos per batch.
+        workers: loading processes; 0 loads in this process.
+        done: indices of videos that are not needed. A batch is skipped if it has no others.
     """
-    batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
-    wanted = [list(batch) for batch in batches if not all(index in done for index in batch)]
-    return _loader(dataset, workers, batch_sampler=wanted[rank::world_size])
+    num_videos = len(cast(Sized, dataset))
+    batches = [list(range(i, min(i + batch_size, num_videos))) for i in range(0, num_videos, batch_size)]
+    needed = [batch for batch in batches if not all(index in done for index in batch)]
+    return _loader(dataset, workers, batch_sampler=needed[rank::world_size])
 
 
-def _loader(dataset: Dataset, workers: int, **sampling: object) -> DataLoader:
+def _loader(dataset: Dataset, workers: int, **batching: Any) -> DataLoader:
     return DataLoader(
         dataset,
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else making an iterator would advance the global generator
-        **sampling,
+        generator=torch.Generator(),  # otherwise each iterator would advance the global generator
+        **batching,
     )
 
 
-def _all_clips(videos: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """One batch of all clips of all videos."""
-    return default_collate([clip for clips in videos for clip in clips])
+def _collate_clips(samples: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """One batch of all clips of all samples."""
+    return default_collate([clip for clips in samples for clip in clips])
 
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)  # one core per worker
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # to a whole group of processes they mean: save
+    # A signal to the whole process group asks the trainer to save; the workers must keep loading until it has.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

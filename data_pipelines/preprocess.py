@@ -1,7 +1,6 @@
 """The preprocessing of a trained model: from a video file to the model's input.
 
-It is built from a run's configuration (`lookupvivit.training.data.preprocess_from_config`), or read from the
-``preprocessing`` entry of the run's model.json:
+A run builds it from its configuration and writes it to model.json, under ``preprocessing``. It is read from there:
 
     preprocess = Preprocess.from_dict(json.loads(Path("runs/camera_motion/model.json").read_text())["preprocessing"])
     preprocess("clip.mp4")                                    # model input, float32 (3, T, crop, crop) in [-1, 1]

@@ -18,7 +18,7 @@ from data_pipelines.preparation.shard_writing import write_shards
 from lookupvivit.cli.arguments import one_line_errors
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import load_config
-from lookupvivit.training.data import listed_videos
+from lookupvivit.training.manifests import listed_videos
 
 
 def main() -> None:

@@ -91,8 +91,8 @@ class TrainTransform:
         smallest = int(self.short_side * min(1.0, *(self.scale_jitter or (1.0,))))
         if self.crop > smallest:
             raise DataError(
-                f"crop: {self.crop} does not fit; short_side {self.short_side} with scale_jitter "
-                f"{self.scale_jitter} leaves {smallest} pixels"
+                f"crop: found {self.crop}, expected at most {smallest}, the shorter side after resizing to "
+                f"{self.short_side} with scale_jitter {self.scale_jitter}"
             )
 
     def __call__(self, clip: Tensor, label: int, rng: np.random.Generator) -> tuple[Tensor, int]:

@@ -27,8 +27,9 @@ from lookupvivit.profiling.timing import describe_machine, median_times
 from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
 from lookupvivit.training.build import compute_dtype
-from lookupvivit.training.data import read_manifest, view_loader
+from lookupvivit.training.data import view_loader
 from lookupvivit.training.distributed import World
+from lookupvivit.training.manifests import read_manifest
 from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import weights_file
 

@@ -30,9 +30,10 @@ from lookupvivit.captioning.tokenizer import CaptionTokenizer
 from lookupvivit.config import ConfigError, DataConfig
 from lookupvivit.training import checkpointing, ema
 from lookupvivit.training.build import build_model, build_on_meta, load_init_from, model_arguments
-from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, present, train_transform
+from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
+from lookupvivit.training.manifests import exclude_absent
 from lookupvivit.visualization.canvas import save_png
 
 
@@ -232,7 +233,7 @@ def karpathy_file(root: Path) -> Path:
 def present_captions(config: CaptioningConfig, split: str, verbose: bool = True) -> CaptionManifest:
     """The images of ``split`` with their captions that are on disk and not in ``data.skip_list``."""
     listed = listed_captions(config.data, split)
-    images, note = present(config, listed.images)
+    images, note = exclude_absent(config, listed.images)
     manifest = listed.among(images)
     if verbose:
         num_captions = sum(1 for _ in manifest.texts())

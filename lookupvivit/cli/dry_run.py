@@ -8,15 +8,14 @@ import torch
 from torch import nn
 
 from data_pipelines.io.errors import MissingDataError
-from data_pipelines.loader import TrainingOrder
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_yaml
 from lookupvivit.profiling.flops import count_cost
 from lookupvivit.profiling.memory_estimate import MemoryEstimate, TrainingSetup, estimate_memory
 from lookupvivit.training.build import build_on_meta
-from lookupvivit.training.data import Batching, Plan
 from lookupvivit.training.distributed import World
 from lookupvivit.training.optimizer import parameter_groups
+from lookupvivit.training.schedule import Batching, Plan, training_order
 from lookupvivit.training.tasks import create_task
 from lookupvivit.training.utilization import training_macs
 
@@ -33,10 +32,9 @@ def dry_run(config: RunConfig, ranks: int | None = None) -> None:
     world = World(0, ranks or max(1, gpus), torch.device("cuda" if gpus else "cpu"))
     task = create_task(config, world)
     print(to_yaml(config))
-    batching, steps, missing = Batching.of(config, world), "no data to count steps of", None
+    batching, steps, missing = Batching.from_config(config, world), "no data to count steps of", None
     try:
-        order = TrainingOrder(task.count_samples(), config.optim.batch_size // config.data.repeats, config.seed)
-        plan = Plan.of(config, order)
+        plan = Plan.from_config(config, training_order(config, task.count_samples()))
         steps = f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
     except MissingDataError as error:
         missing = error

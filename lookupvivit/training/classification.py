@@ -17,17 +17,11 @@ from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.training.attention_logging import AttentionLogger
 from lookupvivit.training.build import build_model, classifier_description, load_init_from
-from lookupvivit.training.data import (
-    camera_motion_recipe,
-    present_videos,
-    read_manifest,
-    require_same_classes,
-    train_dataset,
-    view_loader,
-)
+from lookupvivit.training.data import train_dataset, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.losses import LOSSES, smooth_one_hot
+from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest, require_same_classes
 
 
 class Classification:

@@ -9,10 +9,10 @@ from torch import nn
 from lookupvivit.config import RunConfig
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
 from lookupvivit.profiling.memory_estimate import REDUCE_BUCKET_SIZE
-from lookupvivit.training.data import Batching
 from lookupvivit.training.distributed import World
 from lookupvivit.training.ema import AveragedSteps
 from lookupvivit.training.optimizer import FiniteSteps, build_optimizer
+from lookupvivit.training.schedule import Batching
 
 
 def initialize(model: nn.Module, config: RunConfig, batching: Batching, world: World) -> tuple[Any, FiniteSteps]:

@@ -25,8 +25,9 @@ from lookupvivit.evaluation.resume import PartialResult, restore
 from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
 from lookupvivit.training.build import build_model, classifier_description, compute_dtype, require_trained_as
-from lookupvivit.training.data import read_manifest, view_loader
+from lookupvivit.training.data import view_loader
 from lookupvivit.training.distributed import World
+from lookupvivit.training.manifests import read_manifest
 from lookupvivit.visualization.canvas import save_png
 from lookupvivit.visualization.confusion_figure import confusion_figure
 from lookupvivit.weights.files import load_weights, read_description, weights_file
@@ -63,7 +64,7 @@ def test(config: RunConfig) -> None:
 
     result = predict_views(
         forward,
-        view_loader(config, manifest, clips, crops, world, central=True, done=partial.done),
+        view_loader(config, manifest, clips, crops, world, centre_view=True, done=partial.done),
         len(manifest),
         manifest.class_names,
         config.eval.batch_size,

@@ -20,19 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.io.atomic import write_text
-from data_pipelines.loader import TrainingOrder, train_loader
+from data_pipelines.loader import train_loader
 from data_pipelines.random_streams import COMPRESSED_SIZE
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
 from lookupvivit.training import checkpointing, distributed, ema
 from lookupvivit.training.build import build_on_meta, compute_dtype, resume_constraints
-from lookupvivit.training.data import Batching, Plan
 from lookupvivit.training.deepspeed_engine import initialize
 from lookupvivit.training.failed_videos import FailedVideos
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.meter import TrainMeter
 from lookupvivit.training.optimizer import NonFiniteGradients, learning_rate
+from lookupvivit.training.schedule import Batching, Plan, training_order
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
 from lookupvivit.training.utilization import ModelFlopsUtilization
@@ -89,9 +89,8 @@ class Trainer:
         self.task.read_data()
 
         # The order of samples is a function of (seed, step): a resumed run continues it exactly.
-        videos_per_step = config.optim.batch_size // config.data.repeats
-        order = TrainingOrder(self.task.num_samples, videos_per_step, config.seed)
-        self.batching, self.plan = Batching.of(config, world), Plan.of(config, order)
+        order = training_order(config, self.task.num_samples)
+        self.batching, self.plan = Batching.from_config(config, world), Plan.from_config(config, order)
         dataset = self.task.training_set()
 
         # The engine is built around the checkpoint's weights, then gets the optimizer's state.

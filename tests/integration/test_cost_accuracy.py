@@ -18,8 +18,8 @@ from lookupvivit.accuracy_cost.cascade import confidence
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.training.build import build_model, classifier_description
-from lookupvivit.training.data import read_manifest
 from lookupvivit.training.distributed import World
+from lookupvivit.training.manifests import read_manifest
 from lookupvivit.weights.files import load_model, save_model
 
 TOOL = [sys.executable, str(ROOT / "tools" / "cost_accuracy.py")]

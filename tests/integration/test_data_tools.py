@@ -35,7 +35,7 @@ def test_prepare_tells_what_is_broken_and_a_run_leaves_it_out(tmp_path, small_se
             "data.max_failed=0",
         )
     )
-    assert "train: 39 videos" in told and "1 left out by" in told and "BROKEN" not in told
+    assert "train: 39 videos" in told and "1 skipped by" in told and "BROKEN" not in told
 
     told = shell([*prepare, "--copies", "--short-side", "32", "--workers", "2"])
     assert f"data.dataset=kinetics data.root={output} data.train_list=train.csv" in told

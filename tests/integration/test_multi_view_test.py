@@ -14,8 +14,9 @@ from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.evaluation.resume import PartialResult, restore
 from lookupvivit.training.build import build_model
-from lookupvivit.training.data import read_manifest, view_loader
+from lookupvivit.training.data import view_loader
 from lookupvivit.training.distributed import World
+from lookupvivit.training.manifests import read_manifest
 
 WORLD = World(0, 1, torch.device("cpu"))
 VIEWS = [(clip, crop) for clip in (0, 1) for crop in (0, 1, 2)] + [(-1, 1)]
