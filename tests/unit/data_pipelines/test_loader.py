@@ -104,7 +104,7 @@ def test_the_order_depends_on_seed_and_step_alone():
 
 
 def test_a_global_batch_larger_than_the_training_set_is_refused():
-    with pytest.raises(DataError, match="global_batch: found 64 .* 5"):
+    with pytest.raises(DataError, match=r"global_batch: found 64 .* 5"):
         TrainingOrder(5, 64, 0)
 
 
