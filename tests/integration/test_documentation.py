@@ -16,7 +16,7 @@ from lookupvivit.weights.files import save_model
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"^    ((?:python|deepspeed|torchrun)\b.*(?:\\\n.*)*)", re.MULTILINE)
+COMMAND = re.compile(r"^    ((?:python|deepspeed|torchrun)\b(?:[^\n]*\\\n)*[^\n]*)", re.MULTILINE)
 
 
 def python_blocks(document):
