@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from data_pipelines.io.atomic import atomic_write
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.sizes import Size, as_size
+from lookupvivit.weights.files import WeightsError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-class ExportError(ValueError):
+class ExportError(WeightsError):
     """The model cannot be exported this way, or the exported file computes something else."""
 
 
@@ -89,6 +91,14 @@ def export_onnx(
                 f"up to {largest:.2e}; expected at most {tolerance:.0e} of the largest"
             )
     return difference
+
+
+def input_shape(model: nn.Module) -> tuple[int, ...]:
+    """The shape of one input: (1, 3, T, H, W), or (1, 3, H, W) for an image model."""
+    frames, height, width = model.input_size
+    tubelet = model.tubelet if isinstance(model, Perceiver) else model.embedding.tubelet
+    is_image = tubelet[0] == 1 and frames == 1
+    return (1, 3, height, width) if is_image else (1, 3, frames, height, width)
 
 
 def _with_fixed_size(model: nn.Module, compressed_size: Size | None) -> nn.Module:

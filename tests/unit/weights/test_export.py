@@ -1,13 +1,10 @@
 """What leaves Python computes what the model computes: torch.export programs and ONNX files."""
 
-import sys
-
 import pytest
 import torch
 
 import lookupvivit
 from lookupvivit.weights.export import ExportError, export_onnx, export_program
-from lookupvivit.weights.files import save_model
 
 SMALL = {"width": 24, "depth": 2, "num_heads": 3}
 VIDEO = {**SMALL, "input_size": (4, 32, 32), "tubelet": (2, 8, 8)}
@@ -97,27 +94,3 @@ def test_mistakes_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(ExportError, match=r"needs onnxscript: pip install 'lookupvivit\[export\]'"):
         export_onnx(build("vit_b16", IMAGE), tmp_path / "model.onnx", (1, 3, 32, 32))
-
-
-@pytest.mark.cold
-@pytest.mark.slow
-def test_the_tool_exports_a_run_and_tells_mistakes_in_one_line(tmp_path, shell):
-    run, file = tmp_path / "run", tmp_path / "out" / "model.onnx"
-    name, overrides = "lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}
-    save_model(run, build(name, overrides).state_dict(), {"name": name, "num_classes": 5, "overrides": overrides})
-    tool = [sys.executable, "tools/export.py"]
-    assert "largest difference" in shell([*tool, str(run), "--onnx", str(file), "--compressed-size", "2", "2", "2"])
-    assert file.is_file()
-    reader, small = "perceiver_pico8x2", {"width": 16, "depth": 1, "num_heads": 2, "stages": 1, "num_latents": 4}
-    weights = build(reader, small).state_dict()
-    save_model(tmp_path / "reader", weights, {"name": reader, "num_classes": 5, "overrides": small})
-    assert "input video (batch, 3, 8, 64, 64)" in shell([*tool, str(tmp_path / "reader"), "--onnx", str(file)])
-    wrong = {
-        "not found": [str(tmp_path / "nowhere"), "--onnx", str(file)],
-        "positive": [str(run), "--onnx", str(file), "--compressed-size", "0", "2", "2"],
-        "File exists": [str(run), "--onnx", str(file / "model.onnx")],
-    }
-    for words, arguments in wrong.items():
-        said = shell([*tool, *arguments], expect=2)
-        assert words in said
-        assert said.startswith("error: ") and said.count("\n") == 1, said
