@@ -1,10 +1,9 @@
-"""Test a model with many views per video.
+"""Test a model on several views of every video.
 
     python tools/test_net.py --cfg configs/camera_motion.yaml
     deepspeed tools/test_net.py --cfg configs/k400_9x9x8.yaml checkpoint=runs/k400_9x9x8 eval.clips=4 eval.crops=3
 
-Without checkpoint=..., the newest model of the configuration's own run directory is tested. Run it again after a kill
-and it goes on with the videos it has finished.
+Without checkpoint=..., it tests the newest model in output_dir. The same command resumes an interrupted test.
 """
 
 from lookupvivit.cli.arguments import run_with_config

@@ -3,9 +3,9 @@
     deepspeed tools/train_net.py --cfg configs/k400_9x9x8.yaml
     torchrun --nproc_per_node 8 tools/train_net.py --cfg configs/k400_9x9x8.yaml optim.micro_batch_size=4
     python tools/train_net.py --cfg configs/camera_motion.yaml optim.max_steps=100
-    python tools/train_net.py --cfg configs/k400_9x9x8.yaml --dry-run --world 8     what would run, and what it costs
+    python tools/train_net.py --cfg configs/k400_9x9x8.yaml --dry-run --world 8     print data, steps, cost and memory
 
-Run it again and it goes on from its last checkpoint.
+The same command resumes an interrupted run from its last checkpoint.
 """
 
 from lookupvivit.cli.arguments import run_with_config

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from data_pipelines.io.errors import DataError
 from lookupvivit.config import ConfigError, RunConfig
-from lookupvivit.config.loading import load_config
+from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.kernels import KernelsError
 from lookupvivit.sizes import Size, parse_size
@@ -140,7 +140,8 @@ def run_with_config(
     Args:
         program: the work.
         description: its first line of help.
-        dry_run: what ``--dry-run [--world N]`` runs instead, with N or None as second argument; None: no such option.
+        dry_run: what ``--dry-run [--world N] [--print-config]`` runs instead, with N or None as second argument; None:
+            there are no such options.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
@@ -150,12 +151,18 @@ def run_with_config(
         parser.add_argument("--dry-run", action="store_true", help="print what would run and its cost, then stop")
         help = "with --dry-run: the number of ranks (default: the GPUs of this machine, or 1)"
         parser.add_argument("--world", type=positive_int, metavar="N", help=help)
+        help = "with --dry-run: also print the complete configuration"
+        parser.add_argument("--print-config", action="store_true", help=help)
     arguments = parser.parse_intermixed_args()
-    if dry_run and arguments.world and not arguments.dry_run:
-        parser.error("argument --world: expected --dry-run as well")
+    if dry_run and not arguments.dry_run:
+        for option, value in (("--world", arguments.world), ("--print-config", arguments.print_config)):
+            if value:
+                parser.error(f"argument {option}: expected --dry-run as well")
     with one_line_errors("the same command continues from the last checkpoint"):
         config = load_config(arguments.cfg, arguments.overrides)
         if dry_run and arguments.dry_run:
+            if arguments.print_config:
+                print(to_yaml(config))
             dry_run(config, arguments.world)
         else:
             program(config)

@@ -1,15 +1,15 @@
-"""What a configuration would run and what that costs, told without running it: nothing is written or started."""
+"""Print what a configuration would run and what that costs. Nothing is started or written."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
 from data_pipelines.io.errors import MissingDataError
 from lookupvivit.config import RunConfig
-from lookupvivit.config.loading import to_yaml
 from lookupvivit.profiling.flops import count_cost
 from lookupvivit.profiling.memory_estimate import MemoryEstimate, TrainingSetup, estimate_memory
 from lookupvivit.training.build import build_on_meta
@@ -23,87 +23,104 @@ GIGA = 1e9
 
 
 def dry_run(config: RunConfig, ranks: int | None = None) -> None:
-    """Print configuration, data, batches, steps, costs and memory of a run on ``ranks`` (default: GPUs here, or 1).
+    """Print data, batches, steps, cost and memory of a run.
+
+    Args:
+        ranks: number of ranks of the run; by default one per GPU of this machine, or one.
 
     Raises:
-        ConfigError, DataError: as the run itself would; for missing data at the end, when what needs none was told.
+        ConfigError, DataError: those of the run itself. An error about missing data comes last, after everything that
+            does not depend on the data is printed.
     """
-    gpus = torch.cuda.device_count()
-    world = World(0, ranks or max(1, gpus), torch.device("cuda" if gpus else "cpu"))
+    num_gpus = torch.cuda.device_count()
+    world = World(0, ranks or max(1, num_gpus), torch.device("cuda" if num_gpus else "cpu"))
     task = create_task(config, world)
-    print(to_yaml(config))
-    batching, steps, missing = Batching.from_config(config, world), "no data to count steps of", None
+    batching = Batching.from_config(config, world)
+    missing: MissingDataError | None = None
     try:
-        plan = Plan.from_config(config, training_order(config, task.count_samples()))
-        steps = f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
+        schedule = describe_schedule(config, task.count_samples())
     except MissingDataError as error:
-        missing = error
-    print(f"{batching}; {steps}; {config.runtime.precision}, ZeRO {config.runtime.zero_stage}")
+        missing, schedule = error, "unknown number of steps, because the data is missing"
+    print(f"{batching}; {schedule}; {config.runtime.precision}, ZeRO {config.runtime.zero_stage}")
     model = build_on_meta(task.build_model)
-    tell_model(model, config)
-    for device in ("cuda",) if gpus else ("cpu", "cuda"):
-        if (device, config.runtime.precision) != ("cpu", "fp16"):
-            tell_memory(memory(model, config, batching, device), device)
+    print_cost(model, config)
+    for device in ("cuda",) if num_gpus else ("cpu", "cuda"):
+        if (device, config.runtime.precision) != ("cpu", "fp16"):  # not supported
+            print_memory(memory_of_rank(model, config, batching, device), device)
     if config.runtime.offload_optimizer:
-        print(
-            "runtime.offload_optimizer: master weights, moments and moving average are counted above, but lie in the "
-            "CPU's memory"
-        )
+        print("with runtime.offload_optimizer, master weights, moments and moving average are in CPU memory instead")
     if missing:
         raise missing
 
 
-def compressed_sizes(config: RunConfig) -> list[dict[str, tuple[int, int, int]]]:
-    """The calls that training makes, one for every compressed size it draws from."""
+def describe_schedule(config: RunConfig, num_samples: int) -> str:
+    """The number of optimizer steps, in words."""
+    plan = Plan.from_config(config, training_order(config, num_samples))
+    return f"{plan.total} steps, {plan.steps_per_epoch} per epoch, {plan.warmup} of warmup"
+
+
+def print_cost(model: nn.Module, config: RunConfig) -> None:
+    """Print parameters and multiply-adds; in multi-resolution training, the mean over the compressed sizes."""
+    shape = clip_shape(config)
+    calls = training_calls(config)
+    forward = [count_cost(model, shape, **call).macs / GIGA for call in calls]
+    per_step = config.optim.batch_size * mean([training_macs(model, shape, **call) / GIGA for call in calls])
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")
+    sizes = f", mean of {len(calls)} compressed sizes ({min(forward):.4g} to {max(forward):.4g})"
+    print(f"forward pass: {mean(forward):.4g} GFLOPs (multiply-adds) per clip{sizes if len(calls) > 1 else ''}")
+    recomputation = "; activation checkpointing adds a third" if config.runtime.activation_checkpointing else ""
+    print(f"training: {per_step / 1e3:.4g} TFLOPs per step over all ranks{recomputation}")
+
+
+def memory_of_rank(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> MemoryEstimate:
+    """Estimate the memory of one rank, at the largest compressed size."""
+    optim, runtime = config.optim, config.runtime
+    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
+    setup = TrainingSetup(
+        precision=runtime.precision,
+        optimizer=optim.name,
+        zero_stage=runtime.zero_stage,
+        world=batching.world,
+        accumulation=batching.accumulation,
+        checkpointing=runtime.activation_checkpointing,
+        averaged=optim.ema_decay > 0,
+        decays=optim.weight_decay > 0,
+        groups=[sum(parameter.numel() for parameter in group["params"]) for group in groups],
+        device=device,
+        frozen=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
+    )
+    multi_resolution = config.model.multi_resolution
+    call = {"compressed_size": multi_resolution.largest} if multi_resolution else {}
+    return estimate_memory(model, clip_shape(config, batching.micro_batch), setup, **call)
+
+
+def print_memory(memory: MemoryEstimate, device: str) -> None:
+    """Print the peak of one rank, and what it consists of."""
+    place = {"cpu": "on a CPU", "cuda": "on a GPU"}[device]
+    print(f"memory per rank {place}: about {memory.peak / GIGA:.2f} GB at the peak")
+    print(f"    phases: {gigabytes(memory.phases)}")
+    print(f"    always: {gigabytes(memory.resident)}")
+    print(f"    per micro-batch: {gigabytes({'input': memory.inputs, 'saved activations': memory.saved})}")
+
+
+def clip_shape(config: RunConfig, batch_size: int = 1) -> tuple[int, ...]:
+    """The shape (B, 3, T, H, W) of the model's input."""
+    data = config.data
+    return (batch_size, 3, data.frames, data.crop, data.crop)
+
+
+def training_calls(config: RunConfig) -> list[dict[str, Any]]:
+    """Keyword arguments of the model's call in training: one per compressed size that a step may draw."""
     multi_resolution = config.model.multi_resolution
     return [{"compressed_size": size} for size in multi_resolution.sizes] if multi_resolution else [{}]
 
 
-def tell_model(model: nn.Module, config: RunConfig) -> None:
-    """Parameters and multiply-adds; over all compressed sizes in multi-resolution training."""
-    total = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    data = config.data
-    calls = compressed_sizes(config)
-    macs = [count_cost(model, (1, 3, data.frames, data.crop, data.crop), **call).macs for call in calls]
-    mean = sum(macs) / len(macs)
-    span = f" on average over {len(macs)} compressed sizes ({min(macs) / GIGA:.1f} to {max(macs) / GIGA:.1f})"
-    print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained")
-    print(f"forward pass: {mean / GIGA:.2f} GFLOPs (multiply-adds) per clip{span if len(macs) > 1 else ''}")
-    trained = [training_macs(model, (1, 3, data.frames, data.crop, data.crop), **call) for call in calls]
-    step = sum(trained) / len(trained) * config.optim.batch_size
-    again = ", a third more with activation checkpointing" if config.runtime.activation_checkpointing else ""
-    print(f"training: {step / 1e12:.4g} TFLOPs per step (multiply-adds), of all ranks together{again}")
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
-def memory(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> MemoryEstimate:
-    """The estimate for one rank, at the largest compressed size."""
-    data, optim, runtime = config.data, config.optim, config.runtime
-    groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)
-    sizes = [sum(p.numel() for p in group["params"]) for group in groups]
-    setup = TrainingSetup(
-        runtime.precision,
-        optim.name,
-        runtime.zero_stage,
-        batching.world,
-        batching.accumulation,
-        runtime.activation_checkpointing,
-        optim.ema_decay > 0,
-        optim.weight_decay > 0,
-        sizes,
-        device,
-        sum(p.numel() for p in model.parameters() if not p.requires_grad),
-    )
-    largest = max(compressed_sizes(config), key=lambda call: math.prod(call.get("compressed_size", ())))
-    return estimate_memory(model, (batching.micro_batch, 3, data.frames, data.crop, data.crop), setup, **largest)
-
-
-def tell_memory(found: MemoryEstimate, device: str) -> None:
-    """One line for the peak, and what makes it up."""
-    where = {"cpu": "on a CPU", "cuda": "on a GPU"}[device]
-    stays = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.resident.items())
-    parts = ", ".join(f"{name} {size / GIGA:.2f}" for name, size in found.phases.items())
-    print(
-        f"memory per rank {where}: about {found.peak / GIGA:.2f} GB at the peak ({parts}); of this stay {stays}; "
-        f"micro-batch {found.inputs / GIGA:.2f}, saved activations {found.saved / GIGA:.2f}"
-    )
+def gigabytes(sizes: Mapping[str, int]) -> str:
+    """Write named numbers of bytes in GB."""
+    return ", ".join(f"{name} {size / GIGA:.2f}" for name, size in sizes.items())

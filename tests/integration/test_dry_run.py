@@ -1,4 +1,4 @@
-"""train_net.py --dry-run: what it says, and that it leaves no trace."""
+"""train_net.py --dry-run: its output, and that it writes nothing."""
 
 import re
 import sys
@@ -14,10 +14,10 @@ CONFIG = "configs/camera_motion.yaml"
 
 
 @pytest.fixture
-def dry(command, shell, tmp_path):
-    """The output of a dry run that must not write anything, with DeepSpeed out of reach."""
+def dry_run(command, shell, tmp_path):
+    """A function that returns the output of a dry run, which must not write anything or import DeepSpeed."""
 
-    def run_dry(*arguments: str, expect: int = 0) -> str:
+    def run(*arguments: str, expect: int = 0) -> str:
         python, tool, *rest = command("train_net.py", tmp_path / "run", *arguments)
         code = "import runpy, sys; sys.modules['deepspeed'] = None; sys.argv.pop(0); "
         code += "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -25,45 +25,62 @@ def dry(command, shell, tmp_path):
         assert not list(tmp_path.iterdir())
         return output
 
-    return run_dry
+    return run
 
 
-def test_everything_is_told(dry, small_set, tmp_path):
-    before = {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
-    output = dry("--world", "2", "optim.micro_batch_size=2")
-    assert before == {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
-    settings, _, told = output.partition("\n\n")
-    config = load_config(CONFIG, ["data.num_classes=10"])
-    assert yaml.safe_load(settings).keys() == to_dict(config).keys()
-    assert yaml.safe_load(settings)["output_dir"] == str(tmp_path / "run")
-    assert "train: 40 videos" in told and "val: 13 videos" in told
-    assert "batch 8 = 2 clips x 2 accumulation steps x 2 ranks; 10 steps, 5 per epoch" in told
+def test_output(dry_run, small_set):
+    modified = {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
+    output = dry_run("--world", "2", "optim.micro_batch_size=2")
+    assert modified == {path: path.stat().st_mtime_ns for path in small_set.rglob("*")}
+    assert len(output.splitlines()) < 20, output
+    assert "train: 40 videos" in output and "val: 13 videos" in output
+    assert "batch 8 = 2 clips x 2 accumulation steps x 2 ranks; 10 steps, 5 per epoch" in output
     model = create_model("lookupvivit_pico8x2_4x4x4", 10, width=32, depth=2, num_heads=2, input_size=(4, 64, 64))
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    assert f"{parameters:.2f} M parameters, {parameters:.2f} M of them trained" in told
-    gflops = float(re.search(r"forward pass: ([\d.]+) GFLOPs", told)[1])
-    teraflops = float(re.search(r"training: ([\d.e-]+) TFLOPs per step", told)[1])
-    assert teraflops == pytest.approx(3 * 8 * gflops / 1e3, abs=3 * 8 * 0.005 / 1e3)  # 8 clips, as printed
-    assert "memory per rank on a" in told
+    assert f"{parameters:.2f} M parameters, {parameters:.2f} M of them trained" in output
+    per_clip = float(re.search(r"forward pass: ([\d.]+) GFLOPs \(multiply-adds\) per clip", output)[1])
+    per_step = float(re.search(r"training: ([\d.e-]+) TFLOPs per step", output)[1])
+    assert 1e3 * per_step == pytest.approx(3 * 8 * per_clip, rel=1e-3), "8 clips, forward and backward"
+    assert "memory per rank on a" in output
 
 
-def test_a_set_that_is_not_there_is_not_rendered(dry, tmp_path):
-    output = dry(f"data.root={tmp_path / 'nowhere'}")
+def test_multi_resolution_training(dry_run):
+    output = dry_run("model.multi_resolution={t: [1, 2], k: [2, 3]}", "runtime.activation_checkpointing=true")
+    mean, low, high = map(
+        float, re.search(r"([\d.]+) GFLOPs.* 4 compressed sizes \(([\d.]+) to ([\d.]+)\)", output).groups()
+    )
+    assert low < mean < high
+    assert "activation checkpointing" in output
+
+
+def test_configuration_is_printed_on_request(dry_run, tmp_path):
+    settings, _, summary = dry_run("--print-config").partition("\n\n")
+    config = yaml.safe_load(settings)
+    assert config.keys() == to_dict(load_config(CONFIG)).keys() and config["output_dir"] == str(tmp_path / "run")
+    assert "M parameters" in summary
+
+
+def test_missing_dataset_is_not_rendered(dry_run, tmp_path):
+    output = dry_run(f"data.root={tmp_path / 'nowhere'}")
     assert "train: 40 videos, 40 not yet rendered" in output and "val: 13 videos, 13 not yet rendered" in output
 
 
-def test_without_data_all_that_needs_none_is_told(dry, tmp_path):
-    output = dry("data.dataset=kinetics", "data.camera_motion={}", f"data.root={tmp_path / 'nowhere'}", expect=2)
-    assert "batch 8 = 8 clips x 1 accumulation steps x 1 rank; no data to count steps of" in output
+def test_missing_data_is_the_last_line_of_an_otherwise_complete_output(dry_run, tmp_path):
+    output = dry_run("data.dataset=kinetics", "data.camera_motion={}", f"data.root={tmp_path / 'nowhere'}", expect=2)
+    assert "batch 8 = 8 clips x 1 accumulation steps x 1 rank; unknown number of steps" in output
     assert "M parameters" in output and "TFLOPs per step" in output and "Traceback" not in output
     assert "nowhere/train.csv: no such file" in output.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--world", "2"], "argument --world: expected --dry-run"), (["--dry-run", "--world", "0"], "at least 1")],
+    [
+        (["--world", "2"], "argument --world: expected --dry-run"),
+        (["--print-config"], "argument --print-config: expected --dry-run"),
+        (["--dry-run", "--world", "0"], "at least 1"),
+    ],
 )
-def test_world_belongs_to_a_dry_run(monkeypatch, capsys, arguments, words):
+def test_options_of_dry_runs(monkeypatch, capsys, arguments, words):
     monkeypatch.setattr(sys, "argv", ["train_net.py", "--cfg", CONFIG, *arguments])
     with pytest.raises(SystemExit):
         run_with_config(lambda config: None, "Train.", lambda config, world: None)
