@@ -28,14 +28,14 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.sampling import Sampling, require_positive_integer, resized_size, spatial_crops
 from data_pipelines.transforms.clip_transforms import RESIZES, crop_views
 from data_pipelines.transforms.normalization import to_model_input
-from data_pipelines.video.backends import DEFAULT_FPS
-from data_pipelines.video.reader import SECONDS, VideoReader, open_video
+from data_pipelines.video.reader import TIMEOUT, VideoReader, open_video
+from data_pipelines.video.streams import DEFAULT_FPS
 
 REQUIRED_KEYS = ("frames", "stride", "short_side", "crop")
 OPTIONAL_KEYS = ("range", "target_fps", "sampling", "resize")
 MODEL_RANGE = [-1, 1]  # of the values that `to_model_input` returns
 FRAMES_PER_READ = 32  # whole frames in memory at a time: 0.2 GB at 1920 x 1080
-BYTES_PER_SECOND = 1e6  # a fifth of the decoding rate of one core; large files may take longer than SECONDS
+BYTES_PER_SECOND = 1e6  # a fifth of the decoding rate of one core; large files may take longer than TIMEOUT
 
 
 class TimedClip(NamedTuple):
@@ -89,7 +89,7 @@ def open_any(video: Video) -> Iterator[Reader]:
         yield video
     elif isinstance(video, (str, os.PathLike)):
         num_bytes = os.path.getsize(video) if os.path.isfile(video) else 0
-        with open_video(video, seconds=SECONDS + num_bytes / BYTES_PER_SECOND) as reader:
+        with open_video(video, timeout=TIMEOUT + num_bytes / BYTES_PER_SECOND) as reader:
             yield reader
     elif isinstance(video, Image.Image):
         yield ArrayReader(np.asarray(ImageOps.exif_transpose(video).convert("RGB")))

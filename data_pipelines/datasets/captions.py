@@ -23,7 +23,7 @@ from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.text_lines import numbered_lines
 from data_pipelines.random_streams import CAPTION
 from data_pipelines.sampling import Sampling
-from data_pipelines.video.reader import SECONDS
+from data_pipelines.video.reader import TIMEOUT
 
 KARPATHY = "dataset_coco.json"
 # The training set of the literature is train and restval: 82,783 + 30,504 of COCO's 2014 images; 5,000 are in val and
@@ -247,7 +247,7 @@ class CaptionedClips(ClipDataset):
     Args:
         manifest: images and captions.
         tokens: what a caption is to a model.
-        sampling, transform, seed, repeats, backend, seconds: as `ClipDataset`; the clips of one decode may have
+        sampling, transform, seed, repeats, backend, timeout: as `ClipDataset`; the clips of one decode may have
             different captions.
     """
 
@@ -260,9 +260,9 @@ class CaptionedClips(ClipDataset):
         seed: int,
         repeats: int = 1,
         backend: str = "auto",
-        seconds: float = SECONDS,
+        timeout: float = TIMEOUT,
     ) -> None:
-        super().__init__(manifest.images, sampling, transform, seed, repeats, backend, seconds)
+        super().__init__(manifest.images, sampling, transform, seed, repeats, backend, timeout)
         self.captioned, self.tokens = manifest, tokens
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""Video decoding: backends, readers, and the decoding subprocess."""
+"""Video decoding: PyAV streams, backends, the decoding process, and the reader that combines them."""

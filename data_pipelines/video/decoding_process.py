@@ -1,9 +1,11 @@
-"""A decoder in a process of its own, which a time limit can kill.
+"""Decode in a child process that can be killed after a timeout.
 
-Decoders hang and crash inside C on damaged files, where no exception and no signal handler of Python's reaches them.
-Every process that decodes (each worker of a loader) keeps one child; when a file defeats the child, the child dies and
-the next file gets a new one. Requests and answers are lines of JSON over pipes; frames lie in memory that both share
-(on Linux; elsewhere they follow as raw bytes).
+Decoders hang and crash inside C code on corrupt files, where neither exceptions nor Python's signal handlers work. Each
+thread that decodes (the main thread of each loader worker, for example) keeps one child. If a file makes the child hang
+or crash, that child is killed and the next file gets a new one.
+
+Requests and answers are lines of JSON over pipes. On Linux, frames are passed in shared memory; elsewhere they follow
+the answer as raw bytes.
 """
 
 from __future__ import annotations
@@ -21,140 +23,160 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from data_pipelines.io.errors import VideoDecodeError
-from data_pipelines.video.backends import READERS, Reader, jumps_are_exact
+from data_pipelines.video.backends import READERS, Reader
+from data_pipelines.video.streams import seeking_is_exact
 
 PIPE_BYTES = 2**20
-START_SECONDS = 60  # a child imports NumPy first, which a busy disk makes slow
+START_TIMEOUT = 60.0  # seconds; the child imports NumPy first, which is slow on a busy disk
 
 
 class SharedMemory:
-    """An anonymous file that parent and child map, as large as the largest answer so far.
+    """An anonymous file that parent and child map, as large as the largest array so far.
 
     Args:
-        file: its descriptor, which both have.
+        descriptor: the file's descriptor, which both processes have.
     """
 
-    def __init__(self, file: int) -> None:
-        self.file = file
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
         self._map: mmap.mmap | None = None
 
     def array(self, size: int) -> np.ndarray:
-        """Its first ``size`` bytes, uint8."""
-        if os.fstat(self.file).st_size < size:
-            os.ftruncate(self.file, size)
+        """Return the first ``size`` bytes as a uint8 array."""
+        if os.fstat(self.descriptor).st_size < size:
+            os.ftruncate(self.descriptor, size)
         if self._map is None or len(self._map) < size:
-            self._map = mmap.mmap(self.file, os.fstat(self.file).st_size)
+            self._map = mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size)
         return np.frombuffer(self._map, dtype=np.uint8, count=size)
 
     def __del__(self) -> None:
-        os.close(self.file)
+        os.close(self.descriptor)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parent
 
 
 class DecodingProcess:
-    """A child that decodes; `decoding_process` gives the current one.
+    """A child process that decodes. Use `decoding_process` to get the current one.
 
     Raises:
-        RuntimeError: it does not start.
+        RuntimeError: the process does not start.
     """
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._owner = os.getpid()
         self._memory = SharedMemory(os.memfd_create("frames")) if hasattr(os, "memfd_create") else None
-        shared = (self._memory.file,) if self._memory else ()
-        program = f"from data_pipelines.video.decoding_process import serve; serve(*{shared})"
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            pass_fds=shared,
-        )
-        self._answers = self._child.stdout.fileno()
-        with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux; elsewhere it is only slower
+        self._child = self._start()
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._requests, self._answers = self._child.stdin, self._child.stdout.fileno()
+        with contextlib.suppress(ImportError, AttributeError, OSError):  # Linux only; elsewhere reading is slower
             import fcntl
 
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         try:
-            self._line(time.monotonic() + START_SECONDS)  # it is up
+            self._read_line(time.monotonic() + START_TIMEOUT)  # the child's first answer: it is ready
         except (EOFError, TimeoutError):
             self.kill()
             raise RuntimeError(
-                f"{sys.executable} cannot start a decoding process; data.decode_seconds=0 decodes without one"
+                f"{sys.executable} cannot start a decoding process; timeout=0 decodes in the calling process"
             ) from None
 
-    def ask(self, seconds: float, **request: Any) -> dict[str, Any]:
-        """The child's answer within ``seconds``.
+    def ask(self, timeout: float, **request: Any) -> dict[str, Any]:
+        """Return the child's answer to ``request``.
+
+        Args:
+            timeout: seconds.
 
         Raises:
-            VideoDecodeError: the child says so, did not answer in time (it is killed), or crashed.
+            VideoDecodeError: the child reports one, crashed, or did not answer in time and was killed.
+            RuntimeError: any other exception in the child.
         """
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout
         try:
-            self._child.stdin.write(json.dumps(request).encode() + b"\n")
-            self._child.stdin.flush()
-            answer = json.loads(self._line(deadline))
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+            answer = json.loads(self._read_line(deadline))
             if "shape" in answer:
-                answer["frames"] = self._frames(answer["shape"], deadline)
+                answer["frames"] = self._read_frames(answer["shape"], deadline)
         except TimeoutError:
             self.kill()
-            raise VideoDecodeError(f"gave nothing within {seconds:g} s and was stopped") from None
+            raise VideoDecodeError(f"no answer within {timeout:g} s; killed the decoding process") from None
         except (BrokenPipeError, EOFError):
             self.kill()
             code = self._child.returncode
-            how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-            raise VideoDecodeError(f"ended the decoding process {how}") from None
-        if "bug" in answer:
-            raise RuntimeError(answer["bug"])
+            reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise VideoDecodeError(f"the decoding process crashed ({reason})") from None
+        if "exception" in answer:
+            raise RuntimeError(answer["exception"])
         if "error" in answer:
             raise VideoDecodeError(answer["error"])
         return answer
 
-    def run(self, seconds: float, job: str, **arguments: Any) -> dict[str, Any]:
-        """What a function of this package, "module:name", returns in the child; see `ask`."""
-        return self.ask(seconds, call="job", job=job, arguments=arguments)
+    def call(self, timeout: float, function: Callable[..., dict[str, Any] | None], **arguments: Any) -> dict[str, Any]:
+        """Return ``function(**arguments)``, evaluated in the child; see `ask`.
+
+        Args:
+            function: a module-level function with JSON arguments that returns a JSON object or None.
+        """
+        name = f"{function.__module__}:{function.__name__}"
+        return self.ask(timeout, action="call", function=name, arguments=arguments)
 
     @property
-    def usable(self) -> bool:
-        """Whether it belongs to this process (not to the one this was forked from) and still lives."""
-        return self.owner == os.getpid() and self._child.poll() is None
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._child.pid
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the child is alive and was started by this process, not by one that this was forked from."""
+        return self._owner == os.getpid() and self._child.poll() is None
 
     def kill(self) -> None:
-        """End the child at once."""
+        """End the child immediately."""
         self._child.kill()
         self._child.wait()
 
-    def _frames(self, shape: list[int], deadline: float) -> np.ndarray:
+    def _start(self) -> subprocess.Popen[bytes]:
+        shared = (self._memory.descriptor,) if self._memory else ()
+        return subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import serve; serve(*{shared})"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            pass_fds=shared,
+        )
+
+    def _read_frames(self, shape: list[int], deadline: float) -> np.ndarray:
         if self._memory:
             return self._memory.array(math.prod(shape)).reshape(shape).copy()
         frames = np.empty(shape, dtype=np.uint8)
-        self._fill(memoryview(frames.reshape(-1)), deadline)
+        remaining = frames.reshape(-1).data
+        while len(remaining):
+            self._wait(deadline)
+            count = os.readv(self._answers, [remaining])
+            if not count:
+                raise EOFError
+            remaining = remaining[count:]
         return frames
 
-    def _line(self, deadline: float) -> bytes:
+    def _read_line(self, deadline: float) -> bytes:
         line = bytearray()
-        while not line.endswith(b"\n"):  # answers are short, and nothing follows before the next request but frames
+        while not line.endswith(b"\n"):  # byte by byte: answers are short, and frames may follow
             self._wait(deadline)
             byte = os.read(self._answers, 1)
             if not byte:
                 raise EOFError
             line += byte
         return bytes(line)
-
-    def _fill(self, into: memoryview, deadline: float) -> None:
-        while len(into):
-            self._wait(deadline)
-            count = os.readv(self._answers, [into])
-            if not count:
-                raise EOFError
-            into = into[count:]
 
     def _wait(self, deadline: float) -> None:
         ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
@@ -163,96 +185,108 @@ class DecodingProcess:
 
 
 class RemoteReader:
-    """A `data_pipelines.video.backends.Reader` in the child.
+    """A `data_pipelines.video.backends.Reader` in the child process.
 
     Args:
         backend: a name in ``backends.READERS``.
         path: a video file.
-        seconds: time limit of opening, and of each read.
+        timeout: seconds for opening, and for each read.
     """
 
-    def __init__(self, backend: str, path: str, seconds: float) -> None:
-        self._backend, self._seconds = backend, seconds
+    def __init__(self, backend: str, path: str, timeout: float) -> None:
+        self._backend, self._timeout = backend, timeout
         self._process = decoding_process()
-        self._file = next(_numbers)  # several may be open at once
-        answer = self._ask(call="open", backend=backend, path=path)
+        self._file = next(_file_numbers)  # several files may be open at once
+        answer = self._ask(action="open", backend=backend, path=path)
         self.num_frames, self.fps = answer["num_frames"], Fraction(*answer["fps"])
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `data_pipelines.video.backends.Reader`."""
-        return self._ask(call="read", indices=indices.tolist())["frames"]
+        return self._ask(action="read", indices=indices.tolist())["frames"]
 
     def close(self) -> None:
-        """Let the child release the file."""
-        if self._process.usable:
-            self._ask(call="close")
+        """Release the file in the child."""
+        if self._process.is_usable:
+            self._ask(action="close")
 
     def _ask(self, **request: Any) -> dict[str, Any]:
         try:
-            return self._process.ask(self._seconds, file=self._file, **request)
+            return self._process.ask(self._timeout, file=self._file, **request)
         except VideoDecodeError as error:
-            text = str(error)
-            raise VideoDecodeError(text if text.startswith(self._backend) else f"{self._backend}: {text}") from None
+            message = str(error)
+            prefix = "" if message.startswith(self._backend) else f"{self._backend}: "
+            raise VideoDecodeError(prefix + message) from None
 
 
-def remote_jumps_are_exact(path: str, seconds: float) -> bool:
-    """`backends.jumps_are_exact` in the child; a file that defeats even this look at it has no exact jumps."""
+def remote_seeking_is_exact(path: str, timeout: float) -> bool:
+    """Evaluate `streams.seeking_is_exact` in the child; False for a file that makes it hang or crash."""
     try:
-        return decoding_process().ask(seconds, call="jumps_are_exact", path=path)["exact"]
+        return decoding_process().ask(timeout, action="seeking_is_exact", path=path)["is_exact"]
     except VideoDecodeError:
         return False
 
 
-_mine = threading.local()
-_numbers = itertools.count()
+_per_thread = threading.local()
+_file_numbers = itertools.count()
 
 
 def decoding_process() -> DecodingProcess:
-    """The child of this thread of this process, started when first needed."""
-    if not hasattr(_mine, "process") or not _mine.process.usable:
-        _mine.process = DecodingProcess()
-    return _mine.process
+    """Return this thread's child process, which is started if necessary."""
+    if not hasattr(_per_thread, "process") or not _per_thread.process.is_usable:
+        _per_thread.process = DecodingProcess()
+    return _per_thread.process
 
 
-# The child's side
+# ----------------------------------------------------------------------------------------------------------------------
+# Child
 
 
-def serve(shared: int | None = None) -> None:
-    """Answer requests until the parent closes the pipe or dies; frames go into the file ``shared``."""
-    _die_with_parent()
-    memory = None if shared is None else SharedMemory(shared)
+def serve(descriptor: int | None = None) -> None:
+    """Answer requests until the parent closes the pipe or ends.
+
+    Args:
+        descriptor: file for the frames, shared with the parent.
+    """
+    _end_with_parent()
+    memory = None if descriptor is None else SharedMemory(descriptor)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole group, and the parent's business
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole process group; the parent handles them
     _send(answers, {})
     readers: dict[int, Reader] = {}
     for line in requests:
-        request, frames = json.loads(line), None
+        frames: np.ndarray | None = None
         try:
-            answer: dict[str, Any] = {}
-            match request["call"]:
-                case "jumps_are_exact":
-                    answer = {"exact": jumps_are_exact(request["path"])}
-                case "open":
-                    reader = readers[request["file"]] = READERS[request["backend"]](request["path"])
-                    answer = {"num_frames": reader.num_frames, "fps": reader.fps.as_integer_ratio()}
-                case "read":
-                    frames = np.ascontiguousarray(readers[request["file"]].read(np.array(request["indices"])))
-                    answer = {"shape": frames.shape}
-                case "job":
-                    module, _, name = request["job"].partition(":")
-                    answer = getattr(importlib.import_module(module), name)(**request["arguments"]) or {}
-                case "close":
-                    readers.pop(request["file"]).close()
+            answer, frames = _answer(json.loads(line), readers)
         except VideoDecodeError as error:
             answer = {"error": str(error)}
         except Exception as error:
-            answer = {"bug": f"{type(error).__name__}: {error}"}
+            answer = {"exception": f"{type(error).__name__}: {error}"}
         if frames is not None and memory:
             memory.array(frames.size)[:] = frames.reshape(-1)
             frames = None
         _send(answers, answer, frames)
+
+
+def _answer(request: dict[str, Any], readers: dict[int, Reader]) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Return the answer to a request, and the frames that belong to it."""
+    match request["action"]:
+        case "seeking_is_exact":
+            return {"is_exact": seeking_is_exact(request["path"])}, None
+        case "open":
+            reader = readers[request["file"]] = READERS[request["backend"]](request["path"])
+            return {"num_frames": reader.num_frames, "fps": reader.fps.as_integer_ratio()}, None
+        case "read":
+            frames = np.ascontiguousarray(readers[request["file"]].read(np.array(request["indices"])))
+            return {"shape": frames.shape}, frames
+        case "call":
+            module, _, name = request["function"].partition(":")
+            return getattr(importlib.import_module(module), name)(**request["arguments"]) or {}, None
+        case "close":
+            readers.pop(request["file"]).close()
+            return {}, None
+    raise ValueError(f"action: found {request['action']!r}")
 
 
 def _send(answers: BinaryIO, answer: dict[str, Any], frames: np.ndarray | None = None) -> None:
@@ -262,8 +296,8 @@ def _send(answers: BinaryIO, answer: dict[str, Any], frames: np.ndarray | None =
     answers.flush()
 
 
-def _die_with_parent() -> None:
-    """Also when the parent is killed while this hangs in C (Linux)."""
+def _end_with_parent() -> None:
+    """Let the kernel kill this process when the parent ends, even while a decoder hangs in C code (Linux)."""
     if sys.platform == "linux":
         import ctypes
 

@@ -1,11 +1,12 @@
-"""Frames out of a video, with decord, PyAV or torchcodec, in a process that may hang or crash.
+"""Read frames of a video with decord, PyAV or torchcodec, in a process that may hang or crash.
 
-The truth is what decoding the file from its first frame on yields, in display order. decord jumps to the
-key frame before the one asked for, which saves decoding but is only exact where every group of pictures is
-closed and time-stamped; elsewhere (open groups of pictures, AVI, ASF, MPEG-TS, ...) decord 0.6 returns
-other frames without a word. "auto" therefore uses decord where its jumps are exact and PyAV, decoding from
-the start, for all other files and for those decord fails on. A picture is a video of one frame, a folder of
-pictures one of many; a picture may lie in a tar (`data_pipelines.io.tar_paths`).
+The reference is what decoding from the first frame yields, in display order. decord seeks to the key frame before the
+requested one. That is faster, but only exact if every group of pictures is closed and time-stamped. For other files
+(open groups of pictures, AVI, ASF, MPEG-TS, ...) decord 0.6 silently returns other frames. Backend "auto" therefore
+uses decord where seeking is exact. It uses PyAV, which decodes from the start, for all other files and as a fallback.
+
+An image is a video of one frame, a folder of images a video of several. An image may be inside a tar
+(`data_pipelines.io.tar_paths`).
 """
 
 from __future__ import annotations
@@ -18,102 +19,99 @@ from fractions import Fraction
 import numpy as np
 
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
-from data_pipelines.io.listing import IMAGE_SUFFIXES
+from data_pipelines.io.listing import is_image
 from data_pipelines.io.tar_paths import containing_file, size_and_mtime
-from data_pipelines.video.backends import READERS, Reader, jumps_are_exact
-from data_pipelines.video.decoding_process import RemoteReader, remote_jumps_are_exact
+from data_pipelines.video.backends import READERS, Reader
+from data_pipelines.video.decoding_process import RemoteReader, remote_seeking_is_exact
+from data_pipelines.video.streams import seeking_is_exact
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
-SECONDS = 60.0  # no healthy file needs as long; a damaged one must not stop a run
+TIMEOUT = 60.0  # seconds; no intact file needs as long
 
 
 class VideoReader:
-    """An open video; made by `open_video`.
+    """An open video, created by `open_video`. If a backend fails, the next one is tried.
 
     Attributes:
-        num_frames: how many frames the file holds.
+        path: the file or folder.
+        num_frames: number of frames.
         fps: average frame rate, exact.
     """
 
     num_frames: int
     fps: Fraction
 
-    def __init__(self, path: str | os.PathLike[str], backend: str = "auto", seconds: float = SECONDS) -> None:
-        self.path, self._seconds = os.fspath(path), seconds
-        _check_file(self.path)
-        self._waiting = self._backends(backend)
+    def __init__(self, path: str | os.PathLike[str], backend: str = "auto", timeout: float = TIMEOUT) -> None:
+        self.path, self._timeout = os.fspath(path), timeout
+        _require_file(self.path)
+        self._untried = _backends_for(self.path, backend, timeout)
         self._failures: list[str] = []
-        self._reader: Reader | None = None
-        self._open_next()
-        self.num_frames, self.fps = self._reader.num_frames, self._reader.fps
+        self._reader: Reader | RemoteReader | None = None
+        reader = self._open_next()
+        self.num_frames, self.fps = reader.num_frames, reader.fps
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Frames at ``indices`` (any order, repeats allowed; each frame is decoded once): uint8 (T, H, W, 3).
+        """Return the frames at ``indices``: uint8 (T, H, W, 3).
+
+        Args:
+            indices: in any order, with or without repetitions. Each frame is decoded once.
 
         Raises:
-            DataError: an index outside [0, num_frames).
+            DataError: no index, or one outside [0, num_frames).
             VideoDecodeError: no backend can decode these frames.
         """
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         if not len(unique) or unique[0] < 0 or unique[-1] >= self.num_frames:
-            asked = f"frames {unique[0]} to {unique[-1]}" if len(unique) else "no frame at all"
-            raise DataError(f"{self.path}: {asked} asked for, but the video has frames 0 to {self.num_frames - 1}")
+            found = f"{unique[0]} to {unique[-1]}" if len(unique) else "none"
+            raise DataError(f"{self.path}: found frame indices {found}, expected 0 to {self.num_frames - 1}")
         while True:
+            reader = self._reader or self._open_next()
             try:
-                frames = self._reader.read(unique)
-                return frames if np.array_equal(inverse, np.arange(len(frames))) else frames[inverse]
+                frames = reader.read(unique)
             except VideoDecodeError as error:
                 self._failures.append(str(error))
                 self.close()
-                self._open_next()
+            else:
+                is_identity = np.array_equal(inverse, np.arange(len(frames)))
+                return frames if is_identity else frames[inverse]
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file. Errors are ignored: the frames have been read."""
         reader, self._reader = self._reader, None
-        with suppress(VideoDecodeError):  # what was read is fine
-            if reader is not None:
+        if reader is not None:
+            with suppress(VideoDecodeError):
                 reader.close()
 
-    def _backends(self, backend: str) -> list[str]:
-        """Which to try, in order."""
-        if backend not in BACKENDS:
-            raise DataError(f"backend: {backend!r} is none of {', '.join(BACKENDS)}")
-        if os.path.isdir(self.path) or self.path.lower().endswith(IMAGE_SUFFIXES):
-            return ["pictures"]
-        if backend != "auto":
-            return [backend]
-        exact = remote_jumps_are_exact(self.path, self._seconds) if self._seconds else jumps_are_exact(self.path)
-        return ["decord", "pyav"] if exact else ["pyav"]
-
-    def _open_next(self) -> None:
-        while self._waiting:
-            backend = self._waiting.pop(0)
+    def _open_next(self) -> Reader | RemoteReader:
+        """Open the file with the first untried backend that can; VideoDecodeError if none can."""
+        while self._untried:
+            backend = self._untried.pop(0)
             try:
-                # Pillow neither hangs nor crashes, and pictures are too small to be worth a trip.
-                if self._seconds and backend != "pictures":
-                    self._reader = RemoteReader(backend, self.path, self._seconds)
+                # Pillow neither hangs nor crashes, and images are too small to be worth the transfer.
+                if self._timeout and backend != "images":
+                    self._reader = RemoteReader(backend, self.path, self._timeout)
                 else:
                     self._reader = READERS[backend](self.path)
-                return
+                return self._reader
             except VideoDecodeError as error:
                 self._failures.append(str(error))
         raise VideoDecodeError(f"{self.path}: cannot be decoded; " + "; ".join(self._failures))
 
 
 @contextmanager
-def open_video(path: str | os.PathLike[str], backend: str = "auto", seconds: float = SECONDS) -> Iterator[VideoReader]:
-    """Open a video for the length of a ``with`` block, where it is used: a reader must not cross a fork.
+def open_video(path: str | os.PathLike[str], backend: str = "auto", timeout: float = TIMEOUT) -> Iterator[VideoReader]:
+    """Open a video for a ``with`` block. The reader must not be used in a forked process.
 
     Args:
-        path: a video file, a picture, one in a tar, or a folder of pictures.
-        backend: "decord", "pyav", "torchcodec", or "auto" (see the module's docstring). One decoding thread each.
-        seconds: how long opening, and each read, may take; 0 decodes in this process and waits for ever.
+        path: a video file, an image, an image inside a tar, or a folder of images.
+        backend: "decord", "pyav", "torchcodec" or "auto" (see above). Each decodes with one thread.
+        timeout: seconds for opening, and for each read; 0 decodes in this process without a limit.
 
     Raises:
-        MissingDataError: no such file.
-        VideoDecodeError: no backend can read it; the message says what each one found.
+        MissingDataError: the file does not exist.
+        VideoDecodeError: no backend can read it; the message lists what each one reported.
     """
-    reader = VideoReader(path, backend, seconds)
+    reader = VideoReader(path, backend, timeout)
     try:
         yield reader
     finally:
@@ -121,17 +119,29 @@ def open_video(path: str | os.PathLike[str], backend: str = "auto", seconds: flo
 
 
 def read_frames(
-    path: str | os.PathLike[str], indices: Sequence[int], backend: str = "auto", seconds: float = SECONDS
+    path: str | os.PathLike[str], indices: Sequence[int] | np.ndarray, backend: str = "auto", timeout: float = TIMEOUT
 ) -> np.ndarray:
-    """Frames of ``path`` at ``indices``, uint8 (T, H, W, 3) RGB. See `open_video` and `VideoReader.read`."""
-    with open_video(path, backend, seconds) as video:
+    """Return the frames of ``path`` at ``indices``: uint8 RGB (T, H, W, 3). See `open_video` and `VideoReader.read`."""
+    with open_video(path, backend, timeout) as video:
         return video.read(indices)
 
 
-def _check_file(path: str) -> None:
+def _backends_for(path: str, backend: str, timeout: float) -> list[str]:
+    """Return the names in `READERS` to try, in order."""
+    if backend not in BACKENDS:
+        raise DataError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if os.path.isdir(path) or is_image(path):
+        return ["images"]
+    if backend != "auto":
+        return [backend]
+    is_exact = remote_seeking_is_exact(path, timeout) if timeout else seeking_is_exact(path)
+    return ["decord", "pyav"] if is_exact else ["pyav"]
+
+
+def _require_file(path: str) -> None:
     if os.path.isdir(path):
         return
     if not os.path.isfile(containing_file(path)):
         raise MissingDataError(f"{path}: no such video file")
     if size_and_mtime(path)[0] == 0:
-        raise VideoDecodeError(f"{path}: cannot be decoded; the file is empty (0 bytes)")
+        raise VideoDecodeError(f"{path}: cannot be decoded; found an empty file (0 bytes)")

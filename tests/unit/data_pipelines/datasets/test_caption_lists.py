@@ -151,7 +151,7 @@ def test_every_caption_of_an_image_comes_and_a_stand_in_brings_its_own(tmp_path)
     def tokens(text):
         return np.array([int(text[0]), ord(text[1])])
 
-    clips = CaptionedClips(manifest, tokens, Sampling(1, 1), transform, seed=0, seconds=0)
+    clips = CaptionedClips(manifest, tokens, Sampling(1, 1), transform, seed=0, timeout=0)
     seen = Counter()
     for epoch in range(40):
         for index in range(4):
