@@ -1,7 +1,7 @@
-"""How fast videos become clips here: backends, workers, prepared copies, one decode for all views, and pytorchvideo.
+"""Benchmark decoding and loading: backends, loader workers, prepared copies, test views, and pytorchvideo.
 
-Every measurement reads the same videos, after a warm-up, and the median is told. What is decoded without a loader has
-one core to itself, as a loader's worker has: some libraries start threads wherever they find cores.
+Every case reads the same videos, after a warm-up, and reports the median. Cases without a loader run on one core, like
+a loader worker: some libraries start as many threads as they find cores.
 """
 
 from __future__ import annotations
@@ -31,128 +31,166 @@ from data_pipelines.transforms.clip_transforms import TrainTransform
 from data_pipelines.video.decoding_process import decoding_process
 from data_pipelines.video.reader import open_video
 
+ReadFunction = Callable[[str, np.random.Generator], None]  # reads from the video at a path
+BATCH_SIZE = 4
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        what: group and case.
-        milliseconds: median per clip, or per video where all its views are read; None where it failed.
-        note: what else there is to say, such as why it failed.
+        case: what was measured.
+        milliseconds: median per clip, or per video if all its views are read; None if the case failed.
+        note: further results, or the reason of the failure.
     """
 
-    what: str
+    case: str
     milliseconds: float | None
     note: str = ""
 
 
-def decoding(videos: Sequence[str], sampling: Sampling, rounds: int, backend: str, seconds: float) -> Measurement:
-    """Random training clips, decoded only."""
+def measure_decoding(
+    videos: Sequence[str], sampling: Sampling, rounds: int, backend: str, timeout: float
+) -> Measurement:
+    """Decode random training clips.
+
+    Args:
+        rounds: clips per video.
+        backend, timeout: see `data_pipelines.video.reader.open_video`.
+    """
 
     def read(path: str, rng: np.random.Generator) -> None:
-        with open_video(path, backend, seconds) as reader:
+        with open_video(path, backend, timeout) as reader:
             reader.read(sampling.training_clip(reader.num_frames, reader.fps, rng))
 
-    where = "in a decoding process" if seconds else "in this process"
-    return _median(f"random clip, {backend}, {where}", videos, rounds, read)
+    process = "in a decoding process" if timeout else "in this process"
+    return _measure(f"random clip, {backend}, {process}", videos, rounds, read)
 
 
-def pytorchvideo_decoding(videos: Sequence[str], sampling: Sampling, rounds: int, decoder: str) -> Measurement:
-    """Random clips of the same duration by pytorchvideo's LabeledVideoDataset, its frames thinned out by stride."""
+def measure_pytorchvideo(videos: Sequence[str], sampling: Sampling, rounds: int, decoder: str) -> Measurement:
+    """Decode random clips of the same duration with pytorchvideo's LabeledVideoDataset, then apply the stride."""
     from pytorchvideo.data import LabeledVideoDataset, make_clip_sampler
 
+    times: list[float] = []
+
     def read(path: str, rng: np.random.Generator) -> None:
-        with open_video(path) as reader:  # its clips are in seconds: as many frames as ours span
+        with open_video(path) as reader:  # not timed: pytorchvideo needs the duration in seconds
             duration = Fraction(sampling.frames * sampling.stride) / reader.fps
-        begun = time.perf_counter()
+        start = time.perf_counter()
         dataset = LabeledVideoDataset(
             [(path, {"label": 0})], make_clip_sampler("random", float(duration)), decode_audio=False, decoder=decoder
         )
         next(iter(dataset))["video"][:, :: sampling.stride]
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
 
-    times: list[float] = []
-    name = f"random clip, pytorchvideo LabeledVideoDataset, {decoder}"
-    found = _median(name, videos, rounds, read)
-    return found if found.milliseconds is None else Measurement(name, 1000 * statistics.median(times))
+    case = f"random clip, pytorchvideo LabeledVideoDataset, {decoder}"
+    measurement = _measure(case, videos, rounds, read)
+    if measurement.milliseconds is None:
+        return measurement
+    return Measurement(case, 1000 * statistics.median(times))
 
 
-def views(videos: Sequence[str], sampling: Sampling, rounds: int, clips: int, crops: int) -> list[Measurement]:
-    """The frames of all test views of a video from one decode, from a decode per view, and by decoding all of it."""
+def measure_views(
+    videos: Sequence[str], sampling: Sampling, rounds: int, num_clips: int, num_crops: int
+) -> list[Measurement]:
+    """Read the frames of all test views: from one decode, from one decode per view, from the whole video per view."""
+    num_views = num_clips * num_crops
 
-    def together(path: str, rng: np.random.Generator) -> None:
+    def decode_once(path: str, rng: np.random.Generator) -> None:
         with open_video(path) as reader:
-            reader.read(sampling.test_clips(reader.num_frames, reader.fps, clips).reshape(-1))
+            reader.read(sampling.test_clips(reader.num_frames, reader.fps, num_clips).reshape(-1))
 
-    def apart(path: str, rng: np.random.Generator) -> None:
-        for view in range(clips * crops):
+    def decode_per_view(path: str, rng: np.random.Generator) -> None:
+        for view in range(num_views):
             with open_video(path) as reader:
-                reader.read(sampling.test_clips(reader.num_frames, reader.fps, clips)[view // crops])
+                reader.read(sampling.test_clips(reader.num_frames, reader.fps, num_clips)[view // num_crops])
 
-    def whole(path: str, rng: np.random.Generator) -> None:
-        for _ in range(clips * crops):
+    def decode_all_per_view(path: str, rng: np.random.Generator) -> None:
+        for _ in range(num_views):
             with open_video(path) as reader:
                 reader.read(np.arange(reader.num_frames))
 
-    def prepared(path: str, rng: np.random.Generator) -> None:
-        MultiViewDataset(manifest, Preprocess(sampling, 256, 224), clips, crops)[videos.index(path)]
+    manifest = _manifest(videos)
+    views = MultiViewDataset(manifest, Preprocess(sampling, 256, 224), num_clips, num_crops)
 
-    manifest, name = _manifest(videos), f"{clips}x{crops} views of a video"
+    def decode_once_and_crop(path: str, rng: np.random.Generator) -> None:
+        views[videos.index(path)]
+
+    name = f"{num_clips}x{num_crops} views of a video"
     return [
-        _median(f"{name}, one decode", videos, rounds, together),
-        _median(f"{name}, a decode per view", videos, max(1, rounds // 3), apart),
-        _median(f"{name}, the whole video per view", videos, 1, whole),
-        _median(f"{name}, one decode, resized and cropped", videos, rounds, prepared),
+        _measure(f"{name}, one decode", videos, rounds, decode_once),
+        _measure(f"{name}, one decode per view", videos, max(1, rounds // 3), decode_per_view),
+        _measure(f"{name}, the whole video per view", videos, 1, decode_all_per_view),
+        _measure(f"{name}, one decode, resized and cropped", videos, rounds, decode_once_and_crop),
     ]
 
 
-def loading(videos: Sequence[str], sampling: Sampling, seconds: float, workers: int, backend: str) -> Measurement:
-    """Augmented training clips (K400 recipe) out of the loader, for a while; memory of one worker's processes."""
-    jitter = TrainTransform(224, 256, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.8, grayscale=0.1)
-    copies = _manifest(videos, times=4)
-    order = TrainingOrder(len(copies), 4, seed=0)
-    dataset = ClipDataset(copies, sampling, jitter, seed=0, backend=backend)
-    loader = train_loader(dataset, order, 0, 10**6, 0, 1, 4, 1, workers)
+def measure_loader(
+    videos: Sequence[str], sampling: Sampling, duration: float, workers: int, backend: str
+) -> Measurement:
+    """Load training clips with the augmentation of Kinetics-400; also reports the memory of one worker.
+
+    Args:
+        duration: seconds of the measurement.
+        workers: number of loader workers; 0 loads in this process.
+    """
+    transform = TrainTransform(224, 256, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.8, grayscale=0.1)
+    manifest = _manifest(videos, repeats=BATCH_SIZE)
+    loader = train_loader(
+        ClipDataset(manifest, sampling, transform, seed=0, backend=backend),
+        TrainingOrder(len(manifest), BATCH_SIZE, seed=0),
+        start_step=0,
+        end_step=10**6,
+        rank=0,
+        world_size=1,
+        micro_batch=BATCH_SIZE,
+        accumulation=1,
+        workers=workers,
+    )
     batches = iter(loader)
-    for _ in range(max(2, 2 * workers)):  # the loader's own queue is full when the clock starts
+    for _ in range(max(2, 2 * workers)):  # start with full prefetch queues
         next(batches)
-    count, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
-        count += len(next(batches)["video"])
-    spent = time.perf_counter() - begun
-    memory = resident(_worker_of(batches))
-    what = f"loader, K400 augmentation, {backend}, {workers} worker{'' if workers == 1 else 's'}"
-    return Measurement(what, 1000 * spent / count, f"{count / spent:.1f} clips/s, {memory:.0f} MB per worker")
+    num_clips, start = 0, time.perf_counter()
+    while time.perf_counter() - start < duration:
+        num_clips += len(next(batches)["video"])
+    elapsed = time.perf_counter() - start
+    memory = resident_megabytes(_first_worker(batches))
+    case = f"loader, K400 augmentation, {backend}, {workers} worker{'' if workers == 1 else 's'}"
+    note = f"{num_clips / elapsed:.1f} clips/s, {memory:.0f} MB per worker"
+    return Measurement(case, 1000 * elapsed / num_clips, note)
 
 
-def _worker_of(batches: Any) -> int:
+def _first_worker(batches: Any) -> int:
+    """Return the process id of a loader's first worker, or of this process if it has none."""
     workers = getattr(batches, "_workers", None)
     return workers[0].pid if workers else os.getpid()
 
 
-def resident(process: int) -> float:
-    """Megabytes of a process and its children, shared pages by their share (Linux; elsewhere not a number)."""
+def resident_megabytes(process: int) -> float:
+    """Return the memory of a process and its children, shared pages in proportion (Linux only; elsewhere NaN)."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
         return float("nan")
     kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-    return kilobytes / 1024 + sum(resident(int(child)) for child in children)
+    return kilobytes / 1024 + sum(resident_megabytes(int(child)) for child in children)
 
 
-def _manifest(videos: Sequence[str], times: int = 1) -> VideoManifest:
-    """The videos as a data set; more than once by way of "./", as a manifest names each file only once."""
-    paths = [
-        os.path.join(os.path.dirname(path), "./" * i, os.path.basename(path)) for i in range(times) for path in videos
-    ]
+def _manifest(videos: Sequence[str], repeats: int = 1) -> VideoManifest:
+    """Return the videos as a dataset. Repetitions get another path ("./", "././"), because paths must be unique."""
+    paths = []
+    for repetition in range(repeats):
+        for path in videos:
+            folder, name = os.path.split(path)
+            paths.append(os.path.join(folder, "./" * repetition, name))
     return VideoManifest(tuple(paths), np.zeros(len(paths), dtype=np.int64), ("0",), "benchmark")
 
 
 @contextmanager
-def one_core() -> Iterator[None]:
-    """Keep this process, and the decoding process that it starts, on one core (Linux)."""
+def single_core() -> Iterator[None]:
+    """Run this process and its decoding process on one core (Linux only)."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -166,31 +204,30 @@ def one_core() -> Iterator[None]:
         decoding_process().kill()
 
 
-def _median(
-    what: str, videos: Sequence[str], rounds: int, read: Callable[[str, np.random.Generator], None]
-) -> Measurement:
-    threads = torch.get_num_threads()
+def _measure(case: str, videos: Sequence[str], rounds: int, read: ReadFunction) -> Measurement:
+    """Return the median time of ``read``, which is called ``rounds`` times per video after one call to warm up."""
+    num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times = []
     try:
         for path in videos:
             read(path, np.random.default_rng(0))
-        for number in progress(range(rounds), file=sys.stderr, desc=what, leave=False):
+        for seed in progress(range(rounds), file=sys.stderr, desc=case, leave=False):
             for path in videos:
-                begun = time.perf_counter()
-                read(path, np.random.default_rng(number))
-                times.append(time.perf_counter() - begun)
+                start = time.perf_counter()
+                read(path, np.random.default_rng(seed))
+                times.append(time.perf_counter() - start)
     except (VideoDecodeError, ImportError) as error:
-        return Measurement(what, None, str(error))
+        return Measurement(case, None, str(error))
     finally:
-        torch.set_num_threads(threads)
-    return Measurement(what, 1000 * statistics.median(times))
+        torch.set_num_threads(num_threads)
+    return Measurement(case, 1000 * statistics.median(times))
 
 
-def as_markdown(measurements: Sequence[Measurement]) -> str:
-    """A table."""
-    lines = ["| what | ms | |", "|---|---|---|"]
+def markdown_table(measurements: Sequence[Measurement]) -> str:
+    """Format measurements as a Markdown table."""
+    lines = ["| case | ms | note |", "|---|---|---|"]
     for row in measurements:
-        time_taken = "failed" if row.milliseconds is None else f"{row.milliseconds:.0f}"
-        lines.append(f"| {row.what} | {time_taken} | {row.note} |")
+        milliseconds = "failed" if row.milliseconds is None else f"{row.milliseconds:.0f}"
+        lines.append(f"| {row.case} | {milliseconds} | {row.note} |")
     return "\n".join(lines)

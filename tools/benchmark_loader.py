@@ -1,6 +1,6 @@
-"""Measure how fast videos become clips on this machine, and print a table.
+"""Measure how fast this machine reads training clips and test views from videos, and print a Markdown table.
 
-python tools/benchmark_loader.py VIDEO [VIDEO ...] [--workers 0 1 2] [--copies FOLDER]
+python tools/benchmark_loader.py VIDEO [VIDEO ...] [--workers 0 1 2]
 """
 
 from __future__ import annotations
@@ -8,59 +8,77 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_pipelines import loader_benchmark as benchmark
 from data_pipelines.io.errors import DataError, VideoDecodeError
-from data_pipelines.preparation.scanning import copy_video
+from data_pipelines.loader_benchmark import Measurement
+from data_pipelines.preparation.copies import copy_video
 from data_pipelines.sampling import Sampling
-from lookupvivit.cli.arguments import give_up
+from data_pipelines.video.reader import BACKENDS, TIMEOUT
+from lookupvivit.cli.arguments import exit_with_error, positive_int
+
+SHORT_SIDE, KEYFRAME_EVERY, CRF = 256, 16, 20  # of the copies
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("videos", nargs="+", help="video files, such as ten Kinetics clips")
-    parser.add_argument("--frames", type=int, default=32, help="per clip (32)")
-    parser.add_argument("--stride", type=int, default=2, help="frames from one to the next (2)")
-    parser.add_argument("--rounds", type=int, default=10, help="clips per video and measurement (10)")
-    parser.add_argument("--seconds", type=float, default=20, help="of each loader measurement (20)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader workers (0 1 2)")
-    parser.add_argument("--backends", nargs="+", default=["auto", "decord", "pyav", "torchcodec"])
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file; about ten are enough")
+    parser.add_argument("--frames", type=positive_int, default=32, metavar="N", help="frames per clip (default: 32)")
+    parser.add_argument("--stride", type=positive_int, default=2, metavar="N", help="of the clip's frames (default: 2)")
+    parser.add_argument(
+        "--rounds", type=positive_int, default=10, metavar="N", help="clips per video and case (default: 10)"
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="duration of each loader measurement (default: 20)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="loader workers (default: 0 1 2)"
+    )
+    parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS, help="default: all")
     arguments = parser.parse_args()
     for path in arguments.videos:
         if not os.path.isfile(path):
             raise DataError(f"{path}: no such video file")
-    print(benchmark.as_markdown(measure(arguments)))
+    print(benchmark.markdown_table(run_benchmark(arguments)))
 
 
-def measure(arguments: argparse.Namespace) -> list[benchmark.Measurement]:
-    """Every line of the table."""
+def run_benchmark(arguments: argparse.Namespace) -> list[Measurement]:
+    """Return the rows of the table."""
     sampling, videos, rounds = Sampling(arguments.frames, arguments.stride), arguments.videos, arguments.rounds
     with tempfile.TemporaryDirectory() as folder:
-        copies = [str(Path(folder) / f"{number}.mp4") for number in range(len(videos))]
-        for source, target in zip(videos, copies, strict=True):
-            try:
-                copy_video(source, target, short_side=256, keyframe_every=16, crf=20)
-            except VideoDecodeError as error:
-                raise DataError(f"{source}: {error}") from None
-        before, after = (sum(map(os.path.getsize, files)) for files in (videos, copies))
-        with benchmark.one_core():
-            rows = [benchmark.decoding(videos, sampling, rounds, backend, 60) for backend in arguments.backends]
-            rows.append(benchmark.decoding(videos, sampling, rounds, "auto", 0))
-            rows += [benchmark.pytorchvideo_decoding(videos, sampling, rounds, name) for name in ("decord", "pyav")]
-            copied = benchmark.decoding(copies, sampling, rounds, "auto", 60)
-            size = f"short side 256, a key frame every 16, {after / before:.1f} times the bytes"
-            rows.append(benchmark.Measurement("prepared copies: " + copied.what, copied.milliseconds, size))
-            rows += benchmark.views(videos, sampling, rounds, clips=4, crops=3)
+        copies, growth = make_copies(videos, Path(folder))
+        with benchmark.single_core():
+            rows = [benchmark.measure_decoding(videos, sampling, rounds, name, TIMEOUT) for name in arguments.backends]
+            rows.append(benchmark.measure_decoding(videos, sampling, rounds, "auto", 0))
+            rows += [benchmark.measure_pytorchvideo(videos, sampling, rounds, name) for name in ("decord", "pyav")]
+            row = of_copies(benchmark.measure_decoding(copies, sampling, rounds, "auto", TIMEOUT))
+            note = f"short side {SHORT_SIDE}, a key frame every {KEYFRAME_EVERY} frames, {growth:.1f} times the bytes"
+            rows.append(replace(row, note=note if row.milliseconds is not None else row.note))
+            rows += benchmark.measure_views(videos, sampling, rounds, num_clips=4, num_crops=3)
         for workers in arguments.workers:
-            rows.append(benchmark.loading(videos, sampling, arguments.seconds, workers, "auto"))
-            row = benchmark.loading(copies, sampling, arguments.seconds, workers, "auto")
-            rows.append(benchmark.Measurement("prepared copies: " + row.what, row.milliseconds, row.note))
+            rows.append(benchmark.measure_loader(videos, sampling, arguments.seconds, workers, "auto"))
+            rows.append(of_copies(benchmark.measure_loader(copies, sampling, arguments.seconds, workers, "auto")))
     return rows
+
+
+def make_copies(videos: Sequence[str], folder: Path) -> tuple[list[str], float]:
+    """Write copies as tools/prepare_dataset.py does; return their paths and their size relative to the originals."""
+    copies = [str(folder / f"{number}.mp4") for number in range(len(videos))]
+    for source, target in zip(videos, copies, strict=True):
+        try:
+            copy_video(source, target, short_side=SHORT_SIDE, keyframe_every=KEYFRAME_EVERY, crf=CRF)
+        except VideoDecodeError as error:
+            raise DataError(f"{source}: {error}") from None
+    return copies, sum(map(os.path.getsize, copies)) / sum(map(os.path.getsize, videos))
+
+
+def of_copies(row: Measurement) -> Measurement:
+    return replace(row, case=f"prepared copies: {row.case}")
 
 
 if __name__ == "__main__":
     try:
         main()
     except DataError as error:
-        give_up(error)
+        exit_with_error(error)

@@ -1,7 +1,10 @@
-"""Look through a whole data set once: what can be read, what it is like; on request, copies or shards to train on.
+"""Scan a dataset: which videos can be decoded, and their properties. Optionally write copies or shards for training.
 
 python tools/prepare_dataset.py --cfg configs/k400_9x9x8.yaml data.root=/data/k400 --output /data/prepared [--copies]
 python tools/prepare_dataset.py --cfg configs/imagenet_5x5.yaml --output /data/imagenet_shards --shards
+
+Writes to the output folder: SPLIT_videos.csv (one row per video), skip.txt (videos that cannot be decoded or do not
+exist, for data.skip_list), and with --copies or --shards the data and its class names.
 """
 
 from __future__ import annotations
@@ -13,104 +16,126 @@ from pathlib import Path
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.datasets.shards import read_shards
-from data_pipelines.preparation.scanning import Copies, Row, scan
+from data_pipelines.io.atomic import write_text
+from data_pipelines.preparation.copies import CopySettings
+from data_pipelines.preparation.scanning import VideoRecord, scan
 from data_pipelines.preparation.shard_writing import write_shards
-from lookupvivit.cli.arguments import one_line_errors
+from lookupvivit.cli.arguments import one_line_errors, positive_int
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.manifests import listed_videos
 
+MAX_CODECS, MAX_REASONS = 4, 5  # lines of a summary
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="configuration that names the data set")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as data.root=/data/k400")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the lists (and the copies)")
-    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=["train", "val"])
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="videos at a time (one per core)")
-    parser.add_argument("--seconds", type=float, default=600, help="time limit per video (600)")
-    writing = parser.add_mutually_exclusive_group()
-    writing.add_argument("--copies", action="store_true", help="write copies that decode quickly into OUTPUT/videos")
-    writing.add_argument("--shards", action="store_true", help="pack the pictures that can be read into tars in OUTPUT")
-    parser.add_argument("--short-side", type=int, default=256, help="of the copies, pixels (256)")
-    parser.add_argument("--keyframe-every", type=int, default=16, help="of the copies, frames (16)")
-    parser.add_argument("--crf", type=int, default=20, help="of the copies, x264's rate factor (20)")
-    parser.add_argument("--shard-size", type=float, default=500, help="of the shards, MB (500)")
-    arguments = parser.parse_intermixed_args()
-    with one_line_errors("a scan goes on where it stopped by the same command"):
+    arguments = parse_args()
+    with one_line_errors("the same command continues an interrupted scan"):
         prepare(load_config(arguments.cfg, arguments.overrides), arguments)
 
 
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--cfg", required=True, metavar="FILE", help="configuration with the dataset")
+    add("overrides", nargs="*", metavar="key=value", help="set a key, such as data.root=/data/k400")
+    add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the lists, copies or shards")
+    add("--splits", nargs="+", default=["train", "val"], choices=["train", "val"])
+    add("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help="videos at a time (default: cores)")
+    add("--seconds", type=float, default=600, help="time limit per video (default: 600)")
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument("--copies", action="store_true", help="write copies that decode faster to FOLDER/videos")
+    formats.add_argument("--shards", action="store_true", help="pack the decodable images into tars in FOLDER")
+    add("--short-side", type=positive_int, default=256, metavar="N", help="short side of copies, pixels (default: 256)")
+    add("--keyframe-every", type=positive_int, default=16, metavar="N", help="frames per key frame (default: 16)")
+    add("--crf", type=int, default=20, help="constant rate factor of x264 for copies (default: 20)")
+    add("--shard-size", type=float, default=500, metavar="MB", help="size of a shard in MB (default: 500)")
+    return parser.parse_intermixed_args()
+
+
 def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
-    """Scan the splits, write the lists, and say what to do with them."""
-    output, root = arguments.output, Path(config.data.root)
+    """Scan the splits, write the lists, copies or shards, and print how to use them."""
+    output: Path = arguments.output
     copies = None
     if arguments.copies:
-        copies = Copies(output / "videos", root, arguments.short_side, arguments.keyframe_every, arguments.crf)
-    skipped: list[Row] = []
+        copies = CopySettings(
+            folder=output / "videos",
+            root=Path(config.data.root),
+            short_side=arguments.short_side,
+            keyframe_every=arguments.keyframe_every,
+            crf=arguments.crf,
+        )
+    skipped: list[VideoRecord] = []
     for split in arguments.splits:
         manifest = listed_videos(config, split)
         file = output / f"{split}_videos.csv"
-        rows = scan(manifest, file, arguments.workers, arguments.seconds, copies, split)
-        skipped += [row for row in rows if row.status != "ok"]
-        print(f"\n{split}: {summary(rows, bool(copies))}\n  {file} has all of them")
+        records = scan(manifest, file, arguments.workers, arguments.seconds, copies, description=split)
+        skipped += [record for record in records if record.status != "ok"]
+        print(f"\n{split}: {summary(records, has_copies=bool(copies))}\n  details: {file}")
         if copies:
-            write_list(output / f"{split}.csv", manifest, rows, output)
+            write_list(output / f"{split}.csv", manifest, records)
         if arguments.shards:
-            good = [index for index, row in enumerate(rows) if row.status == "ok"]
-            shards = write_shards(manifest.only(good), output, split, arguments.shard_size * 1e6)
-            read_shards(output, f"{split}-*.tar", manifest.class_names)  # now, as the next reader would have to
-            print(f"{split}: {len(good)} pictures in {len(shards)} shards")
-    lines = "".join(f"{row.path}\t{row.reason}\n" for row in skipped)
-    (output / "skip.txt").write_text(lines, encoding="utf-8")
+            pack(manifest, records, output, split, arguments.shard_size * 1e6)
+    skip_list = output / "skip.txt"
+    write_text(skip_list, "".join(f"{record.path}\t{record.reason}\n" for record in skipped))
     if copies:
-        print(
-            f"\nTrain on the copies:  data.dataset=kinetics data.root={output} data.train_list=train.csv "
-            "data.val_list=val.csv"
-        )
+        lists = "data.train_list=train.csv data.val_list=val.csv"
+        print(f"\nTo train on the copies:  data.dataset=kinetics data.root={output} {lists}")
     elif arguments.shards:
-        print(f"\nTrain on the shards:  data.dataset=shards data.root={output}")
+        print(f"\nTo train on the shards:  data.dataset=shards data.root={output}")
     elif skipped:
-        print(f"\nLeave the {len(skipped)} unreadable videos out:  data.skip_list={output / 'skip.txt'}")
+        print(f"\nTo skip the {len(skipped)} unreadable videos:  data.skip_list={skip_list}")
     else:
         print("\nEvery video can be read.")
 
 
-def summary(rows: list[Row], copied: bool) -> str:
-    """What there is, in a few lines a person can act on."""
-    good = [row for row in rows if row.status == "ok"]
-    counts = Counter(row.status for row in rows)
-    lines = [f"{len(rows)} videos: " + ", ".join(f"{counts[s]} {s}" for s in ("ok", "broken", "missing"))]
-    if good:
-        hours = sum(row.seconds for row in good) / 3600
-        gigabytes = sum(row.bytes for row in good) / 1e9
-        lines.append(f"  {hours:.2f} hours, {gigabytes:.2f} GB, {len({row.label for row in good})} classes")
-        for name, values in (
-            ("frames", [row.frames for row in good]),
-            ("shorter side", [min(row.width, row.height) for row in good]),
-            ("frames per second", [round(row.frames / row.seconds, 2) if row.seconds else 0 for row in good]),
-        ):
-            values.sort()
-            lines.append(f"  {name}: {values[0]} to {values[-1]}, median {values[len(values) // 2]}")
-        lines.append("  codecs: " + ", ".join(f"{n} {c}" for c, n in Counter(r.codec for r in good).most_common(4)))
-    slow = sum(not row.exact_jumps for row in good)
-    if slow and not copied:
-        lines.append(f"  {slow} have to be decoded from their first frame on for every clip; --copies would help")
-    reasons = Counter(row.reason.partition(":")[2].strip() or row.reason for row in rows if row.status == "broken")
-    lines += [f"  broken, {count}: {reason}" for reason, count in reasons.most_common(5)]
+def summary(records: list[VideoRecord], has_copies: bool) -> str:
+    """Describe a collection in a few lines: counts, sizes, codecs and reasons of failures."""
+    decoded = [record for record in records if record.status == "ok"]
+    counts = Counter(record.status for record in records)
+    statuses = ", ".join(f"{counts[status]} {status}" for status in ("ok", "failed", "missing"))
+    lines = [f"{len(records)} videos: {statuses}"]
+    if decoded:
+        hours = sum(record.seconds for record in decoded) / 3600
+        gigabytes = sum(record.bytes for record in decoded) / 1e9
+        lines.append(f"  {hours:.2f} hours, {gigabytes:.2f} GB, {len({record.label for record in decoded})} classes")
+        lines.append(value_range("frames", [record.frames for record in decoded]))
+        lines.append(value_range("shorter side", [min(record.width, record.height) for record in decoded]))
+        rates = [round(record.frames / record.seconds, 2) if record.seconds else 0 for record in decoded]
+        lines.append(value_range("frames per second", rates))
+        codecs = Counter(record.codec for record in decoded).most_common(MAX_CODECS)
+        lines.append("  codecs: " + ", ".join(f"{count} {codec}" for codec, count in codecs))
+    num_inexact = sum(not record.exact_jumps for record in decoded)
+    if num_inexact and not has_copies:
+        lines.append(f"  {num_inexact} must be decoded from their first frame for every clip; --copies avoids that")
+    failures = [record.reason for record in records if record.status == "failed"]
+    reasons = Counter(reason.partition(":")[2].strip() or reason for reason in failures)  # without the backend's name
+    lines += [f"  {count} failed: {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
     return "\n".join(lines)
 
 
-def write_list(file: Path, manifest: VideoManifest, rows: list[Row], root: Path) -> None:
-    """A ``path label`` list of the readable videos, their copies where there are any; and the class names beside it."""
-    beside = file.with_name(f".{file.name}.tmp")
-    with beside.open("w", encoding="utf-8") as lines:
-        for row in rows:
-            if row.status == "ok":
-                path = os.path.relpath(row.copy, root) if row.copy else os.path.abspath(row.path)
-                lines.write(f"{path} {row.label}\n")
-    os.replace(beside, file)
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in manifest.class_names), encoding="utf-8")
+def value_range(name: str, values: list[int] | list[float]) -> str:
+    ordered = sorted(values)
+    return f"  {name}: {ordered[0]} to {ordered[-1]}, median {ordered[len(ordered) // 2]}"
+
+
+def write_list(file: Path, manifest: VideoManifest, records: list[VideoRecord]) -> None:
+    """Write a ``path label`` list of the decodable videos (of their copies, if any), and classes.txt next to it."""
+    lines = []
+    for record in records:
+        if record.status == "ok":
+            path = os.path.relpath(record.copy, file.parent) if record.copy else os.path.abspath(record.path)
+            lines.append(f"{path} {record.label}\n")
+    write_text(file, "".join(lines))
+    write_text(file.with_name("classes.txt"), "".join(f"{name}\n" for name in manifest.class_names))
+
+
+def pack(manifest: VideoManifest, records: list[VideoRecord], folder: Path, split: str, shard_bytes: float) -> None:
+    """Write the decodable images as shards, and the index that the first reader would otherwise have to create."""
+    decoded = [index for index, record in enumerate(records) if record.status == "ok"]
+    shards = write_shards(manifest.only(decoded), folder, split, shard_bytes)
+    read_shards(folder, f"{split}-*.tar", manifest.class_names)
+    print(f"{split}: {len(decoded)} images in {len(shards)} shards")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Dataset preparation: scanning, resized copies and shard writing."""
+"""Dataset preparation: scanning, copies that decode faster, and shards."""

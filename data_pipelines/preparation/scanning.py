@@ -1,8 +1,8 @@
-"""Looking through a whole collection once: which videos can be read, what they are like, and copies that train faster.
+"""Scan a collection once: which videos can be decoded, and their properties. Optionally write copies on the way.
 
-Every video is handled in a decoding process (`data_pipelines.video.decoding_process`), so that none can stop the
-others. What is known of a video is a row of a CSV file that grows during the
-scan; an interrupted scan resumes from it, and a file that changed since is looked at again.
+Every video is handled in a decoding process (`data_pipelines.video.decoding_process`), so that a corrupt one cannot
+stop the scan. The result is a CSV file with one row per video, which grows during the scan. An interrupted scan resumes
+from it; a video that changed since is scanned again.
 """
 
 from __future__ import annotations
@@ -10,35 +10,44 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError, VideoDecodeError
-from data_pipelines.io.listing import IMAGE_SUFFIXES
+from data_pipelines.io.listing import is_image
 from data_pipelines.io.progress import progress
 from data_pipelines.io.tar_paths import containing_file, size_and_mtime
-from data_pipelines.video.backends import PictureReader, frame_rate, jumps_are_exact, open_stream, stream_rate
+from data_pipelines.preparation.copies import CopySettings, copy_video
 from data_pipelines.video.decoding_process import decoding_process
+from data_pipelines.video.image_reader import ImageReader
+from data_pipelines.video.streams import open_stream, seeking_is_exact, stream_rate
+
+IMAGES = "images"  # codec of images and folders of images
 
 
 @dataclass(frozen=True)
-class Row:
-    """One video of a collection.
+class VideoRecord:
+    """One video of a collection: a row of the CSV file, whose columns have the names of the attributes.
 
     Attributes:
         path, label: as in the manifest.
-        status: "ok", "broken" or "missing".
-        frames, fps, seconds: length; fps is the average rate, a fraction such as 30000/1001.
+        status: "ok", "failed" (cannot be decoded) or "missing".
+        frames: number of frames.
+        fps: average frame rate, a fraction such as 30000/1001.
+        seconds: duration.
         width, height: pixels as shown, after rotation.
-        bytes, modified: of the file, and when it last changed (ns).
-        codec: FFmpeg's name.
-        exact_jumps: whether decoding may begin at any key frame; else every clip is decoded from the start.
-        reason: why it is not ok.
-        copy: where the copy is, if one was made.
+        bytes, modified: size of the file, and its modification time (ns).
+        codec: FFmpeg's name, or "images".
+        exact_jumps: whether decoding may begin at any key frame; otherwise every clip is decoded from the first frame.
+        reason: why the status is not "ok".
+        copy: path of the copy, if one was written.
     """
 
     path: str
@@ -57,254 +66,197 @@ class Row:
     copy: str = ""
 
 
-@dataclass(frozen=True)
-class Copies:
-    """How copies are made: H.264 in mp4 without sound, quick to decode, with closed groups of pictures.
-
-    Attributes:
-        folder: where they go, under the same relative names.
-        root: folder that these names are relative to.
-        short_side: pixels; smaller videos keep their size.
-        keyframe_every: frames between key frames: a random clip costs half as many frames beside its own.
-        crf: x264's constant rate factor.
-    """
-
-    folder: Path
-    root: Path
-    short_side: int = 256
-    keyframe_every: int = 16
-    crf: int = 20
-
-    def target(self, path: str) -> Path:
-        """Where the copy of a video goes."""
-        relative = os.path.relpath(path, self.root)
-        if relative.startswith(".."):
-            relative = os.path.abspath(path).lstrip("/")
-        return (self.folder / relative).with_suffix(".mp4")
-
-
-def inspect(path: str) -> dict[str, Any]:
-    """Decode all of a video and say what it is like: fields of `Row`.
-
-    Raises:
-        VideoDecodeError: it cannot be decoded to its end.
-    """
-    if os.path.isdir(path) or path.lower().endswith(IMAGE_SUFFIXES):
-        reader = PictureReader(path)
-        height, width = reader.read([0])[0].shape[:2]
-        rate, frames, codec, exact = reader.fps, reader.num_frames, "pictures", True
-        for index in range(1, frames):
-            if reader.read([index])[0].shape[:2] != (height, width):
-                raise VideoDecodeError(f"pictures: number {index} is of another size than the first")
-    else:
-        times: list[float | None] = []
-        width = height = 0
-        with open_stream(path) as (container, stream):
-            codec = stream.codec_context.name
-            for frame in container.decode(stream):
-                if not times:
-                    width, height = (frame.width, frame.height)[:: 1 if frame.rotation % 180 == 0 else -1]
-                times.append(frame.time)
-            rate, frames = stream_rate(stream, times), len(times)
-        if not frames:
-            raise VideoDecodeError("pyav: the video stream has no frame")
-        exact = jumps_are_exact(path)
-    return {
-        "frames": frames,
-        "fps": str(rate),
-        "seconds": round(float(frames / rate), 3),
-        "width": width,
-        "height": height,
-        "codec": codec,
-        "exact_jumps": exact,
-    }
-
-
-def copy_video(source: str, target: str, short_side: int, keyframe_every: int, crf: int) -> None:
-    """Write a smaller copy that is quick to decode at any place, beside and renamed; upright, times kept.
-
-    Raises:
-        VideoDecodeError: the source cannot be decoded to its end; nothing is left behind.
-    """
-    import av
-
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    part = f"{target}.part"
-    try:
-        with open_stream(source) as (container, stream), av.open(part, "w", format="mp4") as output:
-            encoder, last = None, -1
-            for frame in container.decode(stream):
-                if encoder is None:
-                    width, height = _even_size(frame.width, frame.height, short_side)
-                    turn = frame.rotation // 90 % 4
-                    encoder = output.add_stream("libx264", rate=frame_rate(stream.average_rate, 0, None))
-                    encoder.width, encoder.height = (width, height) if turn % 2 == 0 else (height, width)
-                    encoder.pix_fmt, encoder.time_base = "yuv420p", stream.time_base
-                    encoder.codec_context.time_base = stream.time_base
-                    encoder.codec_context.max_b_frames = 0
-                    encoder.codec_context.thread_count = 1
-                    # without CABAC and loop filter a frame takes about half as long to decode
-                    encoder.options = {
-                        "preset": "fast",
-                        "tune": "fastdecode",
-                        "crf": str(crf),
-                        "g": str(keyframe_every),
-                        "keyint_min": str(keyframe_every),
-                    }
-                picture = _upright(frame, width, height, turn)
-                step = 1 if frame.duration == 0 else frame.duration
-                # Old AVIs give some frames no time, or that of the frame before.
-                last = picture.pts = last + step if frame.pts is None or frame.pts <= last else frame.pts
-                output.mux(encoder.encode(picture))
-            if encoder is None:
-                raise VideoDecodeError("pyav: the video stream has no frame")
-            output.mux(encoder.encode())
-        os.replace(part, target)
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
-
-
-def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Smaller sizes with the shorter side at ``short_side``; H.264 wants even numbers."""
-    scale = min(1.0, short_side / min(width, height))
-    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
-
-
-def _upright(frame: Any, width: int, height: int, turn: int) -> Any:
-    import av
-    import numpy as np
-
-    small = frame.reformat(width, height, format="yuv420p", interpolation="AREA")
-    if turn:
-        turned = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(np.rot90(small.to_ndarray(format="rgb24"), turn)), format="rgb24"
-        )
-        small = turned.reformat(format="yuv420p")
-    small.time_base = frame.time_base
-    small.pict_type = 0  # the source's key frames are not ours
-    return small
-
-
 def scan(
-    manifest: VideoManifest, file: Path, workers: int, seconds: float, copies: Copies | None = None, name: str = "scan"
-) -> list[Row]:
-    """Look at every video of a manifest; rows in its order.
+    manifest: VideoManifest,
+    file: Path,
+    workers: int,
+    timeout: float,
+    copies: CopySettings | None = None,
+    description: str = "scan",
+) -> list[VideoRecord]:
+    """Inspect every video of a manifest and return the records in its order.
 
     Args:
-        file: CSV of the rows; what it has already is not done again.
-        workers: decoding processes at a time.
-        seconds: time limit per video.
-        copies: make copies too.
-        name: beside the progress bar.
+        file: CSV file of the records. Videos that it already describes are not scanned again.
+        workers: number of decoding processes.
+        timeout: seconds per video.
+        copies: how to write copies, if at all.
+        description: label of the progress bar.
+
+    Raises:
+        DataError: ``file`` is not the result of a scan, or two videos would have the same copy.
     """
-    known = {row.path: row for row in read_rows(file)}
+    known = {record.path: record for record in read_records(file)}
     if copies:
-        _check_targets(manifest.paths, copies)
-    rows: dict[str, Row] = {}
-    waiting = []
+        _require_distinct_targets(manifest.paths, copies)
+    records: dict[str, VideoRecord] = {}
+    remaining = []
     for path, label in zip(manifest.paths, manifest.labels.tolist(), strict=True):
-        row = known.get(path)
-        if row and row.label == label and _same_file(row) and _copied(row, copies):
-            rows[path] = row
+        record = known.get(path)
+        if record and record.label == label and _is_unchanged(record) and _is_copied(record, copies):
+            records[path] = record
         else:
-            waiting.append((path, label))
-    write_rows(file, rows.values())
+            remaining.append((path, label))
+    write_records(file, records.values())
     with (
         file.open("a", encoding="utf-8", newline="") as lines,
         ThreadPoolExecutor(workers) as pool,  # each thread has a decoding process, which does the work
-        progress(total=len(manifest), initial=len(rows), unit="video", desc=name) as bar,
+        progress(total=len(manifest), initial=len(records), unit="video", desc=description) as bar,
     ):
-        writer = csv.DictWriter(lines, _FIELDS)
-        jobs = [pool.submit(_look, path, label, seconds, copies) for path, label in waiting]
+        writer = csv.DictWriter(lines, COLUMNS)
+        jobs = [pool.submit(_scan_video, path, label, timeout, copies) for path, label in remaining]
         try:
             for job in as_completed(jobs):
-                row = job.result()
-                rows[row.path] = row
-                writer.writerow(asdict(row))
+                record = job.result()
+                records[record.path] = record
+                writer.writerow(asdict(record))
                 lines.flush()
                 bar.update()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    found = [rows[path] for path in manifest.paths]
-    write_rows(file, found)
-    return found
+    in_order = [records[path] for path in manifest.paths]
+    write_records(file, in_order)
+    return in_order
 
 
-def _look(path: str, label: int, seconds: float, copies: Copies | None) -> Row:
+def _scan_video(path: str, label: int, timeout: float, copies: CopySettings | None) -> VideoRecord:
+    """Inspect and copy one video in this thread's decoding process."""
     if not os.path.exists(containing_file(path)):
-        return Row(path, label, "missing", reason="no such file")
+        return VideoRecord(path, label, "missing", reason="no such file")
     size, modified = size_and_mtime(path)
-    row: dict[str, Any] = {"path": path, "label": label, "bytes": size, "modified": modified}
     try:
-        found = decoding_process().run(seconds, f"{__name__}:inspect", path=path)
-        if copies and found["codec"] != "pictures":
-            target = copies.target(path)
-            decoding_process().run(
-                seconds,
-                f"{__name__}:copy_video",
+        found = decoding_process().call(timeout, inspect_video, path=path)
+        if copies and found["codec"] != IMAGES:
+            found["copy"] = str(copies.target(path))
+            decoding_process().call(
+                timeout,
+                copy_video,
                 source=path,
-                target=str(target),
+                target=found["copy"],
                 short_side=copies.short_side,
                 keyframe_every=copies.keyframe_every,
                 crf=copies.crf,
             )
-            found["copy"] = str(target)
     except VideoDecodeError as error:
-        return Row(**row, status="broken", reason=str(error))
-    return Row(**row, status="ok", **found)
+        return VideoRecord(path, label, "failed", bytes=size, modified=modified, reason=str(error))
+    return VideoRecord(path, label, "ok", bytes=size, modified=modified, **found)
 
 
-def _same_file(row: Row) -> bool:
+def _is_unchanged(record: VideoRecord) -> bool:
     try:
-        return size_and_mtime(row.path) == (row.bytes, row.modified)
+        return size_and_mtime(record.path) == (record.bytes, record.modified)
     except OSError:
-        return row.status == "missing"
+        return record.status == "missing"
 
 
-def _copied(row: Row, copies: Copies | None) -> bool:
-    """Whether there is nothing left to copy."""
-    if copies is None or row.status != "ok" or row.codec == "pictures":
+def _is_copied(record: VideoRecord, copies: CopySettings | None) -> bool:
+    """Whether the copy exists, or none is needed."""
+    if copies is None or record.status != "ok" or record.codec == IMAGES:
         return True
-    return row.copy == str(copies.target(row.path)) and os.path.exists(row.copy)
+    return record.copy == str(copies.target(record.path)) and os.path.exists(record.copy)
 
 
-def _check_targets(paths: Sequence[str], copies: Copies) -> None:
+def _require_distinct_targets(paths: Iterable[str], copies: CopySettings) -> None:
     sources: dict[Path, str] = {}
     for path in paths:
         target = copies.target(path)
         if target in sources:
-            raise DataError(f"{path} and {sources[target]} would have the same copy, {target}; rename one of them")
+            raise DataError(f"{path}: has the same copy, {target}, as {sources[target]}; rename one of them")
         sources[target] = path
 
 
-_FIELDS = [entry.name for entry in fields(Row)]
-_KINDS = {"int": int, "float": float, "str": str, "bool": "True".__eq__}
+# ----------------------------------------------------------------------------------------------------------------------
+# One video
 
 
-def read_rows(file: Path) -> list[Row]:
-    """Rows of an earlier scan; a last line that was cut off is left out."""
+def inspect_video(path: str) -> dict[str, Any]:
+    """Decode a whole video and return its properties: fields of `VideoRecord`.
+
+    Raises:
+        VideoDecodeError: the video cannot be decoded to its end.
+    """
+    return _inspect_images(path) if os.path.isdir(path) or is_image(path) else _inspect_stream(path)
+
+
+def _inspect_images(path: str) -> dict[str, Any]:
+    reader = ImageReader(path)
+    shapes = [reader.read(np.array([index])).shape[1:3] for index in range(reader.num_frames)]
+    for index, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise VideoDecodeError(
+                f"images: found {shape} (height, width) at index {index}, expected {shapes[0]} as at index 0"
+            )
+    height, width = shapes[0]
+    return {
+        "frames": len(shapes),
+        "fps": str(reader.fps),
+        "seconds": round(float(len(shapes) / reader.fps), 3),
+        "width": width,
+        "height": height,
+        "codec": IMAGES,
+        "exact_jumps": True,
+    }
+
+
+def _inspect_stream(path: str) -> dict[str, Any]:
+    times: list[float | None] = []
+    width = height = 0
+    with open_stream(path) as (container, stream):
+        codec = stream.codec_context.name
+        for frame in container.decode(stream):
+            if not times:
+                is_turned = frame.rotation % 180 != 0
+                width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
+            times.append(frame.time)
+        rate = stream_rate(stream, times)
+    if not times:
+        raise VideoDecodeError("pyav: found no frame in the video stream")
+    return {
+        "frames": len(times),
+        "fps": str(rate),
+        "seconds": round(float(len(times) / rate), 3),
+        "width": width,
+        "height": height,
+        "codec": codec,
+        "exact_jumps": seeking_is_exact(path),
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# CSV files
+
+COLUMNS = [field.name for field in fields(VideoRecord)]
+_PARSERS: dict[Any, Any] = {"int": int, "float": float, "str": str, "bool": "True".__eq__}
+_VALUES_OF_VERSION_0_1 = {("status", "broken"): "failed", ("codec", "pictures"): IMAGES}
+
+
+def read_records(file: Path) -> list[VideoRecord]:
+    """Return the records of an earlier scan, none if ``file`` does not exist. An incomplete last line is ignored.
+
+    Raises:
+        DataError: ``file`` has other columns.
+    """
     if not file.exists():
         return []
     text = file.read_text(encoding="utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(complete, newline=""))
-    if reader.fieldnames != _FIELDS:
-        raise DataError(f"{file}: is no list of an earlier scan (columns {reader.fieldnames}); remove or rename it")
-    return [
-        Row(**{entry.name: _KINDS[entry.type](row[entry.name]) for entry in fields(Row)})
-        for row in reader
-        if None not in row.values()
-    ]
+    complete_lines = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(io.StringIO(complete_lines, newline=""))
+    if reader.fieldnames != COLUMNS:
+        raise DataError(
+            f"{file}: found columns {reader.fieldnames}, expected those of an earlier scan; remove or rename the file"
+        )
+    return [_parse_row(row) for row in reader if None not in row.values()]
 
 
-def write_rows(file: Path, rows: Sequence[Row] | Iterator[Row]) -> None:
-    """All rows, beside and renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.tmp")
-    with beside.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, _FIELDS)
+def _parse_row(row: dict[str, str]) -> VideoRecord:
+    values = {name: _VALUES_OF_VERSION_0_1.get((name, text), text) for name, text in row.items()}
+    return VideoRecord(**{field.name: _PARSERS[field.type](values[field.name]) for field in fields(VideoRecord)})
+
+
+def write_records(file: Path, records: Iterable[VideoRecord]) -> None:
+    """Write a CSV file atomically."""
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, COLUMNS)
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    os.replace(beside, file)
+        writer.writerows(asdict(record) for record in records)

@@ -130,7 +130,7 @@ def test_shard_writing_skips_and_reports_unreadable_images(sets, shell):
     start = [sys.executable, str(ROOT / "tools" / "prepare_dataset.py"), "--cfg", config, f"data.root={sets / '1k'}"]
     command = [*start, "data.num_classes=2", "--output", str(output), "--shards", "--shard-size", "0.004"]
     text = shell(command)
-    assert "15 ok" in text and "train: 15 images in" in text
+    assert "15 ok, 1 failed, 0 missing" in text and "train: 15 images in" in text
     assert f"data.dataset=shards data.root={output}" in text
     assert len(list(output.glob("train-*.tar"))) > 1 and len(list((output / ".index").glob("*.npz"))) > 2
     assert "train-000000.tar: " in shell(command, expect=2)
