@@ -206,7 +206,7 @@ def test_a_long_video_is_decoded_in_one_pass(tmp_path, monkeypatch):
     path, passes = encode(tmp_path / "a.avi", "mpeg4", frames=90), []
     expected = [clip.video for clip in Preprocess.from_dict(SETTINGS).clips(path, 0.1)]
     open_stream = backends.open_stream
-    monkeypatch.setattr(backends, "KEPT_BYTES", 0)
+    monkeypatch.setattr(backends, "CACHE_BYTES", 0)
     monkeypatch.setattr(preprocess_module, "FRAMES_PER_READ", 3)
     monkeypatch.setattr(backends, "open_stream", lambda path: passes.append(path) or open_stream(path))
     with open_video(path, "pyav", timeout=0) as reader:
