@@ -1,15 +1,15 @@
-# make demo      from a fresh clone to a trained, tested model and its pictures
-# make test      the tests that take minutes, two at a time (JOBS=2); make test-all adds the slow ones
-# make lint      ruff
+# make demo      from a fresh clone to a trained and tested model with its figures
+# make test      unit tests and quick integration tests, JOBS (2) at a time
+# make test-all  also the slow tests
+# make lint      ruff and mypy
 
 PYTHON ?= python3
 VENV   ?= .venv
 CONFIG ?= configs/camera_motion.yaml
 RUN    ?= runs/camera_motion
-
 JOBS   ?= 2
 
-# a thread each: more of them than cores wait for one another
+# One thread per process, because more threads than cores slow each other down.
 PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 BIN := $(abspath $(VENV))/bin
@@ -30,13 +30,15 @@ test-all: $(VENV)/.installed lint
 
 lint: $(VENV)/.installed
 	ruff check .
+	ruff format --check .
+	mypy
 
 $(VENV)/.installed: setup.cfg constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "error: Python 3.10 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); try make PYTHON=python3.12" >&2; exit 1; }
+	  { echo "error: found $$($(PYTHON) -V), expected Python 3.10 or newer; try make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "installing the packages into $(VENV), about 6 GB with torch's CUDA build; this takes a few minutes"
+	@echo "installing packages into $(VENV): about 6 GB with PyTorch's CUDA build, a few minutes"
 	$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[test]'
 	@touch $@
 
