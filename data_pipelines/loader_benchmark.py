@@ -27,7 +27,7 @@ from data_pipelines.io.progress import progress
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
-from data_pipelines.transforms.clip_transforms import TrainTransform
+from data_pipelines.transforms.train_transform import TrainTransform
 from data_pipelines.video.decoding_process import decoding_process
 from data_pipelines.video.reader import open_video
 

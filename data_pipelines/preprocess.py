@@ -26,7 +26,7 @@ from torch import Tensor
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.sampling import Sampling, require_positive_integer, resized_size, spatial_crops
-from data_pipelines.transforms.clip_transforms import RESIZES, crop_views
+from data_pipelines.transforms.geometry import RESIZE_METHODS, crop_views
 from data_pipelines.transforms.normalization import to_model_input
 from data_pipelines.video.reader import TIMEOUT, VideoReader, open_video
 from data_pipelines.video.streams import DEFAULT_FPS
@@ -109,7 +109,7 @@ class Preprocess:
         sampling: which frames make up a clip.
         short_side: shorter side of the frames after resizing, pixels.
         crop: side of the square crop, pixels, at most ``short_side``.
-        resize: "bilinear" (without antialiasing) or "area"; see `data_pipelines.transforms.clip_transforms`.
+        resize: "bilinear" (without antialiasing) or "area"; see `data_pipelines.transforms.geometry`.
 
     Raises:
         DataError: a value out of range.
@@ -125,8 +125,8 @@ class Preprocess:
         require_positive_integer("crop", self.crop)
         if self.crop > self.short_side:
             raise DataError(f"crop: found {self.crop}, expected at most short_side = {self.short_side}")
-        if self.resize not in RESIZES:
-            raise DataError(f"resize: found {self.resize!r}, expected {' or '.join(RESIZES)}")
+        if self.resize not in RESIZE_METHODS:
+            raise DataError(f"resize: found {self.resize!r}, expected {' or '.join(RESIZE_METHODS)}")
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocess:

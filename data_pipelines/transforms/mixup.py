@@ -1,4 +1,7 @@
-"""Mixing the samples of a batch and their soft targets. Runs on the batch's own device."""
+"""Mixup and CutMix: blend the samples of a batch and their soft targets, on the batch's own device.
+
+Every sample is mixed with its partner, the sample at the same place in the reversed batch.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,43 @@ from torch import Tensor
 from data_pipelines.io.errors import DataError
 
 
-def mixup(video: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Blend every sample with its partner, one weight for the whole batch (scenic, dataset_utils.mixup).
+def mix(
+    video: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Apply mixup or CutMix. With both enabled, each has probability 1/2, as in timm.
 
-    The weight is drawn from Beta(alpha, alpha), not folded to its larger half; the partner is the batch in
-    reverse.
+    Args:
+        video: (B, ..., H, W); floating point if mixup is enabled.
+        targets: soft targets (B, K).
+        mixup_alpha: parameter of mixup's Beta distribution; 0 disables it.
+        cutmix_alpha: parameter of CutMix's Beta distribution; 0 disables it.
+        rng: source of the draws. The choice between the two is drawn only if both are enabled.
+
+    Raises:
+        DataError: mixup is enabled and ``video`` is not floating point.
+    """
+    if mixup_alpha:
+        _require_floating_point(video)  # also if CutMix is drawn, so that the error does not depend on chance
+    if cutmix_alpha and (not mixup_alpha or rng.random() < 0.5):
+        return cutmix(video, targets, cutmix_alpha, rng)
+    if mixup_alpha:
+        return mixup(video, targets, mixup_alpha, rng)
+    return video, targets
+
+
+def mixup(video: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Blend every sample with its partner, with one weight for the whole batch (scenic, dataset_utils.mixup).
+
+    The weight is drawn from Beta(alpha, alpha). It may be below 1/2.
 
     Args:
         video: floating point (B, ...).
-        targets: soft labels (B, K).
+        targets: soft targets (B, K).
         alpha: above 0.
         rng: source of the weight.
+
+    Raises:
+        DataError: ``video`` is not floating point.
     """
     _require_floating_point(video)
     weight = float(rng.beta(alpha, alpha))
@@ -28,51 +57,33 @@ def mixup(video: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator
 
 
 def cutmix(video: Tensor, targets: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Paste a box of its partner into every sample, one box for the whole batch and all frames (Yun et al., 2019).
+    """Paste a box of its partner into every sample; one box for the whole batch and all frames (Yun et al., 2019).
 
-    The box has the picture's shape, a share of the area drawn from Beta(alpha, alpha), and any pixel as its centre;
-    what reaches over the border is lost, and the targets are weighted by what was pasted. The partner is the batch
-    in reverse, as for mixup.
+    The box has the aspect of the frame and is centred on a random pixel. A fraction 1 - Beta(alpha, alpha) of the
+    frame's area is drawn for it; the part beyond the border is cut off. Targets are weighted by the pasted area.
 
     Args:
-        video: any type (B, ..., H, W).
-        targets: soft labels (B, K).
+        video: any dtype (B, ..., H, W).
+        targets: soft targets (B, K).
         alpha: above 0.
         rng: source of the box.
     """
-    share = 1 - rng.beta(alpha, alpha)
-    rows, columns = (_random_span(side, math.sqrt(share), rng) for side in video.shape[-2:])
+    scale = math.sqrt(1 - rng.beta(alpha, alpha))
+    rows = _random_span(video.shape[-2], scale, rng)
+    columns = _random_span(video.shape[-1], scale, rng)
     mixed = video.clone()
     mixed[..., rows, columns] = video[..., rows, columns].flip(0)
     pasted = mixed[0, ..., rows, columns].numel() / video[0].numel()
     return mixed, (1 - pasted) * targets + pasted * targets.flip(0)
 
 
-def mix(
-    video: Tensor, targets: Tensor, mixup_alpha: float, cutmix_alpha: float, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Mixup or CutMix, with equal chance where both are on, as in timm; an alpha of 0 is off.
-
-    Args:
-        video: (B, ..., H, W), floating point if mixup is on.
-        targets: soft labels (B, K).
-        mixup_alpha: 0 or more.
-        cutmix_alpha: 0 or more.
-        rng: source of the draws; the choice is drawn only where there is one.
-    """
-    if mixup_alpha:
-        _require_floating_point(video)  # whichever is drawn
-    if cutmix_alpha and (not mixup_alpha or rng.random() < 0.5):
-        return cutmix(video, targets, cutmix_alpha, rng)
-    return mixup(video, targets, mixup_alpha, rng) if mixup_alpha else (video, targets)
-
-
-def _random_span(side: int, share: float, rng: np.random.Generator) -> slice:
-    length = int(side * share)
+def _random_span(side: int, scale: float, rng: np.random.Generator) -> slice:
+    """A span of ``scale`` times ``side`` around a random pixel; it may begin or end beyond the border."""
+    length = int(side * scale)
     start = int(rng.integers(side)) - length // 2
     return slice(max(0, start), start + length)
 
 
 def _require_floating_point(video: Tensor) -> None:
     if not video.is_floating_point():
-        raise DataError(f"mixup: video is {video.dtype}; normalize it to floating point first")
+        raise DataError(f"video: found {video.dtype}, expected normalised floating point values for mixup")

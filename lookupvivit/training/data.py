@@ -11,7 +11,7 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.loader import eval_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
-from data_pipelines.transforms.clip_transforms import TrainTransform
+from data_pipelines.transforms.train_transform import TrainTransform
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import prefix_data_errors

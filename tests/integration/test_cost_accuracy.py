@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from support.paths import ROOT
 
-from data_pipelines.transforms.clip_transforms import crop_views
+from data_pipelines.transforms.geometry import crop_views
 from data_pipelines.video.reader import read_frames
 from lookupvivit.accuracy_cost.cascade import confidence
 from lookupvivit.config.loading import load_config, to_yaml

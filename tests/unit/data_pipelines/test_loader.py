@@ -12,7 +12,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
-from data_pipelines.transforms.clip_transforms import TrainTransform
+from data_pipelines.transforms.train_transform import TrainTransform
 from data_pipelines.video import reader
 
 LENGTHS = (40, 12, 1, 30, 25)  # in frames; the third video is shorter than a clip

@@ -11,7 +11,7 @@ from data_pipelines.datasets.captions import CaptionedClips, Captions, read_capt
 from data_pipelines.datasets.manifest import on_disk
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.sampling import Sampling
-from data_pipelines.transforms.clip_transforms import TrainTransform
+from data_pipelines.transforms.train_transform import TrainTransform
 
 
 def picture(path, colour=0):

@@ -24,7 +24,7 @@ from data_pipelines.preparation.scanning import scan
 from data_pipelines.preparation.shard_writing import write_shards
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
-from data_pipelines.transforms.clip_transforms import TrainTransform
+from data_pipelines.transforms.train_transform import TrainTransform
 from data_pipelines.video.reader import read_frames
 
 webdataset = pytest.importorskip("webdataset")
