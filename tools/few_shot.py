@@ -1,9 +1,9 @@
-"""Few-shot transfer of a model to any labelled pictures, as in the paper's Table 9.
+"""Measure few-shot transfer of a model to a labelled image dataset (paper, Table 9).
 
-    python tools/few_shot.py --model runs/i21k_b16_10x10 --train data/pets/train --test data/pets/test
+    python tools/few_shot.py --run runs/i21k_b16_10x10 --train data/pets/train --test data/pets/test
 
-Both hold a folder of pictures per class. A linear probe is fitted in closed form to the model's frozen features of few
-pictures per class, three times over, and tested on all of --test.
+Both folders contain one folder of images per class. A linear probe is fitted in closed form to the model's frozen
+features of a few training images per class, for three seeds, and tested on all test images.
 """
 
 from __future__ import annotations
@@ -12,60 +12,64 @@ import argparse
 import os
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from data_pipelines.datasets.class_folders import read_class_folders
-from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
-from data_pipelines.io.errors import DataError
-from lookupvivit.cli.arguments import give_up, whole_number
-from lookupvivit.evaluation.image_outputs import image_outputs
-from lookupvivit.probing.few_shot import SEEDS, SHOTS, few_shot
+from lookupvivit.cli.arguments import (
+    add_batch_size_option,
+    add_device_option,
+    add_json_file_option,
+    add_run_option,
+    exit_with_error,
+    positive_int,
+)
+from lookupvivit.probing.few_shot import SEEDS, SHOTS
+from lookupvivit.probing.transfer import evaluate_transfer
 from lookupvivit.weights.files import load_classifier
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a run directory, or a model.safetensors")
-    parser.add_argument("--train", type=Path, required=True, help="pictures to choose from, a folder per class")
-    parser.add_argument("--test", type=Path, required=True, help="pictures of the same classes to test on")
-    parser.add_argument("--shots", type=whole_number, nargs="+", default=SHOTS, help="pictures per class (1 5 25)")
-    parser.add_argument("--json", type=Path, help="write the accuracies of every seed to this file")
-    parser.add_argument("--batch-size", type=int, default=64, help="pictures in one forward pass (64)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read pictures")
-    arguments = parser.parse_args()
+    arguments = parse_args()
     try:
         train = read_class_folders(arguments.train)
         test = read_class_folders(arguments.test, train.class_names)
-        _check_enough(train, max(arguments.shots))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = load_classifier(arguments.model).to(device)
-        features = [
-            image_outputs(model, manifest, arguments.batch_size, device, arguments.workers, name).features
-            for name, manifest in (("train", train), ("test", test))
-        ]
-        classes = len(train.class_names)
-        scores = few_shot(features[0], train.labels, features[1], test.labels, classes, arguments.shots)
-    except ValueError as error:  # of the data, the weights, or features that are not finite
-        give_up(error)
-    print(f"\n{classes} classes, {len(test)} pictures to test on, {features[0].shape[1]} features")
-    for score in scores:
-        each = ", ".join(f"{100 * accuracy:.1f}" for accuracy in score.accuracies)
-        print(f"  {score.shots:3} per class: {100 * score.mean:5.1f} % +- {100 * score.spread:.1f}   (seeds: {each})")
-    if arguments.json:
-        accuracies = {score.shots: dict(zip(SEEDS, score.accuracies, strict=True)) for score in scores}
-        told = {"model": str(arguments.model), "train": str(arguments.train), "test": str(arguments.test)}
-        write_json(arguments.json, {**told, "classes": classes, "accuracies": accuracies})
-
-
-def _check_enough(train: VideoManifest, shots: int) -> None:
-    counts = np.bincount(train.labels)
-    if counts.min() < shots:
-        raise DataError(
-            f"{train.source}: found {counts.min()} pictures of {train.class_names[counts.argmin()]!r}, must be at "
-            f"least {shots}, the most shots asked for (--shots)"
+        transfer = evaluate_transfer(
+            load_classifier(arguments.run).to(arguments.device),
+            train,
+            test,
+            arguments.shots,
+            batch_size=arguments.batch_size,
+            device=arguments.device,
+            workers=arguments.workers,
         )
+    except ValueError as error:  # DataError, WeightsError, or features that are not finite
+        exit_with_error(error)
+    print(f"\n{transfer}")
+    if arguments.json:
+        accuracies = {score.shots: dict(zip(SEEDS, score.accuracies, strict=True)) for score in transfer.scores}
+        inputs = {"model": str(arguments.run), "train": str(arguments.train), "test": str(arguments.test)}
+        write_json(arguments.json, {**inputs, "classes": transfer.num_classes, "accuracies": accuracies})
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_run_option(parser)
+    parser.add_argument("--train", type=Path, required=True, metavar="FOLDER", help="images to choose from")
+    parser.add_argument("--test", type=Path, required=True, metavar="FOLDER", help="test images of the same classes")
+    parser.add_argument(
+        "--shots",
+        type=positive_int,
+        nargs="+",
+        default=SHOTS,
+        metavar="N",
+        help=f"training images per class (default: {' '.join(map(str, SHOTS))})",
+    )
+    add_json_file_option(parser, "the accuracies of every seed")
+    add_device_option(parser)
+    add_batch_size_option(parser, default=64, unit="images")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that read images (default: one per CPU)"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""The paper's robustness figures (Tables 2 and 6, Fig. 4) from logits and features; shares and scores in [0, 1].
+"""Metrics of the robustness datasets from logits and features (paper, Tables 2 and 6, Fig. 4); values in [0, 1].
 
-ImageNet-A and -R (Hendrycks et al., 2021) hold 200 of ImageNet's classes: the answer is the highest of their logits.
-ImageNet-O holds pictures of none of its classes, which a model should be less sure of than of ImageNet's own.
-ImageNet-C (Hendrycks and Dietterich, 2019) holds ImageNet's validation pictures, corrupted in 15 ways of 5 severities.
+ImageNet-A and -R (Hendrycks et al., 2021) contain 200 of ImageNet's classes. A prediction is the class with the highest
+logit among these 200.
+ImageNet-O contains images of none of ImageNet's classes. A model should be less confident about them than about
+ImageNet's validation images.
+ImageNet-C (Hendrycks and Dietterich, 2019) contains ImageNet's validation images with 15 corruptions at 5 severities.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 SEVERITIES = 5
-# The corruptions that count, and AlexNet's mean top-1 error under each, to which the others are set in relation
+# The 15 corruptions and AlexNet's mean top-1 error under each, by which other errors are divided
 # (google-research/augmix, imagenet.py).
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
@@ -33,62 +35,66 @@ ALEXNET_ERRORS = {
     "pixelate": 0.717840,
     "jpeg_compression": 0.606500,
 }
-# Four more that come with ImageNet-C for validation and count in no figure.
+# Four further corruptions of ImageNet-C, for validation; no metric includes them.
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 
 
 def subset_columns(class_names: Sequence[str], subset: Sequence[str]) -> np.ndarray:
-    """Where the classes ``subset`` stand among a model's ``class_names``, int64 (len(subset),).
+    """Indices of the classes ``subset`` in ``class_names``, int64 (len(subset),).
 
     Raises:
-        ValueError: the model does not know one of them, or one stands there twice.
+        ValueError: a class is not in ``class_names``, or a name occurs twice.
     """
-    places = {name: place for place, name in enumerate(class_names)}
-    absent = [name for name in subset if name not in places]
-    if absent:
+    columns = {name: column for column, name in enumerate(class_names)}
+    missing = [name for name in subset if name not in columns]
+    if missing:
         raise ValueError(
-            f"class {absent[0]!r} and {len(absent) - 1} more of {len(subset)} are none of the model's "
-            f"{len(class_names)} classes, {class_names[0]!r} .. {class_names[-1]!r}"
+            f"class names: {missing[0]!r} and {len(missing) - 1} more of {len(subset)} classes not found among the "
+            f"model's {len(class_names)}, {class_names[0]!r} .. {class_names[-1]!r}"
         )
-    if len(set(subset)) < len(subset) or len(places) < len(class_names):
-        raise ValueError("class names must be different from each other")
-    return np.array([places[name] for name in subset], np.int64)
+    if len(set(subset)) < len(subset) or len(columns) < len(class_names):
+        raise ValueError("class names: found a name twice, expected distinct names")
+    return np.array([columns[name] for name in subset], np.int64)
 
 
-def subset_answers(logits: ArrayLike, columns: ArrayLike) -> np.ndarray:
-    """The class of the highest logit among ``columns``, int64 (N,), of equal logits the earlier column.
+def subset_predictions(logits: ArrayLike, columns: ArrayLike) -> np.ndarray:
+    """The class with the highest logit among ``columns``, int64 (N,). Of equal logits, the earlier column wins.
 
     Args:
         logits: (N, K) of all classes.
-        columns: classes that can be the answer, such as `subset_columns` gives.
+        columns: classes that can be predicted, such as those of `subset_columns`.
 
     Raises:
-        ValueError: logits are not (N, K), or hold NaN or an infinity.
+        ValueError: logits are not (N, K), or contain NaN or infinity.
     """
     columns = np.asarray(columns)
     return columns[_finite(logits)[:, columns].argmax(axis=1)]
 
 
 def outlier_scores(logits: ArrayLike, columns: ArrayLike) -> np.ndarray:
-    """How much an example looks like none of the classes ``columns``, float64 (N,) in [-1, 0).
+    """A score that is high for images of none of the classes ``columns``, float64 (N,) in [-1, 0).
 
-    It is minus the highest probability, of a softmax over these classes alone (hendrycks/natural-adv-examples).
+    It is the negative of the highest softmax probability among these classes (hendrycks/natural-adv-examples).
+
+    Args:
+        logits: (N, K) of all classes.
+        columns: the classes of the softmax.
 
     Raises:
-        ValueError: logits are not (N, K), or hold NaN or an infinity.
+        ValueError: logits are not (N, K), or contain NaN or infinity.
     """
     logits = _finite(logits)[:, np.asarray(columns)].astype(np.float64)
     return -1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
 
 
 def average_precision(positive: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the precision-recall curve as a step function: sum of precision x gain in recall, in [0, 1].
+    """Area under the precision-recall curve as a step function: sum of precision x increase in recall, in [0, 1].
 
-    Examples of equal score count as found together, as scikit-learn's average_precision_score has it. A score that
-    says nothing gives the share of positives.
+    Examples with equal scores are retrieved together, as in scikit-learn's average_precision_score. Constant scores
+    give the share of positives.
 
     Args:
-        positive: bool (N,), what should have the higher scores.
+        positive: bool (N,), the examples that should have high scores.
         scores: (N,).
 
     Raises:
@@ -96,38 +102,39 @@ def average_precision(positive: ArrayLike, scores: ArrayLike) -> float:
     """
     positive, scores = np.asarray(positive, bool), np.asarray(scores, np.float64)
     if positive.ndim != 1 or positive.shape != scores.shape:
-        raise ValueError(f"positive and scores must both be (N,), found {positive.shape} and {scores.shape}")
+        raise ValueError(f"positive, scores: found shapes {positive.shape} and {scores.shape}, expected (N,) twice")
     if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN")
+        raise ValueError(f"scores: {np.isnan(scores).sum()} of {len(scores)} are NaN")
     if not positive.any():
-        raise ValueError("nothing is positive; recall is undefined")
+        raise ValueError("positive: found no positive example, expected at least one; recall is undefined")
     order = np.argsort(-scores, kind="stable")
-    last_of_equals = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    found = np.cumsum(positive[order])[last_of_equals]
-    precision = found / (last_of_equals + 1)
-    gained = np.diff(found, prepend=0) / positive.sum()
-    return float(precision @ gained)
+    last_of_equal = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    true_positives = np.cumsum(positive[order])[last_of_equal]
+    precision = true_positives / (last_of_equal + 1)
+    recall_increase = np.diff(true_positives, prepend=0) / positive.sum()
+    return float(precision @ recall_increase)
 
 
 def outlier_aupr(inliers: ArrayLike, outliers: ArrayLike) -> float:
-    """ImageNet-O's figure: `average_precision` of telling ``outliers`` from ``inliers``.
+    """The metric of ImageNet-O: `average_precision` of detecting outliers among inliers.
 
     Args:
-        inliers: `outlier_scores` (N,) of ImageNet's validation pictures of the 200 classes.
-        outliers: those (M,) of ImageNet-O; chance is M / (N + M), 2,000 of 12,000.
+        inliers: `outlier_scores` (N,) of ImageNet's validation images of the 200 classes.
+        outliers: `outlier_scores` (M,) of ImageNet-O. Chance level is M / (N + M), 2,000 of 12,000.
     """
     inliers, outliers = np.asarray(inliers), np.asarray(outliers)
-    return average_precision(np.arange(len(outliers) + len(inliers)) < len(outliers), np.append(outliers, inliers))
+    is_outlier = np.arange(len(outliers) + len(inliers)) < len(outliers)
+    return average_precision(is_outlier, np.append(outliers, inliers))
 
 
 class CorruptionScores(NamedTuple):
-    """ImageNet-C in the figures of Table 6.
+    """The metrics of ImageNet-C (Table 6).
 
     Attributes:
-        by_severity: accuracy at each severity, mean over the corruptions, (5,).
-        accuracy: mean of them; Table 2's figure.
-        errors: mean error over the severities relative to AlexNet's, by corruption.
-        mce: mean corruption error, the mean of ``errors``: 1 is as bad as AlexNet, less is better.
+        by_severity: accuracy at each severity, averaged over corruptions, (5,).
+        accuracy: average of ``by_severity``, the value in Table 2.
+        errors: error of each corruption, averaged over severities, divided by AlexNet's.
+        mce: mean corruption error, the average of ``errors``; AlexNet has 1, lower is better.
     """
 
     by_severity: np.ndarray
@@ -137,50 +144,57 @@ class CorruptionScores(NamedTuple):
 
 
 def corruption_scores(accuracies: Mapping[str, Sequence[float]]) -> CorruptionScores:
-    """Summary of the accuracies at severities 1 to 5 of every corruption in `ALEXNET_ERRORS`.
+    """Summarise accuracies at severities 1 to 5.
 
-    `EXTRA_CORRUPTIONS` may be among them and are left out, as everywhere in the literature.
+    Args:
+        accuracies: by corruption, all of `ALEXNET_ERRORS`. `EXTRA_CORRUPTIONS` are ignored, as in the literature.
 
     Raises:
-        ValueError: a corruption is missing or unknown, or has not 5 accuracies in [0, 1]: a mean over fewer would pass
-            for the whole.
+        ValueError: a corruption is missing or unknown, or does not have 5 accuracies in [0, 1]. Averages over fewer
+            would look like those of the whole dataset.
     """
+    known = (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)
     for name in ALEXNET_ERRORS:
         if name not in accuracies:
-            raise ValueError(f"{name}: found no accuracies; all {len(ALEXNET_ERRORS)} corruptions must be there")
+            raise ValueError(f"{name}: found no accuracies, expected all {len(ALEXNET_ERRORS)} corruptions")
     for name, values in accuracies.items():
-        if name not in (known := (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)):
-            raise ValueError(f"{name}: no such corruption, known are {', '.join(known)}")
+        if name not in known:
+            raise ValueError(f"{name}: unknown corruption, expected {', '.join(known)}")
         if np.shape(values) != (SEVERITIES,) or not all(0 <= value <= 1 for value in values):
-            raise ValueError(f"{name}: found the accuracies {list(values)}, must be {SEVERITIES} shares in [0, 1]")
+            raise ValueError(f"{name}: found accuracies {list(values)}, expected {SEVERITIES} values in [0, 1]")
     table = np.array([accuracies[name] for name in ALEXNET_ERRORS], np.float64)  # (15, 5)
     errors = (1 - table.mean(axis=1)) / np.array(list(ALEXNET_ERRORS.values()))
-    by_name = dict(zip(ALEXNET_ERRORS, errors.tolist(), strict=True))
-    return CorruptionScores(table.mean(axis=0), float(table.mean()), by_name, float(errors.mean()))
+    return CorruptionScores(
+        by_severity=table.mean(axis=0),
+        accuracy=float(table.mean()),
+        errors=dict(zip(ALEXNET_ERRORS, errors.tolist(), strict=True)),
+        mce=float(errors.mean()),
+    )
 
 
 def feature_deviation(clean: ArrayLike, corrupted: ArrayLike) -> np.ndarray:
-    """How far corruption moves an image's feature: |F(x) - F(x_c)| / |F(x)|, float64 (N,) (appendix A.1, Fig. 4).
+    """Relative change of features under corruption: |F(x) - F(x_c)| / |F(x)|, float64 (N,) (appendix A.1, Fig. 4).
 
     Args:
         clean, corrupted: features (N, D) of the same images in the same order.
 
     Raises:
-        ValueError: shapes differ, or a clean feature is zero, which nothing can be related to.
+        ValueError: shapes differ, or a clean feature is zero or NaN.
     """
     clean, corrupted = np.asarray(clean, np.float64), np.asarray(corrupted, np.float64)
     if clean.ndim != 2 or clean.shape != corrupted.shape:
-        raise ValueError(f"features must both be (N, D), found {clean.shape} and {corrupted.shape}")
-    lengths = np.linalg.norm(clean, axis=1)
-    if not (lengths > 0).all():
-        raise ValueError(f"{(~(lengths > 0)).sum()} of {len(lengths)} clean features are zero or NaN")
-    return np.linalg.norm(clean - corrupted, axis=1) / lengths
+        raise ValueError(f"features: found shapes {clean.shape} and {corrupted.shape}, expected (N, D) twice")
+    norms = np.linalg.norm(clean, axis=1)
+    if not (norms > 0).all():
+        raise ValueError(f"clean: {(~(norms > 0)).sum()} of {len(norms)} features are zero or NaN")
+    return np.linalg.norm(clean - corrupted, axis=1) / norms
 
 
 def _finite(logits: ArrayLike) -> np.ndarray:
     logits = np.asarray(logits)
     if logits.ndim != 2:
-        raise ValueError(f"logits must be (N, K), found shape {logits.shape}")
-    if bad := int((~np.isfinite(logits)).any(axis=1).sum()):
-        raise ValueError(f"{bad} of {len(logits)} rows of logits hold NaN or infinity")
+        raise ValueError(f"logits: found shape {logits.shape}, expected (N, K)")
+    num_invalid = int((~np.isfinite(logits)).any(axis=1).sum())
+    if num_invalid:
+        raise ValueError(f"logits: {num_invalid} of {len(logits)} rows contain NaN or infinity")
     return logits

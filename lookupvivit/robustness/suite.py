@@ -1,8 +1,7 @@
-"""ImageNet-A, -R, -O and -C through a trained model, set by set: what is done is saved, and not done again."""
+"""Run a trained model on ImageNet-A, -R, -O and -C. The results of each part are saved, and reused by later calls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from data_pipelines.datasets.imagenet_c import corruption_folders, other_folders
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.hashing import file_digest
-from lookupvivit.evaluation.image_outputs import image_outputs, picture_names
+from lookupvivit.evaluation.image_outputs import ImageOutputs, image_outputs, picture_names
 from lookupvivit.evaluation.predictions import PredictionsError, load_arrays, save_arrays
 from lookupvivit.robustness.metrics import (
     ALEXNET_ERRORS,
@@ -27,23 +26,25 @@ from lookupvivit.robustness.metrics import (
     feature_deviation,
     outlier_aupr,
     outlier_scores,
-    subset_answers,
     subset_columns,
+    subset_predictions,
 )
 from lookupvivit.weights.files import weights_file
 
-PUBLISHED_SIZES = {"imagenet_a": 7_500, "imagenet_r": 30_000, "imagenet_o": 2_000}  # pictures
+# Key of the number of images in reports; robustness.json files of version 0.1 have it too.
+NUM_IMAGES = "pictures"
 
 
 @dataclass(frozen=True, eq=False)
 class ImageResults:
-    """What became of every picture of a set.
+    """Results for every image of a dataset.
 
     Attributes:
         names: (N,) str, "<class>/<file>".
-        labels, predicted: (N,) int64, the model's class ids; of the classes that can be the answer.
+        labels: (N,) int64, class ids of the model.
+        predicted: (N,) int64, class ids of the model, among the classes of the dataset.
         confidence: (N,) float64, the highest probability among these classes.
-        deviation: (N,) float32, how far the feature is from the clean picture's; (0,) where that was not asked for.
+        deviation: (N,) float32, `feature_deviation` from the clean image; (0,) if it was not computed.
     """
 
     names: np.ndarray
@@ -54,24 +55,26 @@ class ImageResults:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Share of correct predictions."""
         return float((self.labels == self.predicted).mean())
 
 
-class Suite:
-    """A model, and how pictures go through it.
+class RobustnessSuite:
+    """The robustness datasets for one model.
 
     Args:
-        model: of `lookupvivit.load_model`, on ``device``; its class names must be WordNet ids for -A, -R and -O.
-        source: the run or weights file it came from; results of other weights are not taken for this one's.
-        folder: where a file per set is saved and looked for.
-        batch_size, workers: of `images.image_outputs`.
+        model: of `lookupvivit.load_model`, on ``device``. For -A, -R and -O, its class names must be WordNet ids.
+        source: the run or weights file that the model came from. Saved results of other weights are not used.
+        folder: where the results are saved, one file per part.
+        batch_size: images per forward pass.
+        device: to compute on.
+        workers: processes that read images; 0 reads them in this one.
 
     Attributes:
-        fingerprint: of the weights and their preprocessing.
+        fingerprint: identifies the weights and their preprocessing.
 
     Raises:
-        DataError: the weights do not tell their class names or preprocessing.
+        DataError: the model does not know its class names or preprocessing.
     """
 
     def __init__(
@@ -79,132 +82,176 @@ class Suite:
     ) -> None:
         self.model, self.folder, self.batch_size = model, Path(folder), batch_size
         self.device, self.workers = device, workers
+        described: Any = model
         try:
-            self._class_names, how = model.class_names, model.preprocess
+            self._class_names, preprocess = described.class_names, described.preprocess
         except AttributeError as error:
             raise DataError(str(error)) from None
-        self.fingerprint = f"{file_digest(weights_file(source))} {how}"
+        self.fingerprint = f"{file_digest(weights_file(source))} {preprocess}"
 
-    def subset(self, name: str, folder: str | Path) -> dict[str, Any]:
-        """``accuracy`` and ``pictures`` of "imagenet_a" or "imagenet_r"."""
+    def evaluate_subset(self, name: str, folder: str | Path) -> dict[str, Any]:
+        """Evaluate on "imagenet_a" or "imagenet_r". Returns ``accuracy`` and the number of images."""
         columns = self._columns(name)
         results = self._results(name, read_class_folders(folder, class_names(name)), columns)
-        return {"accuracy": results.accuracy, "pictures": len(results.names)}
+        return {"accuracy": results.accuracy, NUM_IMAGES: len(results.names)}
 
-    def outliers(self, folder: str | Path, imagenet: str | Path) -> dict[str, Any]:
-        """``aupr`` of telling ImageNet-O in ``folder`` from the same classes of ImageNet's validation pictures."""
+    def evaluate_outliers(self, folder: str | Path, imagenet: str | Path) -> dict[str, Any]:
+        """Evaluate on ImageNet-O.
+
+        Args:
+            folder: of ImageNet-O.
+            imagenet: of ImageNet's validation images. Only the classes of ImageNet-O are used.
+
+        Returns:
+            ``aupr`` of `outlier_aupr`, and the numbers of images and of ``inliers``.
+        """
         columns, classes = self._columns("imagenet_o"), class_names("imagenet_o")
-        manifests = read_class_folders(folder, classes), read_class_folders(imagenet, classes, among_others=True)
-        outliers = self._results("imagenet_o", manifests[0], columns)
-        inliers = self._results("imagenet_o_inliers", manifests[1], columns)
+        outlier_set = read_class_folders(folder, classes)
+        inlier_set = read_class_folders(imagenet, classes, among_others=True)
+        outliers = self._results("imagenet_o", outlier_set, columns)
+        inliers = self._results("imagenet_o_inliers", inlier_set, columns)
         aupr = outlier_aupr(-inliers.confidence, -outliers.confidence)
-        return {"aupr": aupr, "pictures": len(outliers.names), "inliers": len(inliers.names)}
+        return {"aupr": aupr, NUM_IMAGES: len(outliers.names), "inliers": len(inliers.names)}
 
-    def corruptions(self, folder: str | Path, imagenet: str | Path | None = None) -> dict[str, Any]:
-        """Accuracy under every corruption, ``accuracies`` [5] by name with None for what is not there.
+    def evaluate_corruptions(self, folder: str | Path, imagenet: str | Path | None = None) -> dict[str, Any]:
+        """Evaluate on ImageNet-C.
 
-        ``other_folders`` are called otherwise. Where all is there, also ``by_severity``, ``accuracy``, ``errors`` and
-        ``mce`` of `corruption_scores`. With ``imagenet``, the validation pictures, also ``deviations``.
+        Args:
+            folder: of ImageNet-C. Corruptions and severities may be missing.
+            imagenet: of ImageNet's validation images, for feature deviations.
+
+        Returns:
+            ``accuracies``: by corruption, a list of 5 with None where images are missing. ``deviations``, with
+            ``imagenet``: mean feature deviations in the same form. If nothing is missing, also the fields of
+            `corruption_scores`. The number of images, and ``other_folders`` with names that are not corruptions.
 
         Raises:
-            DataError: a cell has other pictures than the first, or one that ``imagenet`` lacks.
+            DataError: the images of two severities differ, or one is missing in ``imagenet``.
         """
         classes = self._class_names
-        columns = np.arange(len(classes))
-        clean = None if imagenet is None else _Clean(self, read_class_folders(imagenet, classes))
-        report: dict[str, Any] = {"accuracies": {}, "deviations": {}}
+        clean = None if imagenet is None else _CleanFeatures(self, read_class_folders(imagenet, classes))
+        accuracies: dict[str, list[float | None]] = {name: [None] * SEVERITIES for name in ALEXNET_ERRORS}
+        deviations: dict[str, list[float | None]] = {name: [None] * SEVERITIES for name in ALEXNET_ERRORS}
         first: ImageResults | None = None
-        for corruption, there in corruption_folders(folder, tuple(ALEXNET_ERRORS)).items():
-            row: list[float | None] = [None] * SEVERITIES
-            means: list[float | None] = [None] * SEVERITIES
-            for severity, place in there.items():
-                manifest = read_class_folders(place, classes)
-                if first is not None and (names := picture_names(manifest)).tolist() != first.names.tolist():
-                    raise DataError(
-                        f"{place}: found {len(names)} pictures, must be the same {len(first.names)} as in the first "
-                        "corruption and severity; is it unpacked whole?"
-                    )
-                results = self._results(f"imagenet_c/{corruption}_{severity}", manifest, columns, clean)
-                first = results if first is None else first
-                row[severity - 1] = results.accuracy
+        for corruption, severities in corruption_folders(folder, tuple(ALEXNET_ERRORS)).items():
+            for severity, images in severities.items():
+                manifest = read_class_folders(images, classes)
+                if first is not None:
+                    _require_same_images(manifest, first)
+                name = f"imagenet_c/{corruption}_{severity}"
+                results = self._results(name, manifest, np.arange(len(classes)), clean)
+                first = first or results
+                accuracies[corruption][severity - 1] = results.accuracy
                 if clean is not None:
-                    means[severity - 1] = float(results.deviation.mean())
-            report["accuracies"][corruption], report["deviations"][corruption] = row, means
-        if clean is None:
-            del report["deviations"]
-        if all(None not in row for row in report["accuracies"].values()):
-            scores = corruption_scores(report["accuracies"])
+                    deviations[corruption][severity - 1] = float(results.deviation.mean())
+        report: dict[str, Any] = {"accuracies": accuracies}
+        if clean is not None:
+            report["deviations"] = deviations
+        present = {name: [value for value in row if value is not None] for name, row in accuracies.items()}
+        if all(len(row) == SEVERITIES for row in present.values()):
+            scores = corruption_scores(present)
             report |= {**scores._asdict(), "by_severity": scores.by_severity.tolist()}
-        others = other_folders(folder, (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS))
-        return {**report, "pictures": len(first.names), "other_folders": others}
+        report[NUM_IMAGES] = len(first.names) if first else 0
+        report["other_folders"] = other_folders(folder, (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS))
+        return report
 
     def deviations(self) -> np.ndarray:
-        """Saved feature deviations of every picture under all corruptions, (15, 5, N), for Fig. 4."""
+        """Saved feature deviations of every image under all corruptions, (15, 5, N), for Fig. 4.
+
+        Raises:
+            DataError: `evaluate_corruptions` has not saved all of them.
+        """
         cells = [[f"imagenet_c/{name}_{level}" for level in range(1, SEVERITIES + 1)] for name in ALEXNET_ERRORS]
-        return np.array([[self._saved(cell).deviation for cell in row] for row in cells])
+        return np.array([[self._require_saved(cell).deviation for cell in row] for row in cells])
+
+    def outputs(self, manifest: VideoManifest, description: str, cropped: bool = False) -> ImageOutputs:
+        """Logits and features of all images; see `image_outputs`."""
+        return image_outputs(self.model, manifest, self.batch_size, self.device, self.workers, description, cropped)
 
     def _columns(self, name: str) -> np.ndarray:
         try:
             return subset_columns(self._class_names, class_names(name))
         except ValueError as error:
-            raise DataError(f"{name}: the model must have its WordNet ids as class names, but {error}") from None
+            raise DataError(f"{name}: the model's class names are not the WordNet ids: {error}") from None
 
     def _results(
-        self, name: str, manifest: VideoManifest, columns: np.ndarray, clean: _Clean | None = None
+        self, name: str, manifest: VideoManifest, columns: np.ndarray, clean: _CleanFeatures | None = None
     ) -> ImageResults:
+        """The saved results of a part, or new ones.
+
+        Args:
+            name: of the part and its file.
+            manifest: its images, with labels that index ``columns``.
+            columns: the model's class ids of the part's classes.
+            clean: features to compute deviations from.
+        """
         names = picture_names(manifest)
         saved = self._saved(name)
         if saved is not None and np.array_equal(saved.names, names) and (clean is None or len(saved.deviation)):
             return saved
-        cropped = name.startswith("imagenet_c/")
-        logits, features = self.outputs(manifest, name, cropped)
-        if (broken := ~np.isfinite(logits).all(axis=1)).any():
-            raise DataError(f"{name}: the model gives NaN or infinite logits for {names[broken.argmax()]}")
-        deviation = np.zeros(0)
-        if clean is not None:
-            deviation = feature_deviation(clean.features(names, manifest.source), features)
+        is_cropped = name.startswith("imagenet_c/")
+        logits, features = self.outputs(manifest, name, is_cropped)
+        invalid = ~np.isfinite(logits).all(axis=1)
+        if invalid.any():
+            raise DataError(f"{name}: the model returns NaN or infinite logits for {names[invalid.argmax()]}")
+        deviation = np.zeros(0) if clean is None else feature_deviation(clean.of(names, manifest.source), features)
         results = ImageResults(
-            names,
-            columns[manifest.labels],
-            subset_answers(logits, columns),
-            -outlier_scores(logits, columns),
-            deviation.astype(np.float32),
+            names=names,
+            labels=columns[manifest.labels],
+            predicted=subset_predictions(logits, columns),
+            confidence=-outlier_scores(logits, columns),
+            deviation=deviation.astype(np.float32),
         )
         arrays = {field.name: getattr(results, field.name) for field in fields(results)}
-        save_arrays(self.folder / f"{name}.npz", {**arrays, "model": np.array(self.fingerprint)})
+        save_arrays(self._file(name), {**arrays, "model": np.array(self.fingerprint)})
         return results
 
-    def outputs(self, manifest: VideoManifest, name: str, cropped: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and features of all pictures."""
-        return image_outputs(self.model, manifest, self.batch_size, self.device, self.workers, name, cropped)
-
     def _saved(self, name: str) -> ImageResults | None:
-        """What an earlier run of the same model left, None where there is nothing or it cannot be read."""
+        """The results that an earlier call saved for the same weights; None if there are none or they are corrupt."""
         keys = [field.name for field in fields(ImageResults)]
         try:
-            arrays = load_arrays(self.folder / f"{name}.npz", [*keys, "model"])
+            arrays = load_arrays(self._file(name), [*keys, "model"])
         except (FileNotFoundError, PredictionsError):
             return None
         if arrays.pop("model").item() != self.fingerprint:
             return None
         return ImageResults(**arrays)
 
+    def _require_saved(self, name: str) -> ImageResults:
+        results = self._saved(name)
+        if results is None:
+            raise DataError(f"{self._file(name)}: expected saved results of this model")
+        return results
 
-class _Clean:
-    """Features of the uncorrupted pictures, computed when they are first asked for."""
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
 
-    def __init__(self, suite: Suite, manifest: VideoManifest) -> None:
+
+class _CleanFeatures:
+    """Features of the uncorrupted images, computed on first use."""
+
+    def __init__(self, suite: RobustnessSuite, manifest: VideoManifest) -> None:
         self._suite, self._manifest = suite, manifest
         self._rows = {name: row for row, name in enumerate(picture_names(manifest).tolist())}
         self._features: np.ndarray | None = None
 
-    def features(self, names: Sequence[str], source: str) -> np.ndarray:
-        """Those of ``names`` (N, D), which came from the folder ``source``."""
-        lacking = [name for name in names if name not in self._rows]
-        if lacking:
+    def of(self, names: np.ndarray, source: str) -> np.ndarray:
+        """Features (N, D) of the clean versions of ``names`` in the folder ``source``."""
+        missing = [name for name in names.tolist() if name not in self._rows]
+        if missing:
             raise DataError(
-                f"{self._manifest.source}: lacks {lacking[0]} ({len(lacking)} missing), which {source} holds corrupted"
+                f"{self._manifest.source}: {missing[0]} not found ({len(missing)} missing), expected the clean version "
+                f"of every image in {source}"
             )
         if self._features is None:
-            _, self._features = self._suite.outputs(self._manifest, "imagenet, clean")
-        return self._features[[self._rows[name] for name in names]]
+            self._features = self._suite.outputs(self._manifest, "imagenet, clean").features
+        return self._features[[self._rows[name] for name in names.tolist()]]
+
+
+def _require_same_images(manifest: VideoManifest, first: ImageResults) -> None:
+    names = picture_names(manifest)
+    if names.tolist() != first.names.tolist():
+        raise DataError(
+            f"{manifest.source}: found {len(names)} images, expected the same {len(first.names)} as in the first "
+            "corruption and severity; is it unpacked completely?"
+        )

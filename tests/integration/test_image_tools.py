@@ -1,4 +1,4 @@
-"""tools/test_robustness.py and tools/few_shot.py, by their command lines."""
+"""tools/test_robustness.py and tools/few_shot.py on their command lines."""
 
 import json
 import runpy
@@ -18,96 +18,113 @@ CLASSES = ("n01", "n02")
 
 @pytest.fixture
 def robustness(shell):
-    def run(*arguments, expect=0):
-        return shell([sys.executable, str(ROOT / "tools" / "test_robustness.py"), *map(str, arguments)], expect=expect)
+    def run(*arguments):
+        tool = str(ROOT / "tools" / "test_robustness.py")
+        return shell([sys.executable, tool, *map(str, arguments), "--workers", "0"])
+
+    return run
+
+
+@pytest.fixture
+def failing_tool(monkeypatch, capsys):
+    """Run a tool in this process that ends with exit status 2; returns its errors."""
+
+    def run(tool, *arguments):
+        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
+        assert exit.value.code == 2
+        return capsys.readouterr().err
 
     return run
 
 
 @pytest.fixture(scope="module")
-def corrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets") / "imagenet-c"
+def imagenet_c(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("datasets") / "imagenet-c"
     for number, name in enumerate(ALEXNET_ERRORS):
         for severity in range(1, 6):
             write_images(folder / name / str(severity), CLASSES, 2, seed=5 * number + severity, size=(16, 16))
     return folder
 
 
-def test_imagenet_c_whole_and_in_part(tmp_path, robustness, corrupted):
-    run = small_model(tmp_path / "run", CLASSES)
-    clean = write_images(tmp_path / "val", CLASSES, 2)
-    told = robustness("--model", run, "--imagenet-c", corrupted, "--imagenet", clean, "--workers", "0")
-    results = run / "predictions" / "robustness"
+@pytest.fixture(scope="module")
+def two_class_run(tmp_path_factory):
+    return small_model(tmp_path_factory.mktemp("runs") / "run", CLASSES)
+
+
+def rows_of(output):
+    """The words of every line."""
+    return [line.split() for line in output.splitlines()]
+
+
+def percents(values):
+    return [f"{100 * value:.1f}" for value in values]
+
+
+def test_a_complete_imagenet_c(tmp_path, robustness, imagenet_c, two_class_run):
+    clean, results = write_images(tmp_path / "val", CLASSES, 2), tmp_path / "results"
+    run = two_class_run
+    rows = rows_of(robustness("--run", run, "--imagenet-c", imagenet_c, "--imagenet", clean, "--output", results))
     report = json.loads((results / "robustness.json").read_text())["imagenet_c"]
-    table = [line.split() for line in told.splitlines()]
-    figures = [f"{100 * share:.1f}" for share in (*report["by_severity"], report["accuracy"], report["mce"])]
-    assert [str(run), *figures] in table
-    assert [str(run), figures[5], *(["not", "given"] * 3)] in table
-    row = report["accuracies"]["fog"]
-    fog = [f"{100 * share:.1f}" for share in (*row, np.mean(row), report["errors"]["fog"])]
-    assert ["fog", *fog] in table and report["errors"]["fog"] == pytest.approx((1 - np.mean(row)) / 0.819324)
+    averages = percents([*report["by_severity"], report["accuracy"], report["mce"]])
+    assert [str(run), *averages] in rows  # Table 6
+    assert [str(run), averages[5], *["not", "given"] * 3] in rows  # Table 2
+    accuracies = report["accuracies"]["fog"]
+    assert report["errors"]["fog"] == pytest.approx((1 - np.mean(accuracies)) / ALEXNET_ERRORS["fog"])
+    assert ["fog", *percents([*accuracies, np.mean(accuracies), report["errors"]["fog"]])] in rows
     assert len(list(results.glob("imagenet_c/*.npz"))) == 75
     assert np.asarray(Image.open(results / "feature_deviation.png")).ndim == 3
 
-    partly = tmp_path / "partly"
-    (partly / "gausian_noise").mkdir(parents=True)
-    for name in ("fog", "snow"):
-        (partly / name).mkdir()
-        for severity in range(1, 6 if name == "fog" else 4):
-            (partly / name / str(severity)).symlink_to(corrupted / name / str(severity))
-    told = robustness("--model", run, "--imagenet-c", partly, "--output", tmp_path / "other", "--workers", "0")
-    table = [line.split() for line in told.splitlines()]
-    assert ["fog", *fog[:6], "not", "found"] in table
-    assert [str(run), *["not", "found"] * 7] in table
-    assert "snow 4, 5; " in told and "NOT FOUND: gaussian_noise 1, 2, 3, 4, 5; " in told
-    assert "NOTE: folders of other names, not looked at: gausian_noise" in told
-    assert "mce" not in json.loads((tmp_path / "other" / "robustness.json").read_text())["imagenet_c"]
+
+def test_an_incomplete_imagenet_c_is_reported(tmp_path, robustness, imagenet_c, two_class_run):
+    incomplete, results = tmp_path / "incomplete", tmp_path / "results"
+    (incomplete / "gausian_noise").mkdir(parents=True)  # a typo
+    for name, severities in (("fog", (1, 2, 3, 4, 5)), ("snow", (1, 2, 3))):
+        (incomplete / name).mkdir()
+        for severity in severities:
+            (incomplete / name / str(severity)).symlink_to(imagenet_c / name / str(severity))
+    output = robustness("--run", two_class_run, "--imagenet-c", incomplete, "--output", results)
+    report = json.loads((results / "robustness.json").read_text())["imagenet_c"]
+    assert "mce" not in report
+    accuracies = report["accuracies"]["fog"]
+    assert ["fog", *percents([*accuracies, np.mean(accuracies)]), "not", "found"] in rows_of(output)
+    assert [str(two_class_run), *["not", "found"] * 7] in rows_of(output)
+    assert "snow 4, 5;" in output and "gaussian_noise 1, 2, 3, 4, 5;" in output and "gausian_noise\n" in output
 
 
 @pytest.mark.cold
-def test_imagenet_a_r_and_o_in_one_table(tmp_path, robustness):
+def test_imagenet_a_r_and_o_of_two_calls_in_one_table(tmp_path, robustness):
     run = small_model(tmp_path / "run", class_names("imagenet"))
-    given = {}
-    for kind in "aro":
-        subset = class_names(f"imagenet_{kind}")
-        given[kind] = [f"--imagenet-{kind}", write_images(tmp_path / f"imagenet-{kind}", subset, size=(20, 20))]
-        if kind == "o":
-            given[kind] += ["--imagenet", write_images(tmp_path / "val", subset, seed=1, size=(20, 20))]
-    robustness("--model", run, *given["a"], "--workers", "0")
-    told = robustness("--model", run, *given["r"], *given["o"], "--workers", "0")  # joins the one before
+    folders = {
+        kind: write_images(tmp_path / kind, class_names(f"imagenet_{kind}"), size=(20, 20)) for kind in ("a", "r", "o")
+    }
+    validation = write_images(tmp_path / "val", class_names("imagenet_o"), seed=1, size=(20, 20))
+    robustness("--run", run, "--imagenet-a", folders["a"])
+    second = ("--imagenet-r", folders["r"], "--imagenet-o", folders["o"], "--imagenet", validation)
+    output = robustness("--run", run, *second)
     report = json.loads((run / "predictions" / "robustness" / "robustness.json").read_text())
-    shares = report["imagenet_o"]["aupr"], report["imagenet_r"]["accuracy"], report["imagenet_a"]["accuracy"]
-    expected = [str(run), "not", "given", *(f"{100 * share:.1f}" for share in shares)]
-    assert expected in [line.split() for line in told.splitlines()]
-    assert "\nfrom earlier calls: ImageNet-A\n" in told
-    assert "NOTE: ImageNet-R has 30,000 pictures as published, 200 were found" in told
+    values = report["imagenet_o"]["aupr"], report["imagenet_r"]["accuracy"], report["imagenet_a"]["accuracy"]
+    assert [str(run), "not", "given", *percents(values)] in rows_of(output)
+    assert "from earlier calls: ImageNet-A\n" in output
+    assert "NOTE: ImageNet-R: found 200 images, published are 30,000" in output
 
 
-def test_mistakes_are_one_line(tmp_path, corrupted, monkeypatch, capsys):
-    run = small_model(tmp_path / "run", CLASSES)
-    for arguments, status, message in (
-        ((), 2, "give the folder of at least one set"),
-        (("--imagenet-o", corrupted), 2, "--imagenet-o needs --imagenet DIR"),
-        (("--imagenet-a", tmp_path / "nowhere"), 2, f"--imagenet-a: found no folder {tmp_path / 'nowhere'}"),
-        (("--imagenet-a", corrupted), 2, "error: imagenet_a: the model must have its WordNet ids as class names"),
-        (("--imagenet-c", tmp_path), 2, f"error: {tmp_path}: found none of the 15 corruptions"),
+def test_errors_of_the_robustness_tool_are_one_line(tmp_path, imagenet_c, two_class_run, failing_tool):
+    for arguments, message in (
+        ((), "--imagenet-a"),
+        (("--imagenet-o", imagenet_c), "--imagenet-o"),
+        (("--imagenet-a", tmp_path / "nowhere"), f"{tmp_path / 'nowhere'}: no such folder"),
+        (("--imagenet-a", imagenet_c), "error: imagenet_a: "),
+        (("--imagenet-c", tmp_path), f"error: {tmp_path}: "),
     ):
-        assert stopped(monkeypatch, "test_robustness.py", "--model", run, *arguments) == status
-        assert message in capsys.readouterr().err
+        assert message in failing_tool("test_robustness.py", "--run", two_class_run, *arguments)
 
 
-def stopped(monkeypatch, tool, *arguments):
-    """The exit status of a tool that gives up."""
-    monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
-    with pytest.raises(SystemExit) as leaving:
-        runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
-    return leaving.value.code
-
-
-@pytest.mark.cold
-def test_few_shot_of_any_labelled_pictures(tmp_path, shell, monkeypatch, capsys):
-    """Three classes of plain colours: what a random model's features tell apart, a probe of few shots does too."""
-    run, rng = small_model(tmp_path / "run", ("a", "b")), np.random.default_rng(0)
+@pytest.fixture
+def colours(tmp_path):
+    """Training and test images of three classes of plain colours, which random features distinguish."""
+    rng = np.random.default_rng(0)
     for split, count in (("train", 6), ("test", 8)):
         for label, colour in enumerate(((230, 30, 30), (30, 230, 30), (30, 30, 230))):
             folder = tmp_path / split / f"class {label}"
@@ -115,18 +132,28 @@ def test_few_shot_of_any_labelled_pictures(tmp_path, shell, monkeypatch, capsys)
             for number in range(count):
                 pixels = np.clip(np.array(colour) + rng.normal(0, 25, (20, 20, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
-    sets = ("--model", str(run), "--train", str(tmp_path / "train"), "--test", str(tmp_path / "test"), "--workers", "0")
-    file = tmp_path / "told" / "scores.json"
-    told = shell([sys.executable, str(ROOT / "tools" / "few_shot.py"), *sets, "--shots", "1", "5", "--json", str(file)])
-    scores = json.loads(file.read_text())["accuracies"]
-    assert set(scores) == {"1", "5"} and set(scores["5"]) == {"0", "1", "2"}
-    mean, spread = 100 * np.mean(list(scores["5"].values())), 100 * np.std(list(scores["5"].values()), ddof=1)
-    assert f"  5 per class: {mean:5.1f} % +- {spread:.1f}" in told and "3 classes, 24 pictures to test on" in told
-    assert mean > 90
+    return tmp_path
 
-    assert stopped(monkeypatch, "few_shot.py", *sets) == 2
-    message = f"error: {tmp_path / 'train'}: found 6 pictures of 'class 0', must be at least 25"
-    assert capsys.readouterr().err.startswith(message)
-    (tmp_path / "test" / "class 3").mkdir()
-    assert stopped(monkeypatch, "few_shot.py", *sets, "--shots", "1") == 2
-    assert "found the folder 'class 3' (1 unknown)" in capsys.readouterr().err
+
+@pytest.mark.cold
+def test_few_shot_transfer(colours, two_class_run, shell, tmp_path):
+    file = tmp_path / "results" / "scores.json"
+    folders = ("--train", str(colours / "train"), "--test", str(colours / "test"))
+    options = ("--shots", "1", "5", "--json", str(file), "--workers", "0")
+    output = shell(
+        [sys.executable, str(ROOT / "tools" / "few_shot.py"), "--run", str(two_class_run), *folders, *options]
+    )
+    accuracies = json.loads(file.read_text())["accuracies"]
+    assert set(accuracies) == {"1", "5"} and set(accuracies["5"]) == {"0", "1", "2"}
+    values = 100 * np.array(list(accuracies["5"].values()))
+    assert f"  5 per class: {values.mean():5.1f} % +- {values.std(ddof=1):.1f}" in output
+    assert "3 classes, 24 test images" in output
+    assert values.mean() > 90
+
+
+def test_errors_of_the_few_shot_tool_are_one_line(colours, two_class_run, failing_tool):
+    arguments = ("--run", two_class_run, "--train", colours / "train", "--test", colours / "test", "--workers", "0")
+    error = failing_tool("few_shot.py", *arguments)
+    assert error.startswith(f"error: {colours / 'train'}: found 6 images of 'class 0'") and " 25," in error
+    (colours / "test" / "class 3").mkdir()
+    assert "'class 3'" in failing_tool("few_shot.py", *arguments, "--shots", "1")

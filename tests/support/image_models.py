@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+import lookupvivit
 from support.saved_models import save_random_model
 
 SIDE = 16
@@ -34,3 +36,17 @@ def write_images(
             coarse = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8))
             coarse.resize(size).save(folder / name / f"{number}.JPEG")
     return folder
+
+
+def read_unresized(file: Path) -> torch.Tensor:
+    """An image that already has the model's size as model input (3, 1, H, W)."""
+    pixels = np.asarray(Image.open(file).convert("RGB"))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[:, None].float() / 127.5 - 1
+
+
+@torch.no_grad()
+def logits_one_by_one(run: Path, files: Iterable[str | Path], resize: bool = True) -> np.ndarray:
+    """The logits (N, K) of a saved model, one image at a time; without ``resize``, images have the model's size."""
+    model: Any = lookupvivit.load_model(run)
+    read = model.preprocess if resize else read_unresized
+    return torch.cat([model(read(file)[None]).logits for file in files]).numpy()
