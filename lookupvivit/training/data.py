@@ -32,7 +32,7 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         config.seed,
         repeats=config.data.repeats,
         backend=config.data.backend,
-        seconds=config.data.decode_seconds,
+        timeout=config.data.decode_seconds,
     )
 
 
@@ -106,6 +106,6 @@ def multi_view_dataset(
         num_clips,
         num_crops,
         backend=config.data.backend,
-        seconds=config.data.decode_seconds,
+        timeout=config.data.decode_seconds,
         centre_view=centre_view,
     )
