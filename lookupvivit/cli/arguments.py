@@ -15,6 +15,7 @@ Exit status: 0, or 2 for an error that the user can correct; 75 after a signal t
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -166,6 +167,22 @@ def run_with_config(
             dry_run(config, arguments.world)
         else:
             program(config)
+            _end_distributed_program()
+
+
+def _end_distributed_program() -> None:
+    """End a process of several ranks without finalising the interpreter.
+
+    Threads of gloo's process group may release Python objects after a collective has returned. If the interpreter is
+    finalised at that moment, the process aborts ("terminate called without an active exception"), although all of its
+    work is done.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return
+    gc.collect()  # loader workers end with their loaders
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 # Errors

@@ -68,9 +68,7 @@ def test_pretraining_on_shards_then_fine_tuning_on_larger_images(sets, tool):
     assert "train: 33 images from" in output and "n01 .. n04" in output
     assert corrupt.stem in (before / "failed_videos.txt").read_text()
     (first, *_), softplus = log_records(before, "train"), torch.nn.functional.softplus
-    expected = float(
-        softplus(torch.tensor(10.0)) + 3 * softplus(torch.tensor(-10.0))
-    )  # one class of four is present, whether mixed or not
+    expected = float(softplus(torch.tensor(10.0)) + 3 * softplus(torch.tensor(-10.0)))  # one class of four
     assert first["compressed_loss"] == pytest.approx(expected, rel=1e-4) == first["lookup_loss"]
     output = tool("test_net.py", "imagenet21k_5x5", *shards)
     assert (before / "predictions" / "1x1.json").is_file() and "12" in output
