@@ -122,20 +122,12 @@ def macs_by_operator(runner: CaseRunner, folded: bool = False) -> dict[str, int]
         folded: count an exchange whose projections are folded (see `lookupvivit.layers.mhbc`).
     """
     model = meta_model(runner.case).eval()
-    labels, hooks = {}, []
-    for module, label in _labels(model).items():
-
-        def remember(module: nn.Module, inputs: tuple[Any, ...], label: Label = label) -> None:
-            labels[module] = label(inputs)
-
-        hooks.append(module.register_forward_pre_hook(remember))
+    rows = _record_rows(model)
     by_module = count_cost(model, runner.video.shape).by_module
-    for hook in hooks:
-        hook.remove()
     macs: defaultdict[str, int] = defaultdict(int)
 
     def visit(module: nn.Module, path: str, row: str) -> None:
-        row = labels.get(module, row)
+        row = rows.get(path, row)
         own = by_module[path]
         for name, child in module.named_children():
             child_path = f"{path}.{name}".lstrip(".")
@@ -148,6 +140,19 @@ def macs_by_operator(runner: CaseRunner, folded: bool = False) -> dict[str, int]
 
     visit(model, "", REST)
     return dict(macs)
+
+
+def _record_rows(model: nn.Module) -> dict[str, str]:
+    """A dictionary that the model's next forward pass fills with the row of each labelled module, by its path."""
+    rows: dict[str, str] = {}
+    paths = {module: path for path, module in model.named_modules()}
+    for module, label in _labels(model).items():
+
+        def record(module: nn.Module, inputs: tuple[Any, ...], path: str = paths[module], label: Label = label) -> None:
+            rows[path] = label(inputs)
+
+        module.register_forward_pre_hook(record)
+    return rows
 
 
 def _add_folded(macs: defaultdict[str, int], module: nn.Module, own: int, runner: CaseRunner) -> None:

@@ -202,6 +202,9 @@ def test_an_external_model_has_the_stated_tokens_and_similar_cost(library, name,
     runner.loss().backward()
     without_class_token = {count - 1 for count in token_counts}
     assert {count for count in tokens if count} <= token_counts | without_class_token
+    by_class = macs_by_operator(runner)
+    assert sum(by_class.values()) == runner.macs
+    assert by_class["Linear"] > 0.6 * runner.macs
     if like:
         own = CaseRunner(Case(like, None, "reference"), Setting())
         assert runner.macs == pytest.approx(own.macs, rel=0.05)
