@@ -5,7 +5,7 @@ evaluate    logits of all missing points and speeds on this machine
 record      the JSON file of finished points
 cascade     a small size for all videos, a large one for those of low confidence
 report      table, CSV and the cascade of two points
-figures     accuracy against GFLOPs and against measured speed
+figures     the points as curves of accuracy against cost; `curves` draws them
 
 Run `python tools/cost_accuracy.py --run runs/k400_multires`.
 """

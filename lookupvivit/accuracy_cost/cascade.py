@@ -46,7 +46,7 @@ def confidence(logits: ArrayLike) -> np.ndarray:
 
 
 def sweep_thresholds(small: ArrayLike, large: ArrayLike, labels: ArrayLike) -> Cascade:
-    """Evaluate the cascade at every threshold that gives a different result.
+    """Evaluate the cascade at every threshold with a different result.
 
     These are 0, every confidence that occurs except the lowest, and the next number above the highest.
 

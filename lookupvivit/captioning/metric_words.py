@@ -94,7 +94,7 @@ _CHARACTERS = str.maketrans(
 def metric_words(caption: str) -> list[str]:
     """The lower-case words of a caption without punctuation; empty if there are none.
 
-    "The dogs' owner doesn't care." gives: the dogs owner does n't care
+    "The dogs' owner doesn't care." becomes: the dogs owner does n't care
     """
     tokens = (match.group().lower() for match in _TOKEN.finditer(caption.translate(_CHARACTERS)))
     words = (word for token in tokens for word in _SPLIT.get(token, token).split())

@@ -1,8 +1,8 @@
 """Search for the most probable caption, one cached token at a time: greedy search and beam search.
 
-The score of a caption is the sum of the log probabilities of its tokens, `END` included, divided by (number of tokens)
-** length_penalty. A penalty of 1 gives the mean; 0 gives the plain sum, which favours short captions. A caption that
-reaches the decoder's maximum length ends without `END`. `PAD` and `START` are never generated within a caption.
+The score of a caption of n tokens, `END` included, is the sum of their log probabilities divided by n**length_penalty.
+With a penalty of 1 this is the mean, with 0 the sum, which favours short captions. A caption that reaches the decoder's
+maximum length has no `END`. `PAD` and `START` are never generated within a caption.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Captioning:
             return "NOTE: init_from is not set, so the encoder is frozen at random weights"
         encoder = build_encoder(self.config)
         report = load_init_from(encoder, self.config)
-        model.set_encoder(encoder)
+        cast(Captioner, model).set_encoder(encoder)
         report.notes.append("the encoder's classifiers are removed, and its other weights are frozen")
         return f"init_from {self.config.init_from}: {report}"
 
@@ -150,13 +150,14 @@ class Captioning:
 
     def _generator(self, model: nn.Module) -> CaptionGenerator:
         """Generation needs whole weights, so with ZeRO-3 each rank gathers a copy; collective."""
+        captioner: Any = model
         if not isinstance(model, Captioner):  # DeepSpeed's engine
             if self.config.runtime.zero_stage == 3:
                 weights = checkpointing.full_state(model)
-                model = ema.averaged_copy(model, build_on_meta(self.build_model), weights)
+                captioner = ema.averaged_copy(model, build_on_meta(self.build_model), weights)
             else:
-                model = model.module
-        return CaptionGenerator(model, self.tokenizer, compressed_size=self.config.eval.compressed_size)
+                captioner = model.module
+        return CaptionGenerator(captioner, self.tokenizer, compressed_size=self.config.eval.compressed_size)
 
 
 def build_encoder(config: CaptioningConfig) -> nn.Module:
