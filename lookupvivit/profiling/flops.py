@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# DeepSpeed replaces torch.nn.functional.linear by this function in processes that use ZeRO-3.
+ZERO3_LINEAR = "prim::PythonOp.LinearFunctionForZeroStage3"
 Handler = Callable[[list[Any], list[Any]], Any]  # inputs and outputs of a traced operator -> its cost
 
 
@@ -143,6 +145,7 @@ def _cost_handlers() -> dict[str, Handler]:
     for name, operations in ELEMENTWISE.items():
         handlers[f"aten::{name}"] = partial(_elementwise, operations)
     handlers["aten::scaled_dot_product_attention"] = _attention
+    handlers[ZERO3_LINEAR] = handlers["aten::linear"]
     return handlers
 
 

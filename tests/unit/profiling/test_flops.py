@@ -87,6 +87,15 @@ def test_counts_by_module_with_call_arguments():
     assert model.training and model.inner.training
 
 
+def test_the_linear_function_of_zero_3_counts_as_linear(monkeypatch):
+    """DeepSpeed replaces torch's function for the whole process; training counts its model there."""
+    from deepspeed.runtime.zero.linear import LinearFunctionForZeroStage3
+
+    expected = count_cost(Repeated(), (7, 3))
+    monkeypatch.setattr(F, "linear", LinearFunctionForZeroStage3.apply)
+    assert count_cost(Repeated(), (7, 3)) == expected
+
+
 def test_an_unknown_operator_is_named():
     with pytest.raises(UncountedOperatorError, match="aten::logcumsumexp"):
         count_cost(UnknownOperator(), (3,))
