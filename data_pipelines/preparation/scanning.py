@@ -86,17 +86,11 @@ def scan(
     Raises:
         DataError: ``file`` is not the result of a scan, or two videos would have the same copy.
     """
-    known = {record.path: record for record in read_records(file)}
     if copies:
         _require_distinct_targets(manifest.paths, copies)
-    records: dict[str, VideoRecord] = {}
-    remaining = []
-    for path, label in zip(manifest.paths, manifest.labels.tolist(), strict=True):
-        record = known.get(path)
-        if record and record.label == label and _is_unchanged(record) and _is_copied(record, copies):
-            records[path] = record
-        else:
-            remaining.append((path, label))
+    records = _reusable_records(manifest, file, copies)
+    labels = zip(manifest.paths, manifest.labels.tolist(), strict=True)
+    remaining = [(path, label) for path, label in labels if path not in records]
     write_records(file, records.values())
     with (
         file.open("a", encoding="utf-8", newline="") as lines,
@@ -118,6 +112,17 @@ def scan(
     in_order = [records[path] for path in manifest.paths]
     write_records(file, in_order)
     return in_order
+
+
+def _reusable_records(manifest: VideoManifest, file: Path, copies: CopySettings | None) -> dict[str, VideoRecord]:
+    """Return the records of an earlier scan that still hold, by path."""
+    earlier = {record.path: record for record in read_records(file)}
+    reusable = {}
+    for path, label in zip(manifest.paths, manifest.labels.tolist(), strict=True):
+        record = earlier.get(path)
+        if record and record.label == label and _is_unchanged(record) and _is_copied(record, copies):
+            reusable[path] = record
+    return reusable
 
 
 def _scan_video(path: str, label: int, timeout: float, copies: CopySettings | None) -> VideoRecord:

@@ -1,0 +1,18 @@
+"""Folder listings and file types."""
+
+from data_pipelines.io.listing import is_image, is_video, sorted_entries, videos_below
+
+
+def test_file_types_are_recognised_in_any_letter_case():
+    assert is_video("a.mp4") and is_video("a.b.WEBM") and not is_video("mp4") and not is_video("a.mp4.part")
+    assert is_image("a.JPEG") and not is_image("a.gif") and not is_video("a.jpg")
+
+
+def test_videos_of_a_folder_and_its_subfolders(tmp_path):
+    for name in ("z.mp4", "b/2.mkv", "b/1.mp4", "b/deep/3.mp4", "a/4.avi", "skipped/5.mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [(folder, stem) for folder, stem, _ in videos_below(tmp_path, skip=["skipped"])]
+    assert found == [("", "z"), ("a", "4"), ("b", "1"), ("b", "2")]
+    assert [path for *_, path in videos_below(tmp_path / "a")] == [str(tmp_path / "a" / "4.avi")]
+    assert [entry.name for entry in sorted_entries(tmp_path)] == ["a", "b", "notes.txt", "skipped", "z.mp4"]
