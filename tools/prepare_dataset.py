@@ -133,7 +133,7 @@ def write_list(file: Path, manifest: VideoManifest, records: list[VideoRecord]) 
 def pack(manifest: VideoManifest, records: list[VideoRecord], folder: Path, split: str, shard_bytes: float) -> None:
     """Write the decodable images as shards, and the index that the first reader would otherwise have to create."""
     decoded = [index for index, record in enumerate(records) if record.status == "ok"]
-    shards = write_shards(manifest.only(decoded), folder, split, shard_bytes)
+    shards = write_shards(manifest.select(decoded), folder, split, shard_bytes)
     read_shards(folder, f"{split}-*.tar", manifest.class_names)
     print(f"{split}: {len(decoded)} images in {len(shards)} shards")
 

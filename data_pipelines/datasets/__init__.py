@@ -1,1 +1,1 @@
-"""Datasets: manifests of labelled videos, one reader per layout, and clips as samples."""
+"""Dataset readers: each turns a layout on disk into a `manifest.VideoManifest`; `clips` turns that into samples."""

@@ -1,57 +1,51 @@
-"""Pictures (or videos) and the captions that people gave them.
+"""Images (or videos) and their captions.
 
 COCO with Karpathy's split: root/dataset_coco.json, root/train2014/*.jpg, root/val2014/*.jpg
-anybody's own: a list in JSON, JSON lines or CSV, of images with one caption or several each
+Other datasets: a list in JSON, JSON lines or CSV, of images with one or several captions each
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from data_pipelines.datasets.annotation_files import excerpt, json_field, parse_json, read_csv, read_json
 from data_pipelines.datasets.clips import ClipDataset, ClipTransform
-from data_pipelines.datasets.manifest import PathList, VideoManifest
+from data_pipelines.datasets.layout import require_split
+from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.text_lines import numbered_lines
 from data_pipelines.random_streams import CAPTION
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import TIMEOUT
 
-KARPATHY = "dataset_coco.json"
-# The training set of the literature is train and restval: 82,783 + 30,504 of COCO's 2014 images; 5,000 are in val and
-# in test each.
+KARPATHY_FILE = "dataset_coco.json"
+# The literature trains on train and restval: 82,783 + 30,504 of COCO's 2014 images; val and test have 5,000 each.
 SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
-LISTS = (".json", ".jsonl", ".csv")
 
 
-class Captions(Sequence[list[str]]):
-    """The captions of N images, as one blob of text: see `PathList`."""
+class Captions:
+    """The captions of N images, stored as one block of text, see `StringList`."""
 
-    def __init__(self, captions: Iterable[Sequence[str]]) -> None:
-        ends = [0]
-
-        def flat() -> Iterator[str]:
-            for texts in captions:
-                ends.append(ends[-1] + len(texts))
-                yield from texts
-
-        self.texts = PathList(flat())
-        self._ends = np.array(ends)
+    def __init__(self, captions: Collection[Sequence[str]]) -> None:
+        self.texts = StringList(chain.from_iterable(captions))
+        ends = np.cumsum([len(texts) for texts in captions], dtype=np.int64)
+        self._offsets = np.concatenate(([0], ends)).astype(np.int64)  # (N + 1,)
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._offsets) - 1
 
     def __getitem__(self, index: int) -> list[str]:
-        index = range(len(self))[index]
-        return list(self.texts[int(self._ends[index]) : int(self._ends[index + 1])])
+        index = range(len(self))[index]  # resolves negative indices and raises IndexError
+        return list(self.texts[int(self._offsets[index]) : int(self._offsets[index + 1])])
 
 
 @dataclass(frozen=True)
@@ -59,8 +53,8 @@ class CaptionManifest:
     """Images and their captions.
 
     Attributes:
-        images: of which ``labels`` tell where an image's captions stand in ``captions``, and there are no classes.
-        captions: one or more texts of every listed image, also of those that are not among ``images``.
+        images: without class names; ``labels`` are positions in ``captions``.
+        captions: one or more texts of every listed image, including those that ``images`` no longer contains.
     """
 
     images: VideoManifest
@@ -69,192 +63,159 @@ class CaptionManifest:
     def __len__(self) -> int:
         return len(self.images)
 
-    def of(self, index: int) -> list[str]:
+    def captions_of(self, index: int) -> list[str]:
         """The captions of image ``index``."""
         return self.captions[int(self.images.labels[index])]
 
     def texts(self) -> Iterator[str]:
         """All captions of all images."""
         for index in range(len(self)):
-            yield from self.of(index)
+            yield from self.captions_of(index)
 
-    def among(self, images: VideoManifest) -> CaptionManifest:
-        """With fewer images, as `manifest.on_disk` leaves them."""
+    def with_images(self, images: VideoManifest) -> CaptionManifest:
+        """The same captions with a subset of the images, such as `manifest.exclude_missing` returns."""
         return replace(self, images=images)
 
 
 def read_karpathy(file: str | os.PathLike[str], split: str, root: str | os.PathLike[str]) -> CaptionManifest:
-    """The images of ``split`` ("train", with restval, "val" or "test") in Karpathy's format, whether on disk or not.
+    """All listed images of ``split`` ("train", which includes restval, "val" or "test") in Karpathy's format.
 
     Args:
         file: dataset_coco.json, or a file of the same format.
-        root: holds the folders that the images' ``filepath`` names, or images/ with these; images that name none lie
-            in images/ or in ``root`` itself.
+        split: which images to return.
+        root: contains the folders that the images' ``filepath`` names, possibly inside images/. Images without
+            ``filepath`` lie in images/ or in ``root`` itself.
 
     Raises:
-        MissingDataError: no such file.
-        DataError: another format, or no image of the split.
+        MissingDataError: the file does not exist.
+        DataError: the file has another format or no image of the split.
     """
     file, root = Path(file), Path(root)
-    if split not in SPLITS:
-        raise DataError(f"split: found {split!r}, must be one of {', '.join(SPLITS)}")
-    content = _json(file)
-    entries = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
-        raise DataError(
-            f"{file}: has no list 'images', must be Karpathy's {KARPATHY} or a file of its format; "
-            "a plain list has no split"
-        )
-    folders: dict[str, Path] = {}
-    found: dict[str, list[str]] = {}
-    for number, entry in enumerate(entries):
-        where = f"{file}: images[{number}]"
-        name, sentences = (_entry(entry, key, kind, where) for key, kind in (("filename", str), ("sentences", list)))
-        if _entry(entry, "split", str, where) not in SPLITS[split]:
+    require_split(split, SPLITS)
+
+    @cache
+    def image_folder(name: str) -> Path:
+        candidates = [root / name, root / "images" / name] if name else [root / "images", root]
+        return next((folder for folder in candidates if folder.is_dir()), candidates[0])
+
+    captions: dict[str, list[str]] = {}
+    for number, entry in enumerate(json_field(read_json(file), "images", list, str(file))):
+        location = f"{file}: images[{number}]"
+        name = json_field(entry, "filename", str, location)
+        sentences = json_field(entry, "sentences", list, location)
+        if json_field(entry, "split", str, location) not in SPLITS[split]:
             continue
-        folder = entry.get("filepath") or ""
-        if folder not in folders:
-            places = [root / folder, root / "images" / folder]
-            if not folder:
-                places.reverse()
-            folders[folder] = next((place for place in places if place.is_dir()), places[0])
-        texts = [_entry(sentence, "raw", str, f"{where}.sentences[{i}]") for i, sentence in enumerate(sentences)]
-        _add(found, os.path.join(folders[folder], name), texts, where)
-    return _manifest(found, file, f" of the split {' or '.join(SPLITS[split])}")
+        texts = [json_field(text, "raw", str, f"{location}.sentences[{i}]") for i, text in enumerate(sentences)]
+        _add(captions, os.path.join(image_folder(entry.get("filepath") or ""), name), texts, location)
+    return _manifest(captions, file, f" of the split {' or '.join(SPLITS[split])}")
 
 
 def read_caption_list(file: str | os.PathLike[str], root: str | os.PathLike[str]) -> CaptionManifest:
-    """Images and captions of a list, whether on disk or not.
+    """All images and captions of a list.
 
-    JSON is a list of objects with ``image`` and ``captions`` (a list) or ``caption`` (a text), or one object with the
-    captions by image; JSON lines are such objects, one a line; CSV has the columns ``image`` and ``caption``. An image
-    may stand there several times, with another caption each.
+    - JSON: a list of objects with ``image`` and ``captions`` (a list) or ``caption`` (a string), or one object that
+      maps images to their captions.
+    - JSON lines: one such object with ``image`` per line.
+    - CSV: columns ``image`` and ``caption``.
+
+    An image may occur several times, with different captions.
 
     Args:
-        file: whose name ends in one of `LISTS`.
-        root: the folder that the paths of the images start from.
+        file: its suffix is one of `LIST_SUFFIXES`.
+        root: the folder that the images' paths start from.
 
     Raises:
-        MissingDataError: no such file.
-        DataError: another format, or no image.
+        MissingDataError: the file does not exist.
+        DataError: the file has another format or no image.
     """
     file = Path(file)
-    readers = dict(zip(LISTS, (_from_json, _from_lines, _from_csv), strict=True))
-    if file.suffix.lower() not in readers:
-        raise DataError(f"{file}: a list of captions must end in {', '.join(LISTS)}")
+    reader = _LIST_READERS.get(file.suffix.lower())
+    if reader is None:
+        raise DataError(f"{file}: found the suffix {file.suffix!r}, expected {', '.join(LIST_SUFFIXES)}")
     if not file.is_file():
-        raise MissingDataError(f"{file}: no such file; it must list images and their captions")
-    found: dict[str, list[str]] = {}
-    for where, image, texts in readers[file.suffix.lower()](file):
-        _add(found, os.path.join(root, image), texts, where)
-    return _manifest(found, file, "")
+        raise MissingDataError(f"{file}: no such file, expected a list of images and captions")
+    captions: dict[str, list[str]] = {}
+    for location, image, texts in reader(file):
+        _add(captions, os.path.join(root, image), texts, location)
+    return _manifest(captions, file)
 
 
-def _manifest(found: dict[str, list[str]], file: Path, which: str) -> CaptionManifest:
-    if not found:
-        raise DataError(f"{file}: lists no image{which}; at least one is needed")
-    images = VideoManifest(PathList(found), np.arange(len(found)), (), str(file))
-    return CaptionManifest(images, Captions(found.values()))
+_Entry = tuple[str, str, list[str]]  # location, image, captions
 
 
-def _add(found: dict[str, list[str]], path: str, texts: Sequence[str], where: str) -> None:
-    if not texts or not all(text.strip() for text in texts):
-        raise DataError(f"{where}: found {'an empty' if texts else 'no'} caption, must be one text or more of an image")
-    found.setdefault(os.path.normpath(path), []).extend(texts)
+def _read_json_list(file: Path) -> Iterator[_Entry]:
+    content = read_json(file, list, dict)
+    if isinstance(content, dict):
+        for image, texts in content.items():
+            location = f"{file}: {image!r}"
+            yield location, image, _as_captions(texts, location)
+    else:
+        for number, entry in enumerate(content):
+            yield _parse_entry(entry, f"{file}: [{number}]")
 
 
-def _entry(entry: Any, key: str, kind: type, where: str) -> Any:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind):
-        name = {str: "a text", list: "a list"}[kind]
-        raise DataError(f"{where}: found {_short(entry)}, must have {key!r}, {name}")
-    return value
+def _read_json_lines(file: Path) -> Iterator[_Entry]:
+    for number, line in numbered_lines(file):
+        location = f"{file}:{number}"
+        yield _parse_entry(parse_json(line, location), location)
 
 
-def _captions(value: Any, where: str) -> list[str]:
+def _read_csv_list(file: Path) -> Iterator[_Entry]:
+    for number, (image, caption) in read_csv(file, ("image", "caption")):
+        yield f"{file}:{number}", image, [caption]
+
+
+_LIST_READERS: dict[str, Callable[[Path], Iterator[_Entry]]] = {
+    ".json": _read_json_list,
+    ".jsonl": _read_json_lines,
+    ".csv": _read_csv_list,
+}
+LIST_SUFFIXES = tuple(_LIST_READERS)
+
+
+def _parse_entry(entry: Any, location: str) -> _Entry:
+    image = json_field(entry, "image", str, location)
+    texts = entry.get("captions", entry.get("caption"))
+    if texts is None:
+        raise DataError(f"{location}: found {excerpt(entry)}, expected 'captions' or 'caption'")
+    return location, image, _as_captions(texts, location)
+
+
+def _as_captions(value: Any, location: str) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}: found {_short(value)}, must be a caption or a list of captions")
+        raise DataError(f"{location}: found {excerpt(value)}, expected a caption or a list of captions")
     return texts
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}..."
+def _add(captions: dict[str, list[str]], path: str, texts: Sequence[str], location: str) -> None:
+    if not texts or not all(text.strip() for text in texts):
+        found = "an empty caption" if texts else "no caption"
+        raise DataError(f"{location}: found {found}, expected one or more non-empty captions")
+    captions.setdefault(os.path.normpath(path), []).extend(texts)
 
 
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise MissingDataError(f"{file}: no such file; it must list images and their captions") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not valid JSON ({error})") from None
-
-
-def _object(entry: Any, where: str) -> tuple[str, str, list[str]]:
-    key = "captions" if isinstance(entry, dict) and "captions" in entry else "caption"
-    image = _entry(entry, "image", str, where)
-    if key not in entry:
-        raise DataError(f"{where}: found {_short(entry)}, must have 'captions' or 'caption'")
-    return where, image, _captions(entry[key], where)
-
-
-def _from_json(file: Path) -> Iterator[tuple[str, str, list[str]]]:
-    content = _json(file)
-    if isinstance(content, dict):
-        for image, texts in content.items():
-            where = f"{file}: {image!r}"
-            yield where, image, _captions(texts, where)
-    elif isinstance(content, list):
-        for number, entry in enumerate(content):
-            yield _object(entry, f"{file}: [{number}]")
-    else:
-        raise DataError(f"{file}: found {_short(content)}, must be a list of objects with 'image' and 'captions'")
-
-
-def _from_lines(file: Path) -> Iterator[tuple[str, str, list[str]]]:
-    for number, line in numbered_lines(file):
-        where = f"{file}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error})") from None
-        yield _object(entry, where)
-
-
-def _from_csv(file: Path) -> Iterator[tuple[str, str, list[str]]]:
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines)
-            if rows.fieldnames is None or not {"image", "caption"} <= set(rows.fieldnames):
-                raise DataError(f"{file}: found the columns {rows.fieldnames}, must have 'image' and 'caption'")
-            for row in rows:
-                where = f"{file}, line {rows.line_num}"
-                if None in row or row["image"] is None or row["caption"] is None:
-                    raise DataError(
-                        f"{where}: found {_short(row)}, must have as many columns as the first line; a "
-                        "caption with commas stands in quotes"
-                    )
-                yield where, row["image"], [row["caption"]]
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: found bytes that are not UTF-8, must be a text file") from None
+def _manifest(captions: dict[str, list[str]], file: Path, subset: str = "") -> CaptionManifest:
+    if not captions:
+        raise DataError(f"{file}: found no image{subset}, expected at least one")
+    images = VideoManifest(StringList(captions), np.arange(len(captions)), (), str(file))
+    return CaptionManifest(images, Captions(captions.values()))
 
 
 class CaptionedClips(ClipDataset):
-    """Clips to train on, each with one of its captions, drawn anew in every epoch: ``tokens`` int64 (length,).
+    """Training clips, each with a random caption of its image: ``tokens`` int64 (length,). Captions vary by epoch.
 
     Args:
         manifest: images and captions.
-        tokens: what a caption is to a model.
-        sampling, transform, seed, repeats, backend, timeout: as `ClipDataset`; the clips of one decode may have
-            different captions.
+        tokenize: converts a caption to token ids.
+        sampling, transform, seed, repeats, backend, timeout: see `ClipDataset`. The clips of one decoded video may
+            have different captions.
     """
 
     def __init__(
         self,
         manifest: CaptionManifest,
-        tokens: Callable[[str], np.ndarray],
+        tokenize: Callable[[str], np.ndarray],
         sampling: Sampling,
         transform: ClipTransform,
         seed: int,
@@ -263,7 +224,7 @@ class CaptionedClips(ClipDataset):
         timeout: float = TIMEOUT,
     ) -> None:
         super().__init__(manifest.images, sampling, transform, seed, repeats, backend, timeout)
-        self.captioned, self.tokens = manifest, tokens
+        self.captioned, self.tokenize = manifest, tokenize
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:
         """As `ClipDataset`, with ``tokens``."""
@@ -271,6 +232,7 @@ class CaptionedClips(ClipDataset):
         samples = super().__getitem__(key)
         rng = np.random.default_rng((self.seed, epoch, index, CAPTION))
         for sample in samples:
-            captions = self.captioned.of(sample["video_index"])  # of the image that stands in, where one does
-            sample["tokens"] = torch.from_numpy(self.tokens(captions[int(rng.integers(len(captions)))]))
+            captions = self.captioned.captions_of(sample["video_index"])  # a substitute has its own captions
+            caption = captions[int(rng.integers(len(captions)))]
+            sample["tokens"] = torch.from_numpy(self.tokenize(caption))
         return samples

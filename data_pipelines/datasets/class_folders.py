@@ -1,144 +1,138 @@
-"""Anybody's own data, as a tree of folders:
+"""Datasets as a tree of class folders:
 
     root/
-      train/<class>/<video>             a video, a picture (a video of one frame), or a folder of pictures
-      val/<class>/<video>               or validation/, or else test/
+      train/<class>/<video>             a video, an image (a video of one frame), or a folder of images
+      val/<class>/<video>               or validation/, else test/
 
-The classes are the names of the folders in alphabetical order. ImageNet as it is commonly unpacked is such a tree.
+The classes are the names of the folders in alphabetical order. ImageNet, unpacked as usual, is such a tree.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets.manifest import PathList, VideoManifest
+from data_pipelines.datasets.layout import find_folder, require_split
+from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.listing import IMAGE_SUFFIXES, is_video, sorted_entries
+from data_pipelines.io.listing import is_image, is_video, sorted_entries
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
 
-def read_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
-    """The videos of ``split`` ("train" or "val"), class by class; ``source`` tells which folder that is.
+def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
+    """The videos of ``split`` ("train" or "val"), class by class; ``source`` is the split's folder.
 
-    What starts with a dot is passed over. Other files, and folders without a picture, are counted in ``ignored``. Where
-    there is no training folder, as on a machine that only tests, the classes are those of the validation folder.
+    Names that start with a dot are skipped. Other files, and folders without an image, are counted in
+    ``num_ignored``. Without a training folder, as on a machine that only tests, the validation folder determines the
+    classes.
 
     Raises:
-        MissingDataError: there is no folder of that split.
-        DataError: the classes of training and validation differ, or a training class is empty.
+        MissingDataError: the split has no folder.
+        DataError: training and validation have different classes, or a training class is empty.
     """
-    if split not in SPLIT_FOLDERS:
-        raise DataError(f"split: found {split!r}, must be one of {', '.join(SPLIT_FOLDERS)}")
-    folder, training = _split_folder(Path(root), split), _split_folder(Path(root), "train")
+    root = Path(root)
+    require_split(split, SPLIT_FOLDERS)
+    folder, train_folder = find_folder(root, SPLIT_FOLDERS[split]), find_folder(root, SPLIT_FOLDERS["train"])
     if folder is None:
-        raise MissingDataError(_no_split(Path(root), split))
-    classes = _classes(folder)
-    _check_same(folder, classes, training)
-    found, ignored = _samples(folder, classes)
-    if folder == training:
-        _check_not_empty(folder, found)
-    ignored += sum(not entry.name.startswith(".") and not entry.is_dir() for entry in sorted_entries(folder))
-    return _manifest(folder, found, ignored)
+        raise MissingDataError(_missing_split(root, split))
+    classes = _class_folders(folder)
+    if train_folder is not None and folder != train_folder:
+        _require_same_classes(folder, classes, train_folder)
+    return _read(folder, classes, allow_empty=folder != train_folder, num_ignored=_num_files(folder))
 
 
 def read_class_folders(
-    folder: str | os.PathLike[str], classes: Sequence[str] | None = None, among_others: bool = False
+    folder: str | os.PathLike[str], classes: Sequence[str] | None = None, allow_other_folders: bool = False
 ) -> VideoManifest:
-    """Everything in ``folder``/<class>/: a whole set to test on, that may lack nothing.
+    """All samples in ``folder``/<class>/, as a complete test set: every class must have samples.
 
     Args:
-        classes: what the folders must be called, in the order of their ids; by default the folders in alphabetical
-            order.
-        among_others: other folders may lie beside these; they are passed over.
+        folder: contains the class folders.
+        classes: names of the class folders in the order of their ids; by default all folders in alphabetical order.
+        allow_other_folders: skip folders that are not in ``classes`` instead of raising.
 
     Raises:
-        MissingDataError: no such folder.
+        MissingDataError: the folder does not exist or contains no class folder.
         DataError: a class is missing, empty or unknown.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "no such folder"
-        raise MissingDataError(f"{folder}: {found}; must be a folder that holds one of pictures or videos per class")
-    there = _classes(folder)
-    classes = there if classes is None else list(classes)
+        raise MissingDataError(f"{folder}: {_found(folder)}, expected a folder with one folder per class")
+    present = _class_folders(folder)
+    if classes is None:
+        classes = present
     if not classes:
-        raise MissingDataError(f"{folder}: no folder of pictures or videos per class")
-    missing, unknown = set(classes) - set(there), set() if among_others else set(there) - set(classes)
-    for what, names, kind in (("no folder", missing, "missing"), ("the folder", unknown, "unknown")):
-        if names:
-            raise DataError(
-                f"{folder}: found {what} {min(names)!r} ({len(names)} {kind}), and {len(there)} class folders in all; "
-                f"must hold the {len(classes)} from {min(classes)!r} to {max(classes)!r}"
-            )
-    found, ignored = _samples(folder, classes)
-    _check_not_empty(folder, found)
-    return _manifest(folder, found, ignored)
+        raise MissingDataError(f"{folder}: found no folders, expected one per class")
+    missing = set(classes) - set(present)
+    if missing:
+        raise DataError(
+            f"{folder}: found no folder {min(missing)!r} ({len(missing)} of {len(classes)} classes missing)"
+        )
+    unknown = set(present) - set(classes)
+    if unknown and not allow_other_folders:
+        raise DataError(
+            f"{folder}: found the folder {min(unknown)!r}, which is no class ({len(unknown)} such folders); expected "
+            f"{len(classes)} classes from {min(classes)!r} to {max(classes)!r}"
+        )
+    return _read(folder, classes)
 
 
-def _samples(folder: Path, classes: Sequence[str]) -> tuple[dict[str, list[str]], int]:
-    """The names in every class folder, and how many others are none."""
-    found, ignored = {}, 0
+def _read(folder: Path, classes: Sequence[str], allow_empty: bool = False, num_ignored: int = 0) -> VideoManifest:
+    paths: list[str] = []
+    counts: list[int] = []
     for name in classes:
         entries = [entry for entry in sorted_entries(folder / name) if not entry.name.startswith(".")]
-        found[name] = [entry.name for entry in entries if _is_sample(entry)]
-        ignored += len(entries) - len(found[name])
-    return found, ignored
+        samples = [os.path.join(folder, name, entry.name) for entry in entries if _is_sample(entry)]
+        if not samples and not allow_empty:
+            raise DataError(f"{folder / name}: found no video or image of this class, expected at least one")
+        paths += samples
+        counts.append(len(samples))
+        num_ignored += len(entries) - len(samples)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
+    return VideoManifest(paths, labels, tuple(classes), str(folder), num_ignored=num_ignored)
 
 
-def _check_not_empty(folder: Path, found: dict[str, list[str]]) -> None:
-    for name, files in found.items():
-        if not files:
-            raise DataError(f"{folder / name}: found no video or picture, must hold some of the class {name!r}")
-
-
-def _manifest(folder: Path, found: dict[str, list[str]], ignored: int) -> VideoManifest:
-    paths = PathList(os.path.join(folder, name, file) for name, files in found.items() for file in files)
-    labels = np.repeat(np.arange(len(found), dtype=np.int64), [len(names) for names in found.values()])
-    return VideoManifest(paths, labels, tuple(found), str(folder), ignored=ignored)
-
-
-def _no_split(root: Path, split: str) -> str:
-    wanted = f"{' or '.join(SPLIT_FOLDERS[split])} with a folder of videos or pictures per class"
+def _missing_split(root: Path, split: str) -> str:
+    expected = f"expected {' or '.join(SPLIT_FOLDERS[split])} with one folder per class"
     if not root.is_dir():
-        return f"{root}: {'a file' if root.exists() else 'no such folder'}; must be a folder that holds {wanted}"
-    above = f"; is {root.parent} meant?" if _split_folder(root.parent, split) else ""
-    return f"{root}: no folder {wanted}{above}"
+        return f"{root}: {_found(root)}, {expected}"
+    hint = f". Is {root.parent} the root?" if find_folder(root.parent, SPLIT_FOLDERS[split]) else ""
+    return f"{root}: no folder of the split {split!r}, {expected}{hint}"
 
 
-def _split_folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
+def _found(path: Path) -> str:
+    return "found a file" if path.exists() else "no such folder"
 
 
-def _classes(folder: Path) -> list[str]:
+def _class_folders(folder: Path) -> list[str]:
     return [entry.name for entry in sorted_entries(folder) if not entry.name.startswith(".") and entry.is_dir()]
 
 
-def _check_same(folder: Path, classes: list[str], training: Path | None) -> None:
-    if training is None or folder == training:
-        return
-    here, there = set(classes), set(_classes(training))
-    for owner, other, extra in ((folder, training, here - there), (training, folder, there - here)):
-        if extra:
+def _num_files(folder: Path) -> int:
+    return sum(not entry.name.startswith(".") and not entry.is_dir() for entry in sorted_entries(folder))
+
+
+def _require_same_classes(folder: Path, classes: Collection[str], train_folder: Path) -> None:
+    train_classes = _class_folders(train_folder)
+    for present, absent, difference in (
+        (folder, train_folder, set(classes) - set(train_classes)),
+        (train_folder, folder, set(train_classes) - set(classes)),
+    ):
+        if difference:
             raise DataError(
-                f"{owner}: found the class {min(extra)!r}, which {other} lacks ({len(extra)} such); both must have "
-                "the same class folders"
+                f"{present}: found the class {min(difference)!r}, which {absent} lacks ({len(difference)} such classes)"
             )
 
 
 def _is_sample(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a video, a picture, or a folder with a picture in it."""
-    if is_video(entry.name) or _is_picture(entry.name):
+    """Whether an entry is a video, an image, or a folder that contains an image."""
+    if is_video(entry.name) or is_image(entry.name):
         return True
     if not entry.is_dir():
         return False
-    with os.scandir(entry.path) as inside:
-        return any(_is_picture(file.name) for file in inside)
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    with os.scandir(entry.path) as files:
+        return any(is_image(file.name) and not file.name.startswith(".") for file in files)

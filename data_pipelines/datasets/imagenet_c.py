@@ -1,55 +1,64 @@
-"""ImageNet-C as people have it:
+"""ImageNet-C (Hendrycks and Dietterich, 2019), unpacked in one of two ways:
 
-    root/<corruption>/<severity, 1 to 5>/<class>/<picture>         unpacked side by side
-    root/<archive>/<corruption>/<severity>/<class>/<picture>       each of its five archives in a folder of its own
+    root/<corruption>/<severity, 1 to 5>/<class>/<image>         without the archives' names
+    root/<archive>/<corruption>/<severity>/<class>/<image>       each of the five archives in its own folder
 
-Its images are 224 x 224 already. ImageNet-A, -O and -R are plain class folders
-(`data_pipelines.datasets.class_folders`).
+Its images are already 224 x 224. ImageNet-A, -O and -R are plain class folders, see
+`data_pipelines.datasets.class_folders`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.listing import sorted_entries
 
 ARCHIVES = ("blur", "digital", "noise", "weather", "extra")
+SEVERITIES = range(1, 6)
 
 
-def other_folders(root: str | os.PathLike[str], corruptions: tuple[str, ...]) -> list[str]:
-    """Folders where `corruption_folders` looks that are called otherwise, relative to ``root``: maybe misspelt."""
-    root, others = Path(root), []
-    for place in (root, *(root / archive for archive in ARCHIVES)):
-        names = [entry.name for entry in sorted_entries(place) if entry.is_dir()] if place.is_dir() else []
-        known = {*corruptions, *(ARCHIVES if place == root else ())}
-        others += [str((place / name).relative_to(root)) for name in names if name not in known and name[0] != "."]
-    return others
+def corruption_folders(root: str | os.PathLike[str], corruptions: Sequence[str]) -> dict[str, dict[int, Path]]:
+    """Corruption -> severity -> folder, of the folders that exist; in the order of ``corruptions``.
 
-
-def corruption_folders(root: str | os.PathLike[str], corruptions: tuple[str, ...]) -> dict[str, dict[int, Path]]:
-    """By corruption and severity, the folders that exist, in the order of ``corruptions``.
-
-    What a corruption or a severity lacks is not there; the caller tells which.
+    The caller reports missing corruptions and severities.
 
     Raises:
-        MissingDataError: no such root, or none of the corruptions is there.
-        DataError: a corruption lies there twice.
+        MissingDataError: the root does not exist, or contains none of the corruptions.
+        DataError: a corruption occurs twice.
     """
     root = Path(root)
     if not root.is_dir():
-        raise MissingDataError(f"{root}: no such folder; it must hold a folder per corruption, {corruptions[0]} ...")
-    found = {}
-    for name in corruptions:
-        places = [place for place in (root / name, *(root / archive / name for archive in ARCHIVES)) if place.is_dir()]
-        if len(places) > 1:
-            raise DataError(f"{root}: found {name} twice, as {places[0]} and {places[1]}; must be there once")
-        severities = {level: places[0] / str(level) for level in range(1, 6)} if places else {}
-        found[name] = {level: folder for level, folder in severities.items() if folder.is_dir()}
+        raise MissingDataError(f"{root}: no such folder, expected a folder per corruption, such as {corruptions[0]}")
+    found = {name: _severity_folders(root, name) for name in corruptions}
     if not any(found.values()):
         raise MissingDataError(
-            f"{root}: found none of the {len(corruptions)} corruptions, looked for such as "
+            f"{root}: found none of {len(corruptions)} corruptions, expected folders such as "
             f"{root / corruptions[0] / '1'}"
         )
     return found
+
+
+def _severity_folders(root: Path, corruption: str) -> dict[int, Path]:
+    candidates = (root / corruption, *(root / archive / corruption for archive in ARCHIVES))
+    folders = [folder for folder in candidates if folder.is_dir()]
+    if not folders:
+        return {}
+    if len(folders) > 1:
+        raise DataError(f"{root}: found {corruption} twice, as {folders[0]} and {folders[1]}; remove one of them")
+    severities = {severity: folders[0] / str(severity) for severity in SEVERITIES}
+    return {severity: folder for severity, folder in severities.items() if folder.is_dir()}
+
+
+def unrecognized_folders(root: str | os.PathLike[str], corruptions: Collection[str]) -> list[str]:
+    """Other folders next to those of `corruption_folders`, relative to ``root``. Their names may be misspelt."""
+    root = Path(root)
+    unrecognized = []
+    for parent in (root, *(root / archive for archive in ARCHIVES)):
+        known = {*corruptions, *(ARCHIVES if parent == root else ())}
+        for entry in sorted_entries(parent) if parent.is_dir() else ():
+            if entry.is_dir() and entry.name not in known and not entry.name.startswith("."):
+                unrecognized.append(str((parent / entry.name).relative_to(root)))
+    return unrecognized

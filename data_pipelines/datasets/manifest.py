@@ -1,4 +1,4 @@
-"""The labelled videos of one split, as every data set hands them over."""
+"""The labelled videos of one split. Every dataset reader returns a `VideoManifest`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from data_pipelines.io.tar_paths import containing_file
 
 CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x1 scoring
 
-# As Python itself reads file names: bytes that are not UTF-8 come back as they were.
+# Python decodes file names in this way: bytes that are not UTF-8 survive a round trip.
 ENCODING = ("utf-8", "surrogateescape")
 
 
-class PathList(Sequence[str]):
-    """Paths that cannot be changed, as one blob of UTF-8 and the places where they begin.
+class StringList(Sequence[str]):
+    """An immutable list of strings, stored as one block of UTF-8 and the offsets at which the strings begin.
 
-    No object per path: 240,000 of them take their letters and 8 bytes each, are pickled in a millisecond, and stay
-    shared with the processes forked to load them, because no reference is counted in their memory.
+    240,000 paths need their characters and 8 bytes each, and are pickled in a millisecond. Forked data loading workers
+    share the memory, because it contains no Python objects whose reference counts would be written to.
     """
 
     __slots__ = ("_blob", "_offsets")
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, strings: Iterable[str]) -> None:
         blob, offsets = bytearray(), array("q", [0])
-        for path in paths:
-            blob += path.encode(*ENCODING)
+        for string in strings:
+            blob += string.encode(*ENCODING)
             offsets.append(len(blob))
         self._blob = np.frombuffer(bytes(blob), dtype=np.uint8)
-        self._offsets = np.frombuffer(offsets.tobytes(), dtype=np.int64)  # (paths + 1,)
+        self._offsets = np.frombuffer(offsets.tobytes(), dtype=np.int64)  # (len + 1,)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -44,11 +44,11 @@ class PathList(Sequence[str]):
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, index: slice) -> PathList: ...
-    def __getitem__(self, index: int | slice) -> str | PathList:
+    def __getitem__(self, index: slice) -> StringList: ...
+    def __getitem__(self, index: int | slice) -> str | StringList:
         if isinstance(index, slice):
-            return PathList(self[i] for i in range(*index.indices(len(self))))
-        index = range(len(self))[index]  # negative ones, and the IndexError
+            return StringList(self[i] for i in range(*index.indices(len(self))))
+        index = range(len(self))[index]  # resolves negative indices and raises IndexError
         start, end = self._offsets[index : index + 2]
         return self._blob[start:end].tobytes().decode(*ENCODING)
 
@@ -58,7 +58,7 @@ class PathList(Sequence[str]):
             yield str(blob[start:end], *ENCODING)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, PathList):
+        if isinstance(other, StringList):
             return np.array_equal(self._offsets, other._offsets) and np.array_equal(self._blob, other._blob)
         if isinstance(other, list | tuple):
             return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
@@ -66,7 +66,7 @@ class PathList(Sequence[str]):
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:3]))
-        return f"PathList([{shown}{', ...' if len(self) > 3 else ''}], {len(self)} paths)"
+        return f"StringList([{shown}{', ...' if len(self) > 3 else ''}], {len(self)} strings)"
 
 
 @dataclass(frozen=True)
@@ -74,84 +74,95 @@ class VideoManifest:
     """Video files and their labels.
 
     Attributes:
-        paths: one file, or folder of pictures, per video; any strings are accepted and kept as a `PathList`.
+        paths: one file, or folder of images, per video; converted to a `StringList`.
         labels: class ids, int64 (len(paths),).
-        class_names: name of every class id.
-        source: the file or folder the list was read from, for messages.
-        left_out: listed videos that are not among these, because their files do not exist.
-        ignored: files and folders found among the videos that are none.
+        class_names: the name of each class id.
+        source: the file or folder that the list was read from, for messages.
+        num_missing: the number of listed videos that were excluded because their files do not exist.
+        num_ignored: the number of files and folders next to the videos that are not videos.
+
+    Raises:
+        DataError: there are no videos, a video is listed more than once, or ``labels`` has another shape.
     """
 
     paths: Sequence[str]
     labels: np.ndarray
     class_names: tuple[str, ...]
     source: str
-    left_out: int = 0
-    ignored: int = 0
+    num_missing: int = 0
+    num_ignored: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.paths, PathList):
-            object.__setattr__(self, "paths", PathList(self.paths))
+        if not isinstance(self.paths, StringList):
+            object.__setattr__(self, "paths", StringList(self.paths))
         if not self.paths:
-            raise DataError(f"{self.source}: lists no video; at least one is needed")
+            raise DataError(f"{self.source}: found no videos, expected at least one")
         if self.labels.shape != (len(self.paths),):
-            raise DataError(f"{self.source}: {len(self.paths)} videos but labels of shape {self.labels.shape}")
+            raise DataError(f"{self.source}: found labels of shape {self.labels.shape} for {len(self.paths)} videos")
+        if (duplicate := self._duplicate()) is not None:
+            raise DataError(f"{self.source}: lists {duplicate} more than once")
+
+    def _duplicate(self) -> str | None:
         hashes = np.fromiter(map(hash, self.paths), dtype=np.int64, count=len(self.paths))
-        if len(np.unique(hashes)) < len(hashes):  # equal hashes may still be different paths
-            seen: set[str] = set()
-            twice = next((path for path in self.paths if path in seen or seen.add(path)), None)
-            if twice is not None:
-                raise DataError(f"{self.source}: lists {twice} more than once; every video must stand there once")
+        if len(np.unique(hashes)) == len(hashes):
+            return None
+        seen: set[str] = set()
+        for path in self.paths:  # different paths may have equal hashes
+            if path in seen:
+                return path
+            seen.add(path)
+        return None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def missing(self) -> list[int]:
-        """Indices of the videos whose file does not exist. Every folder is listed once, no file asked for."""
+        """Indices of the videos whose file does not exist. Lists each folder once instead of querying each file."""
         folders: dict[str, set[str]] = {}
-        absent = []
+        missing = []
         for index, path in enumerate(self.paths):
             folder, name = os.path.split(containing_file(path))
+            folder = folder or "."
             if folder not in folders:
-                folders[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+                folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
             if name not in folders[folder]:
-                absent.append(index)
-        return absent
+                missing.append(index)
+        return missing
 
-    def only(self, indices: Sequence[int]) -> VideoManifest:
-        """The videos at these places."""
-        return replace(self, paths=PathList(self.paths[i] for i in indices), labels=self.labels[list(indices)])
+    def select(self, indices: Sequence[int]) -> VideoManifest:
+        """The videos at ``indices``."""
+        return replace(self, paths=StringList(self.paths[i] for i in indices), labels=self.labels[list(indices)])
 
 
-def on_disk(manifest: VideoManifest) -> VideoManifest:
-    """The videos whose files exist; the caller reports how many do not.
+def exclude_missing(manifest: VideoManifest) -> VideoManifest:
+    """The videos whose files exist; ``num_missing`` counts the others, which the caller reports.
 
     Raises:
-        MissingDataError: none of them exists.
+        MissingDataError: none of the videos exists.
     """
-    absent = set(manifest.missing())
-    if len(absent) == len(manifest):
+    missing = set(manifest.missing())
+    if len(missing) == len(manifest):
         raise MissingDataError(
-            f"{manifest.source}: none of its {len(manifest)} videos exists; the first was looked for at "
-            f"{manifest.paths[0]}; is the data root the folder that the listed paths start from?"
+            f"{manifest.source}: none of its {len(manifest)} videos exists; the first is expected at "
+            f"{manifest.paths[0]}. Is the dataset's root the folder that the listed paths start from?"
         )
-    if not absent:
+    if not missing:
         return manifest
-    kept = [index for index in range(len(manifest)) if index not in absent]
-    return replace(manifest.only(kept), left_out=len(absent))
+    kept = [index for index in range(len(manifest)) if index not in missing]
+    return replace(manifest.select(kept), num_missing=len(missing))
 
 
-def skip(manifest: VideoManifest, file: Path) -> VideoManifest:
-    """The videos that ``file`` does not name: one path a line, what follows a tab is the reason.
+def exclude_listed(manifest: VideoManifest, skip_list: Path) -> VideoManifest:
+    """The videos that ``skip_list`` does not name. Its lines are paths, each optionally followed by a tab and a reason.
 
     Raises:
-        MissingDataError: there is no such file.
+        MissingDataError: the file does not exist.
         DataError: it names every video.
     """
-    if not file.is_file():
-        raise MissingDataError(f"{file}: no such file; data.skip_list is one that tools/prepare_dataset.py writes")
-    named = {line.partition("\t")[0] for line in file.read_text(encoding="utf-8").splitlines()}
-    kept = [index for index, path in enumerate(manifest.paths) if path not in named]
+    if not skip_list.is_file():
+        raise MissingDataError(f"{skip_list}: no such file, expected a skip list written by tools/prepare_dataset.py")
+    skipped = {line.partition("\t")[0] for line in skip_list.read_text(encoding="utf-8").splitlines()}
+    kept = [index for index, path in enumerate(manifest.paths) if path not in skipped]
     if not kept:
-        raise DataError(f"{file}: names every one of the {len(manifest)} videos of {manifest.source}")
-    return manifest.only(kept)
+        raise DataError(f"{skip_list}: names all {len(manifest)} videos of {manifest.source}")
+    return manifest.select(kept)

@@ -1,4 +1,4 @@
-"""Something-Something V2, read and written in its own layout.
+"""Something-Something V2: read and write its layout.
 
     root/
       labels/                           or annotations/, or root itself
@@ -6,16 +6,15 @@
         validation.json                 or something-something-v2-validation.json
         labels.json                     or something-something-v2-labels.json
       20bn-something-something-v2/      or videos/, frames/
-        <id>.webm                       or <id>.mp4, or a folder <id>/ of pictures
+        <id>.webm                       or <id>.mp4, or a folder <id>/ of images
 
 train and validation are lists of {"id", "label", "template", "placeholders"}, or objects with such a list under
-"labels"; the template has its placeholders in brackets ("Holding [something]"). labels maps templates without
-brackets to class ids, which are strings. The test set was published without labels and cannot be read.
+"labels". A template has its placeholders in brackets ("Holding [something]"). labels maps templates without brackets
+to class ids, which are strings. The test set was published without labels and cannot be read.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipelines.datasets.annotation_files import excerpt, read_json
+from data_pipelines.datasets.layout import find_file, find_folder, require_split
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
@@ -30,9 +31,9 @@ from data_pipelines.io.listing import sorted_entries
 
 SPLITS = ("train", "validation")
 ANNOTATION_FOLDERS = ("", "labels", "annotations")
+ANNOTATION_PREFIX = "something-something-v2-"
 VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "frames")
-VIDEO_SUFFIXES = (".mp4", ".webm")  # .webm, the original, wins where a video has both, and both over pictures
-PREFIX = "something-something-v2-"
+VIDEO_SUFFIXES = (".mp4", ".webm")  # if an id has several: .webm, the original, before .mp4 before images
 SEE = "see docs/DATA.md, section 'Preparing Something-Something V2'"
 
 
@@ -46,32 +47,33 @@ class Annotation(NamedTuple):
 
 
 def read_something_something(root: str | os.PathLike[str], split: str) -> VideoManifest:
-    """The videos of ``split`` ("train" or "validation"); class names come in the order of their ids.
+    """The videos of ``split`` ("train" or "validation").
 
     Raises:
-        MissingDataError: annotations or the video folder are not there.
-        DataError: an annotation that does not follow the layout above; names the video's id.
+        MissingDataError: the annotations or the video folder do not exist.
+        DataError: an annotation does not have the layout above.
     """
-    if split not in SPLITS:
-        hint = "; the test set has no labels to train on or score with" if split == "test" else ""
-        raise DataError(f"split: {split!r} is none of {', '.join(SPLITS)}{hint}")
+    require_split(split, SPLITS)
     root = Path(root)
-    class_ids = _read_class_ids(_find_annotation(root, "labels"))
-    annotation = _find_annotation(root, split)
+    class_ids = _read_class_ids(_find_annotations(root, "labels"))
+    annotation_file = _find_annotations(root, split)
     folder, files = _index_videos(root)
     paths, labels = [], []
-    for entry in _read_entries(annotation):
+    for entry in _read_entries(annotation_file):
         if not isinstance(entry, dict) or not {"id", "template"} <= entry.keys():
             raise DataError(
-                f"{annotation}: expected objects with 'id' and 'template'; found {str(entry)[:80]}; a test set, "
-                "which has no labels, can be neither trained on nor scored"
+                f"{annotation_file}: found {excerpt(entry)}, expected an object with 'id' and 'template'; the test "
+                "set has no templates, so it can be neither trained on nor scored"
             )
-        video, name = str(entry["id"]), without_brackets(str(entry["template"]))
+        video_id, name = str(entry["id"]), without_brackets(str(entry["template"]))
         if name not in class_ids:
-            raise DataError(f"{annotation}: video {video} has template {entry['template']!r}, which labels.json lacks")
-        paths.append(os.path.join(folder, files.get(video, f"{video}.webm")))
+            raise DataError(
+                f"{annotation_file}: video {video_id}: found the template {entry['template']!r}, expected one of the "
+                f"{len(class_ids)} in labels.json"
+            )
+        paths.append(os.path.join(folder, files.get(video_id, f"{video_id}.webm")))
         labels.append(class_ids[name])
-    return VideoManifest(paths, np.array(labels, dtype=np.int64), tuple(class_ids), str(annotation))
+    return VideoManifest(paths, np.array(labels, dtype=np.int64), tuple(class_ids), str(annotation_file))
 
 
 def write_something_something(
@@ -97,59 +99,42 @@ def without_brackets(template: str) -> str:
     return template.replace("[", "").replace("]", "")
 
 
-def _find_annotation(root: Path, name: str) -> Path:
-    candidates = [root / folder / f"{prefix}{name}.json" for folder in ANNOTATION_FOLDERS for prefix in ("", PREFIX)]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise MissingDataError(
-        f"{root}: no {name}.json or {PREFIX}{name}.json, in it or its folders labels and annotations; {SEE}"
-    )
+def _find_annotations(root: Path, name: str) -> Path:
+    return find_file(root, ANNOTATION_FOLDERS, (f"{name}.json", f"{ANNOTATION_PREFIX}{name}.json"), SEE)
 
 
-def _read_class_ids(path: Path) -> dict[str, int]:
+def _read_class_ids(file: Path) -> dict[str, int]:
     """Template without brackets -> class id, in the order of the ids, which must be 0 to K - 1."""
-    content = _read_json(path, dict)
+    content = read_json(file, dict)
     try:
         ids = {str(name): int(label) for name, label in content.items()}
     except (TypeError, ValueError) as error:
-        raise DataError(f'{path}: expected class ids like "0" as values; {error}') from error
+        raise DataError(f'{file}: expected class ids such as "0" as values: {error}') from error
     if sorted(ids.values()) != list(range(len(ids))):
         raise DataError(
-            f"{path}: expected the class ids 0 to {len(ids) - 1}, each once; found {sorted(ids.values())[:5]}"
+            f"{file}: found the class ids {excerpt(sorted(ids.values()))}, expected 0 to {len(ids) - 1}, each once"
         )
     return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
-def _index_videos(root: Path) -> tuple[str, dict[str, str]]:
-    """The video folder and the file name of every video id, from one listing rather than a stat per video."""
-    for name in VIDEO_FOLDERS:
-        if (root / name).is_dir():
-            files: dict[str, str] = {}
-            for entry in sorted_entries(root / name):  # by name: an id's folder, then its .mp4, then its .webm
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix in VIDEO_SUFFIXES or (not suffix and entry.is_dir()):
-                    files[stem] = entry.name
-            return str(root / name), files
-    raise MissingDataError(
-        f"{root}: no folder {' or '.join(VIDEO_FOLDERS)} with <id>.webm, <id>.mp4 or folders of pictures in it; {SEE}"
-    )
-
-
-def _read_entries(path: Path) -> list[Any]:
-    content = _read_json(path, list, dict)
+def _read_entries(file: Path) -> list[Any]:
+    content = read_json(file, list, dict)
     entries = content.get("labels") if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise DataError(f"{path}: expected a JSON list of videos, or one under 'labels'; found {str(content)[:80]}")
+        raise DataError(
+            f"{file}: found {excerpt(content)}, expected a list of videos, or an object with it as 'labels'"
+        )
     return entries
 
 
-def _read_json(path: Path, *kinds: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(content, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise DataError(f"{path}: expected a JSON {wanted}; found {type(content).__name__}")
-    return content
+def _index_videos(root: Path) -> tuple[Path, dict[str, str]]:
+    """The video folder and the file name per video id, from one listing instead of a query per video."""
+    folder = find_folder(root, VIDEO_FOLDERS)
+    if folder is None:
+        raise MissingDataError(f"{root}: no folder {' or '.join(VIDEO_FOLDERS)} with the videos; {SEE}")
+    files: dict[str, str] = {}
+    for entry in sorted_entries(folder):  # sorted, so an id's folder precedes its .mp4 and its .webm
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix in VIDEO_SUFFIXES or (not suffix and entry.is_dir()):
+            files[stem] = entry.name
+    return folder, files

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.datasets.shards import require_webdataset
+from data_pipelines.datasets.shard_index import require_webdataset
 from data_pipelines.io.atomic import atomic_files, write_text
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_image

@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_pipelines.datasets.captions import KARPATHY, LISTS, CaptionManifest, read_caption_list, read_karpathy
+from data_pipelines.datasets.captions import (
+    KARPATHY_FILE,
+    LIST_SUFFIXES,
+    CaptionManifest,
+    read_caption_list,
+    read_karpathy,
+)
 from data_pipelines.datasets.clips import MultiViewDataset
-from data_pipelines.datasets.manifest import on_disk
+from data_pipelines.datasets.manifest import exclude_missing
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.listing import sorted_entries
 from data_pipelines.loader import eval_loader
@@ -47,11 +53,15 @@ class CaptionEvaluation:
         return {
             "set": str(images.source),
             "images": len(self.captions),
-            "missing_images": images.left_out,
+            "missing_images": images.num_missing,
             "broken_images": {images.paths[index]: reason for index, reason in self.failed.items()},
             "scores": self.scores,
             "captions": [
-                {"image": images.paths[index], "caption": self.captions[index], "references": self.manifest.of(index)}
+                {
+                    "image": images.paths[index],
+                    "caption": self.captions[index],
+                    "references": self.manifest.captions_of(index),
+                }
                 for index in sorted(self.captions)
             ],
         }
@@ -62,7 +72,7 @@ class CaptionEvaluation:
         positions = np.linspace(0, len(indices) - 1, min(NUM_SHOWN, len(indices))).astype(int)
         shown = [indices[position] for position in positions]
         clips = torch.stack([self.dataset[index]["video"][0] for index in shown])
-        texts = [f"{self.captions[index]}\n({self.manifest.of(index)[0]})" for index in shown]
+        texts = [f"{self.captions[index]}\n({self.manifest.captions_of(index)[0]})" for index in shown]
         return caption_grid(middle_frames(clips), texts, title)
 
 
@@ -80,9 +90,9 @@ def evaluate_captions(
     Raises:
         DataError: fewer than two images can be read.
     """
-    images = on_disk(manifest.images)
-    manifest = manifest.among(images)
-    missing = f", {images.left_out} listed images are MISSING and excluded" if images.left_out else ""
+    images = exclude_missing(manifest.images)
+    manifest = manifest.with_images(images)
+    missing = f", {images.num_missing} listed images are MISSING and excluded" if images.num_missing else ""
     print(f"{len(manifest)} images from {images.source}{missing}")
     dataset = MultiViewDataset(images, generator.preprocess, 1, 1)
     loader = eval_loader(dataset, 0, 1, batch_size, workers)
@@ -90,7 +100,7 @@ def evaluate_captions(
     for reason in failed.values():
         print(f"FAILED, excluded from the scores: {reason}")
     try:
-        scores = caption_scores(captions, {index: manifest.of(index) for index in captions})
+        scores = caption_scores(captions, {index: manifest.captions_of(index) for index in captions})
     except ValueError as error:
         raise DataError(f"{images.source}: {error}") from None
     return CaptionEvaluation(dataset, manifest, captions, failed, scores)
@@ -114,10 +124,10 @@ def read_captioned_dataset(
         DataError: another format.
     """
     if not source.exists():
-        raise MissingDataError(f"{source}: not found, expected a folder with {KARPATHY} or a list of captions")
+        raise MissingDataError(f"{source}: not found, expected a folder with {KARPATHY_FILE} or a list of captions")
     file = _karpathy_file(source) if source.is_dir() else source
     root = root or (source if source.is_dir() else file.parent)
-    if file.name == KARPATHY or split:
+    if file.name == KARPATHY_FILE or split:
         split = split or "test"
         return read_karpathy(file, split, root), split
     return read_caption_list(file, root), file.stem
@@ -128,6 +138,6 @@ def _karpathy_file(folder: Path) -> Path:
     try:
         return karpathy_file(folder)
     except MissingDataError as error:
-        lists = [entry.name for entry in sorted_entries(folder) if entry.name.endswith(LISTS)]
+        lists = [entry.name for entry in sorted_entries(folder) if entry.name.endswith(LIST_SUFFIXES)]
         hint = f"; to score your own dataset, give its list: {', '.join(lists[:3])}" if lists else ""
         raise MissingDataError(f"{error}{hint}") from None

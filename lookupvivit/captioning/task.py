@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data_pipelines.datasets.captions import (
-    KARPATHY,
+    KARPATHY_FILE,
     CaptionedClips,
     CaptionManifest,
     read_caption_list,
@@ -125,7 +125,7 @@ class Captioning:
         captions = {index: text for written, _ in results for index, text in written.items()}
         failed = {index: reason for _, reasons in results for index, reason in reasons.items()}
         try:
-            scores = caption_scores(captions, {index: self.val_set.of(index) for index in captions})
+            scores = caption_scores(captions, {index: self.val_set.captions_of(index) for index in captions})
         except ValueError as error:
             raise ConfigError(f"data: validation on {self.val_set.images.source}, {error}") from None
         cider, bleu = 100 * scores["CIDEr"], 100 * scores["BLEU-4"]
@@ -222,12 +222,13 @@ def karpathy_file(root: Path) -> Path:
     Raises:
         MissingDataError: it is in neither.
     """
-    candidates = (root / KARPATHY, root / "annotations" / KARPATHY)
+    candidates = (root / KARPATHY_FILE, root / "annotations" / KARPATHY_FILE)
     for file in candidates:
         if file.is_file():
             return file
     raise MissingDataError(
-        f"{root}: found neither {KARPATHY} nor annotations/{KARPATHY}, which holds COCO's captions in Karpathy's split"
+        f"{root}: found neither {KARPATHY_FILE} nor annotations/{KARPATHY_FILE}, which holds COCO's captions "
+        "in Karpathy's split"
     )
 
 
@@ -235,7 +236,7 @@ def present_captions(config: CaptioningConfig, split: str, verbose: bool = True)
     """The images of ``split`` with their captions that are on disk and not in ``data.skip_list``."""
     listed = listed_captions(config.data, split)
     images, note = exclude_absent(config, listed.images)
-    manifest = listed.among(images)
+    manifest = listed.with_images(images)
     if verbose:
         num_captions = sum(1 for _ in manifest.texts())
         print(f"{split}: {len(manifest)} images with {num_captions} captions from {images.source}{note}")

@@ -12,7 +12,7 @@ from torch import nn
 
 from data_pipelines.datasets.class_folders import read_class_folders
 from data_pipelines.datasets.class_names import class_names
-from data_pipelines.datasets.imagenet_c import corruption_folders, other_folders
+from data_pipelines.datasets.imagenet_c import corruption_folders, unrecognized_folders
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.hashing import file_digest
@@ -107,7 +107,7 @@ class RobustnessSuite:
         """
         columns, classes = self._columns("imagenet_o"), class_names("imagenet_o")
         outlier_set = read_class_folders(folder, classes)
-        inlier_set = read_class_folders(imagenet, classes, among_others=True)
+        inlier_set = read_class_folders(imagenet, classes, allow_other_folders=True)
         outliers = self._results("imagenet_o", outlier_set, columns)
         inliers = self._results("imagenet_o_inliers", inlier_set, columns)
         aupr = outlier_aupr(-inliers.confidence, -outliers.confidence)
@@ -152,7 +152,7 @@ class RobustnessSuite:
             scores = corruption_scores(present)
             report |= {**scores._asdict(), "by_severity": scores.by_severity.tolist()}
         report[NUM_IMAGES] = len(first.names) if first else 0
-        report["other_folders"] = other_folders(folder, (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS))
+        report["other_folders"] = unrecognized_folders(folder, (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS))
         return report
 
     def deviations(self) -> np.ndarray:

@@ -14,11 +14,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.datasets.class_folders import read_folders
+from data_pipelines.datasets.class_folders import read_split_folders
 from data_pipelines.datasets.class_names import class_names, describe_classes
-from data_pipelines.datasets.kinetics import listed_classes, read_kinetics
-from data_pipelines.datasets.manifest import VideoManifest, on_disk, skip
-from data_pipelines.datasets.shards import read_shards, shard_classes
+from data_pipelines.datasets.kinetics import read_csv_classes, read_kinetics
+from data_pipelines.datasets.manifest import VideoManifest, exclude_listed, exclude_missing
+from data_pipelines.datasets.shards import read_shard_classes, read_shards
 from data_pipelines.datasets.something_something import read_something_something
 from data_pipelines.datasets.ucf101_hmdb51 import read_hmdb51, read_ucf101
 from data_pipelines.io.errors import DataError
@@ -61,7 +61,7 @@ def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
     if data.num_classes in (400, 600, 700):
         return class_names(f"kinetics{data.num_classes}")
     train_list = Path(data.root) / data.train_list
-    names = listed_classes(train_list if train_list.is_file() else list_file)
+    names = read_csv_classes(train_list if train_list.is_file() else list_file)
     return names or tuple(map(str, range(_num_classes(data))))
 
 
@@ -74,12 +74,12 @@ def _read_hmdb51(data: DataConfig, split: str) -> VideoManifest:
 
 
 def _read_folders(data: DataConfig, split: str) -> VideoManifest:
-    return read_folders(data.root, split)
+    return read_split_folders(data.root, split)
 
 
 def _read_shards(data: DataConfig, split: str) -> VideoManifest:
     with prefix_data_errors("data.class_list: "):
-        names = shard_classes(data.root, data.class_list, _num_classes(data))
+        names = read_shard_classes(data.root, data.class_list, _num_classes(data))
     _require_num_classes(data, names, data.root)  # before the shards are indexed, which may take minutes
     key = "train_shards" if split == "train" else "val_shards"
     with prefix_data_errors(f"data.{key}: "):
@@ -186,15 +186,15 @@ def exclude_absent(config: RunConfig, listed: VideoManifest) -> tuple[VideoManif
     not_skipped = listed
     if config.data.skip_list is not None:
         with prefix_data_errors("data.skip_list: "):
-            not_skipped = skip(listed, Path(config.data.skip_list))
-    present = on_disk(not_skipped)
+            not_skipped = exclude_listed(listed, Path(config.data.skip_list))
+    present = exclude_missing(not_skipped)
     notes = []
     if num_skipped := len(listed) - len(not_skipped):
         notes.append(f"{num_skipped} skipped by {config.data.skip_list}")
-    if present.left_out:
-        notes.append(f"{present.left_out} of the {len(listed)} listed files are MISSING and excluded")
-    if present.ignored:
-        notes.append(f"{present.ignored} other files or folders ignored")
+    if present.num_missing:
+        notes.append(f"{present.num_missing} of the {len(listed)} listed files are MISSING and excluded")
+    if present.num_ignored:
+        notes.append(f"{present.num_ignored} other files or folders ignored")
     return present, "".join(f", {note}" for note in notes)
 
 

@@ -82,7 +82,7 @@ def test(config: RunConfig) -> None:
             "step": read_description(source).get("step"),
             "precision": config.runtime.precision,
             "sampling": config.data.sampling,
-            "missing_videos": manifest.left_out,
+            "missing_videos": manifest.num_missing,
             "broken_videos": failed,
             "compressed_size": size or getattr(model, "compressed_size", None),
         }

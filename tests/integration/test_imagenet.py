@@ -10,7 +10,7 @@ from support.paths import ROOT
 from support.runs import log_records
 
 import lookupvivit
-from data_pipelines.datasets.class_folders import read_folders
+from data_pipelines.datasets.class_folders import read_split_folders
 from data_pipelines.preparation.shard_writing import write_shards
 
 MANY, FEW = ("n01", "n02", "n03", "n04"), ("n01", "n02")
@@ -52,7 +52,7 @@ def sets(tmp_path):
         for split, count in (("train", 8), ("val", 3)):
             write_images(tmp_path / name / split, classes, count, seed=count, size=(50, 40))
     for split in ("train", "val"):
-        write_shards(read_folders(tmp_path / "21k", split), tmp_path / "shards", split, 4000)
+        write_shards(read_split_folders(tmp_path / "21k", split), tmp_path / "shards", split, 4000)
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def test_pretraining_on_shards_then_fine_tuning_on_larger_images(sets, tool):
     shards = (f"data.root={sets / 'shards'}", f"output_dir={before}", "data.num_classes=4")
     corrupt = next((sets / "21k" / "train" / "n03").iterdir())
     corrupt.write_bytes(b"corrupt")
-    write_shards(read_folders(sets / "21k", "train").only([16]), sets / "shards", "trainextra")
+    write_shards(read_split_folders(sets / "21k", "train").select([16]), sets / "shards", "trainextra")
     output = tool("train_net.py", "imagenet21k_5x5", *shards, "data.max_failed=0.1", "optim.batch_size=16")
     assert "train: 33 images from" in output and "n01 .. n04" in output
     assert corrupt.stem in (before / "failed_videos.txt").read_text()

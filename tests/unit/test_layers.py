@@ -47,12 +47,6 @@ EXCEPTION = "lookupvivit.experiments"  # imports the experiment of a dataset or 
 KNOWN_VIOLATIONS = {
     "lookupvivit.models.lookupvit imports lookupvivit.profiling.budget",
     "lookupvivit.models.lookupvit <-> lookupvivit.profiling.budget",
-    "data_pipelines.datasets.manifest names data.skip_list",
-    "data_pipelines.datasets.shards names data.train_shards",
-    "data_pipelines.datasets.shards names data.val_shards",
-    "data_pipelines.datasets.shards names data.root",
-    "data_pipelines.datasets.shards names data.class_list",
-    "data_pipelines.datasets.shards names data.dataset",
 }
 
 

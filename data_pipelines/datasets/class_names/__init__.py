@@ -1,7 +1,7 @@
-"""Names of the classes of well-known data sets: one text file each, one name a line, in the order of their ids.
+"""Class names of well-known datasets: one text file each, one name per line, in the order of the class ids.
 
-Kinetics, Something-Something V2 and HMDB51 are in alphabetical order, UCF101 in that of its own classInd.txt. Of
-ImageNet these are the WordNet ids that its folders are called by, in ascending order; ImageNet-A, -O and -R have 200.
+Kinetics, Something-Something V2 and HMDB51 are in alphabetical order; UCF101 has the order of its classInd.txt.
+ImageNet's names are the WordNet ids of its folders, in ascending order; ImageNet-A, -O and -R have 200 of them each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from data_pipelines.io.errors import DataError
 
 FOLDER = Path(__file__).parent
-LISTS = (
+CLASS_LISTS = (
     "kinetics400",
     "kinetics600",
     "kinetics700",
@@ -28,19 +28,19 @@ LISTS = (
 
 
 @cache
-def class_names(name: str) -> tuple[str, ...]:
-    """The names of one of `LISTS`; a name's place is its class id.
+def class_names(class_list: str) -> tuple[str, ...]:
+    """The names of one of `CLASS_LISTS`; the position of a name is its class id.
 
     Raises:
         DataError: there is no such list.
     """
-    if name not in LISTS:
-        raise DataError(f"classes: found {name!r}, must be one of {', '.join(LISTS)}")
-    return tuple((FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines())
+    if class_list not in CLASS_LISTS:
+        raise DataError(f"class list: found {class_list!r}, expected one of {', '.join(CLASS_LISTS)}")
+    return tuple((FOLDER / f"{class_list}.txt").read_text(encoding="utf-8").splitlines())
 
 
 def describe_classes(names: Iterable[str]) -> str:
-    """For logs: which of the lists these are, how many, the first and the last."""
+    """A summary for logs: the list that the names form, their number, the first and the last name."""
     names = tuple(names)
-    known = next((name for name in LISTS if class_names(name) == names), "the data's own")
-    return f"{known}, {len(names)} names, {names[0]} .. {names[-1]}"
+    source = next((name for name in CLASS_LISTS if class_names(name) == names), "custom")
+    return f"{source}, {len(names)} names, {names[0]} .. {names[-1]}"

@@ -11,7 +11,7 @@ from support.videos import decode_all, encode
 
 from data_pipelines import preprocess as preprocess_module
 from data_pipelines.datasets.clips import MultiViewDataset
-from data_pipelines.datasets.manifest import PathList, VideoManifest
+from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.preprocess import Preprocess, open_any
 from data_pipelines.sampling import Sampling
@@ -29,7 +29,7 @@ def video(tmp_path_factory):
 
 
 def dataset_views(path, settings, num_clips=1, num_crops=1):
-    manifest = VideoManifest(PathList([path]), np.zeros(1, np.int64), ("a",), "a list")
+    manifest = VideoManifest(StringList([path]), np.zeros(1, np.int64), ("a",), "a list")
     return MultiViewDataset(manifest, Preprocess.from_dict(settings), num_clips, num_crops)[0]["video"]
 
 

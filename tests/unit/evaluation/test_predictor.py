@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 import lookupvivit
 from data_pipelines.datasets.clips import MultiViewDataset
-from data_pipelines.datasets.manifest import PathList, VideoManifest
+from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.io.errors import VideoDecodeError
 from lookupvivit.evaluation import predictor
 from lookupvivit.evaluation.multi_view import predict_views
@@ -66,7 +66,7 @@ def softmax(logits):
 
 @pytest.mark.parametrize(("clips", "crops"), [(4, 3), (1, 1), (2, 3)])
 def test_the_whole_video_is_predicted_as_in_the_multi_view_test(model, video, clips, crops):
-    manifest = VideoManifest(PathList([video]), np.zeros(1, np.int64), tuple("abcdef"), "a list")
+    manifest = VideoManifest(StringList([video]), np.zeros(1, np.int64), tuple("abcdef"), "a list")
     loader = DataLoader(MultiViewDataset(manifest, model.preprocess, clips, crops))
     tested, _ = predict_views(lambda views: model(views).logits, loader, 1, "abcdef", 5, torch.device("cpu"))
     prediction = Predictor(model, clips, crops, batch_size=5)(video)

@@ -1,4 +1,4 @@
-"""A list of videos as large as Kinetics: what it costs, and that it behaves as a tuple of strings would."""
+"""Manifests: a list of strings that behaves like a tuple, its costs at the size of Kinetics, missing videos."""
 
 import os
 import pickle
@@ -12,90 +12,110 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.datasets.kinetics import read_kinetics
-from data_pipelines.datasets.manifest import PathList, VideoManifest, on_disk
-from data_pipelines.io.errors import DataError
+from data_pipelines.datasets.manifest import StringList, VideoManifest, exclude_listed, exclude_missing
+from data_pipelines.io.errors import DataError, MissingDataError
 
-VIDEOS = 240_000
+NUM_VIDEOS = 240_000
 BOUNDS = st.none() | st.integers(-12, 12)
 
 
 @given(st.lists(st.text(), max_size=10), st.builds(slice, BOUNDS, BOUNDS, BOUNDS.filter(lambda step: step != 0)))
-def test_a_path_list_is_a_tuple_of_strings(strings, part):
-    paths = PathList(strings)
-    assert len(paths) == len(strings) and tuple(paths) == tuple(strings)
-    assert paths == strings == paths and paths == tuple(strings) and paths == PathList(strings)
-    assert [paths[i] for i in range(-len(strings), len(strings))] == strings * 2
-    assert isinstance(paths[part], PathList) and paths[part] == strings[part]
-    assert paths != [*strings, "one more"] and paths != PathList([*strings, ""])
-    assert list(reversed(paths)) == strings[::-1] and all(string in paths for string in strings)
-    assert pickle.loads(pickle.dumps(paths)) == paths
+def test_a_string_list_behaves_like_a_tuple(strings, part):
+    stored = StringList(strings)
+    assert len(stored) == len(strings) and tuple(stored) == tuple(strings)
+    assert stored == strings == stored and stored == tuple(strings) and stored == StringList(strings)
+    assert [stored[i] for i in range(-len(strings), len(strings))] == strings * 2
+    assert isinstance(stored[part], StringList) and stored[part] == strings[part]
+    assert stored != [*strings, "another"] and stored != StringList([*strings, ""])
+    assert list(reversed(stored)) == strings[::-1] and all(string in stored for string in strings)
+    assert pickle.loads(pickle.dumps(stored)) == stored
     with pytest.raises(IndexError):
-        paths[len(strings)]
+        stored[len(strings)]
 
 
-def test_a_path_list_tells_apart_what_only_joins_to_the_same_letters():
-    assert PathList(["ab", "c"]) != PathList(["a", "bc"])
-    assert PathList(["caf\udce9.mp4"])[0] == "caf\udce9.mp4"  # a file name in Latin-1, as os.listdir gives it
+def test_string_list_details():
+    assert StringList(["ab", "c"]) != StringList(["a", "bc"])
+    assert StringList(["caf\udce9.mp4"])[0] == "caf\udce9.mp4"  # a file name in Latin-1, as os.listdir returns it
     with pytest.raises(TypeError):
-        PathList(["a"])[0] = "b"
+        StringList(["a"])[0] = "b"
 
 
-@pytest.fixture(scope="module")
-def large_list(tmp_path_factory):
-    file = tmp_path_factory.mktemp("large") / "train.csv"
-    lines = (f"train/class with a name {i % 400}/{i:011d}_000010_000020.mp4 {i % 400}" for i in range(VIDEOS))
+def write_list(file, num_videos):
+    lines = (f"train/class with a name {i % 400}/{i:011d}_000010_000020.mp4 {i % 400}" for i in range(num_videos))
     file.write_text("\n".join(lines))
     return file
 
 
-def test_kinetics_sized_lists_are_read_fast(large_list):
+def test_large_lists_are_read_fast_and_shared_with_forked_workers(tmp_path):
+    file = write_list(tmp_path / "train.csv", NUM_VIDEOS)
     start = time.process_time()
-    manifest = read_kinetics(large_list, "/data")
+    manifest = read_kinetics(file, "/data")
     read = time.process_time()
-    assert len(manifest.missing()) == VIDEOS
-    assert read - start < 4 and time.process_time() - read < 4  # about 1 s each
+    assert len(manifest.missing()) == NUM_VIDEOS
+    assert read - start < 4 and time.process_time() - read < 4  # about 1 s each on a quiet machine
     assert manifest.paths[123_456] == "/data/train/class with a name 256/00000123456_000010_000020.mp4"
     assert manifest.labels[123_456] == 256
+    if Path("/proc/self/smaps_rollup").exists():
+        assert private_memory_of_a_worker(manifest) < 20 * 2**20
 
 
-def test_kinetics_sized_lists_are_small(large_list):
+def test_lists_need_little_memory(tmp_path):
+    num_videos = NUM_VIDEOS // 8  # tracemalloc is slow
+    file = write_list(tmp_path / "train.csv", num_videos)
     tracemalloc.start()
-    manifest = read_kinetics(large_list, "/data")
+    manifest = read_kinetics(file, "/data")
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    letters = sum(map(len, manifest.paths))
-    assert kept < letters + 16 * VIDEOS + 2**20  # an object per path would be 50 bytes and more on top
-    assert peak < 150 * 2**20
-    assert len(pickle.dumps(manifest)) < letters + 16 * VIDEOS + 2**20
+    num_characters = sum(map(len, manifest.paths))
+    assert kept < num_characters + 16 * num_videos + 2**18  # one object per path would add 50 bytes or more
+    assert peak < 150 / 8 * 2**20
+    assert len(pickle.dumps(manifest)) < num_characters + 16 * num_videos + 2**18
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the kernel does not tell private memory")
-def test_a_worker_that_reads_every_path_copies_little(large_list):
-    manifest = read_kinetics(large_list, "/data")
-    read, write = os.pipe()
-    child = os.fork()  # as a loader forks its workers
+def private_memory_of_a_worker(manifest):
+    """Bytes that a forked process has copied after it has read every path."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
     if not child:
-        letters = sum(map(len, manifest.paths))
+        num_characters = sum(map(len, manifest.paths))
         rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        private = sum(int(row.split()[1]) for row in rows if row.startswith("Private_Dirty"))
-        os.write(write, f"{letters} {private}".encode())
+        kilobytes = sum(int(row.split()[1]) for row in rows if row.startswith("Private_Dirty"))
+        os.write(write_end, f"{num_characters} {kilobytes}".encode())
         os._exit(0)
     os.waitpid(child, 0)
-    letters, kilobytes = map(int, os.read(read, 100).split())
-    assert letters == sum(map(len, manifest.paths)) and kilobytes < 20 * 1024
+    num_characters, kilobytes = map(int, os.read(read_end, 100).split())
+    assert num_characters == sum(map(len, manifest.paths))
+    return 1024 * kilobytes
 
 
-def test_a_video_listed_twice_is_named():
+def test_a_video_that_is_listed_twice_is_named():
     paths = [f"{i}.mp4" for i in range(1000)]
-    with pytest.raises(DataError, match=r"made here: lists 77\.mp4 more than once"):
-        VideoManifest([*paths, "77.mp4"], np.zeros(1001, np.int64), ("a",), "made here")
+    with pytest.raises(DataError, match=r"source: .*\b77\.mp4"):
+        VideoManifest([*paths, "77.mp4"], np.zeros(1001, np.int64), ("a",), "source")
 
 
-def test_what_is_left_is_what_exists(tmp_path):
-    names = ["é.mp4", "gone.mp4", "frames", "also gone.mp4"]
+def test_missing_videos_are_excluded(tmp_path):
+    names = ["é.mp4", "gone.mp4", "frames", "other/gone.mp4"]
+    manifest = VideoManifest([str(tmp_path / name) for name in names], np.arange(4), tuple("abcd"), "source")
+    with pytest.raises(MissingDataError, match=r"source: none of its 4 videos .*é\.mp4"):
+        exclude_missing(manifest)
     (tmp_path / names[0]).touch()
     (tmp_path / names[2]).mkdir()
-    manifest = VideoManifest([str(tmp_path / n) for n in names], np.arange(4), tuple("abcd"), "made here")
-    present = on_disk(manifest)
-    assert manifest.missing() == [1, 3] and present.left_out == 2
+    present = exclude_missing(manifest)
+    assert manifest.missing() == [1, 3] and present.num_missing == 2
     assert present.paths == manifest.paths[::2] and present.labels.tolist() == [0, 2]
+    assert present.class_names == manifest.class_names
+    assert exclude_missing(present) is present
+
+
+def test_listed_videos_are_excluded(tmp_path):
+    manifest = VideoManifest(["a.mp4", "b.mp4"], np.arange(2), ("x", "y"), "source")
+    skip_list = tmp_path / "skip.txt"
+    with pytest.raises(MissingDataError, match=r"skip\.txt"):
+        exclude_listed(manifest, skip_list)
+    skip_list.write_text("a.mp4\ta reason\nunknown.mp4\n")
+    kept = exclude_listed(manifest, skip_list)
+    assert kept.paths == ["b.mp4"] and kept.labels.tolist() == [1]
+    skip_list.write_text("a.mp4\nb.mp4\n")
+    with pytest.raises(DataError, match=r"skip\.txt: .*\b2 videos of source"):
+        exclude_listed(manifest, skip_list)

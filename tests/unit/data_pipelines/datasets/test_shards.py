@@ -1,4 +1,4 @@
-"""Tar shards, against webdataset's own reading of the same files."""
+"""Tar shards, compared with webdataset's reading of the same files."""
 
 import io
 import json
@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 from support.image_models import write_images
 
-from data_pipelines.datasets import shards
-from data_pipelines.datasets.class_folders import read_folders
+from data_pipelines.datasets import shard_index
+from data_pipelines.datasets.class_folders import read_split_folders
 from data_pipelines.datasets.clips import ClipDataset, MultiViewDataset
-from data_pipelines.datasets.manifest import on_disk
-from data_pipelines.datasets.shards import read_shards, shard_classes
+from data_pipelines.datasets.manifest import VideoManifest, exclude_missing
+from data_pipelines.datasets.shards import read_shard_classes, read_shards
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
+from data_pipelines.io.tar_paths import parse_tar_path
 from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
 from data_pipelines.preparation.scanning import scan
 from data_pipelines.preparation.shard_writing import write_shards
@@ -31,14 +32,14 @@ webdataset = pytest.importorskip("webdataset")
 CLASSES = ("n01", "n02", "n03")
 
 
-def picture(value, kind="png"):
+def image_bytes(value, kind="png"):
     content = io.BytesIO()
     Image.fromarray(np.full((8, 10, 3), value, np.uint8)).save(content, kind)
     return content.getvalue()
 
 
-def tar(path, members, **options):
-    """A tar of (name, bytes), as tarfile writes it."""
+def write_tar(path, members, **options):
+    """Write (name, bytes) members with tarfile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w", **options) as file:
         for name, content in members:
@@ -49,159 +50,156 @@ def tar(path, members, **options):
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """The same pictures in class folders and in shards of about two."""
+def dataset(tmp_path_factory):
+    """Root, training images in class folders, and the same images in shards of about two."""
     root = tmp_path_factory.mktemp("imagenet")
     for split, count in (("train", 4), ("val", 3)):
         write_images(root / "folders" / split, CLASSES, count, seed=count)
     (root / "folders" / "train" / "n02" / "0.JPEG").rename(root / "folders" / "train" / "n02" / "a.b 100% é.JPEG")
-    found = [read_folders(root / "folders", split) for split in ("train", "val")]
-    for split, manifest in zip(("train", "val"), found, strict=True):
+    manifests = {split: read_split_folders(root / "folders", split) for split in ("train", "val")}
+    for split, manifest in manifests.items():
         assert len(write_shards(manifest, root / "shards", split, 1500)) > 2
-    return root, found[0], read_shards(root / "shards", "train-*.tar", CLASSES)
+    return root, manifests["train"], read_shards(root / "shards", "train-*.tar", CLASSES)
 
 
-def pixels(manifest):
-    """Label and pixels of every picture, sorted."""
-    return sorted(
-        (int(label), read_frames(path, [0]).tobytes())
-        for path, label in zip(manifest.paths, manifest.labels, strict=True)
-    )
+def labelled_pixels(manifest):
+    """Label and pixels of each image, sorted."""
+    samples = zip(manifest.labels.tolist(), manifest.paths, strict=True)
+    return sorted((label, read_frames(path, [0]).tobytes()) for label, path in samples)
 
 
-def test_shards_are_what_webdataset_reads(both):
-    root, folders, ours = both
-    assert pixels(ours) == pixels(folders) and ours.missing() == [] and ours.ignored == 0
+def test_images_and_labels_match_webdataset(dataset):
+    root, folders, manifest = dataset
+    assert labelled_pixels(manifest) == labelled_pixels(folders)
+    assert manifest.missing() == [] and manifest.num_ignored == 0
     files = sorted(map(str, (root / "shards").glob("train-*.tar")))
-    theirs = webdataset.WebDataset(files, shardshuffle=False, empty_check=False)
-    found = [(sample["__key__"], int(sample["cls"]), sample["jpeg"]) for sample in theirs]
-    places = [shards.TarMember(*re.fullmatch(r"(.*\.tar)@(\d+)\+(\d+)/(.*)", path).groups()) for path in ours.paths]
-    assert [(key + ".jpeg", label) for key, label, _ in found] == [
-        (place.name, label) for place, label in zip(places, ours.labels.tolist(), strict=True)
-    ]
-    for path, (*_, content) in zip(ours.paths, found, strict=True):
-        assert np.array_equal(read_frames(path, [0])[0], np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
-    assert shard_classes(root / "shards", None, 3) == CLASSES
+    samples = list(webdataset.WebDataset(files, shardshuffle=False, empty_check=False))
+    assert [parse_tar_path(path).name for path in manifest.paths] == [f"{s['__key__']}.jpeg" for s in samples]
+    assert manifest.labels.tolist() == [int(sample["cls"]) for sample in samples]
+    for path, sample in zip(manifest.paths, samples, strict=True):
+        expected = np.asarray(Image.open(io.BytesIO(sample["jpeg"])).convert("RGB"))
+        assert np.array_equal(read_frames(path, [0])[0], expected)
+    assert read_shard_classes(root / "shards", None, 3) == CLASSES
 
 
-def test_the_loaders_contract_holds(both):
-    """Any number of workers and ranks, a resume in the middle: the same bits; every picture once an epoch."""
-    _, _, manifest = both
+def test_training_does_not_depend_on_workers_ranks_or_resuming(dataset):
+    """The samples are bit-identical, and every image occurs once per epoch."""
+    _, _, manifest = dataset
     data = ClipDataset(manifest, Sampling(1, 1), TrainTransform(16, 20, random_resized_crop=(0.1, 1)), seed=3)
     order = TrainingOrder(len(manifest), 4, seed=3)
 
-    def clips(start, workers=0, ranks=1):
+    def samples(start, workers=0, ranks=1):
         loaders = [train_loader(data, order, start, 6, r, ranks, 4 // ranks, 1, workers) for r in range(ranks)]
-        steps = zip(*loaders, strict=True)
+        batches = [batch for step in zip(*loaders, strict=True) for batch in step]
         return [
             (name, video.numpy().tobytes())
-            for step in steps
-            for part in step
-            for name, video in zip(part["video_name"], part["video"], strict=True)
+            for batch in batches
+            for name, video in zip(batch["video_name"], batch["video"], strict=True)
         ]
 
-    whole = clips(0)
-    for epoch in (whole[:12], whole[12:]):
+    reference = samples(0)
+    for epoch in (reference[:12], reference[12:]):
         assert sorted(name for name, _ in epoch) == sorted(manifest.paths)
-    assert clips(0, workers=2) == whole == clips(0, ranks=2) and clips(4) == whole[16:]
+    assert samples(0, workers=2) == reference == samples(0, ranks=2)
+    assert samples(4) == reference[16:]
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 5])
+def test_testing_reads_every_image_once(dataset, ranks):
+    _, _, manifest = dataset
     views = MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 20, 16), 1, 1)
-    for ranks in (1, 3, 5):
-        seen = [
-            name
-            for rank in range(ranks)
-            for batch in eval_loader(views, rank, ranks, 2, 0)
-            for name in batch["video_name"]
-        ]
-        assert sorted(seen) == sorted(manifest.paths)
+    batches = [batch for rank in range(ranks) for batch in eval_loader(views, rank, ranks, 2, 0)]
+    assert sorted(name for batch in batches for name in batch["video_name"]) == sorted(manifest.paths)
 
 
-def test_every_way_to_name_pictures_and_labels(tmp_path):
-    """Labels in .cls, .txt and .json, names of any length and script; nothing else is opened, pickles least of all."""
-    long = "x" * 120 + "/" + "é" * 90
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_and_label_formats(tmp_path, tar_format):
+    """Labels in .cls, .txt and .json; names of any length and script; other members, such as pickles, stay unread."""
+    long_name = "x" * 120 + "/" + "é" * 90
 
-    class Evil:
+    class Malicious:
         def __reduce__(self):
-            return os.system, (f"touch {tmp_path / 'run'}",)
+            return os.system, (f"touch {tmp_path / 'executed'}",)
 
-    evil = pickle.dumps(Evil())
-    for kind, suffix in ((tarfile.GNU_FORMAT, "gnu"), (tarfile.PAX_FORMAT, "pax")):
-        tar(
-            tmp_path / f"train-{suffix}.tar",
-            [
-                ("./a.dir/1.JPG", picture(10)),
-                ("./a.dir/1.cls", b" 2\n"),
-                ("./a.dir/1.json", b'{"label": 0}'),
-                (f"{long}.json", b'{"label": 1, "width": 10}'),
-                (f"{long}.txt", b"a caption"),
-                (f"{long}.png", picture(20)),
-                ("3.pkl", evil),
-                ("3.pyd", evil),
-                ("3.pth", evil),
-                ("3.txt", b"0"),
-                ("3.webp", picture(30, "webp")),
-                ("4.cls", b"1"),
-                ("4.mp4", b""),
-                ("README", b"no sample"),
-            ],
-            format=kind,
-        )
-    manifest = read_shards(tmp_path, "train-{gnu,pax}.tar", CLASSES)
-    assert manifest.labels.tolist() == 2 * [2, 1, 0] and manifest.ignored == 2 * 6
+    pickled = pickle.dumps(Malicious())
+    members = [
+        ("./a.dir/1.JPG", image_bytes(10)),
+        ("./a.dir/1.cls", b" 2\n"),
+        ("./a.dir/1.json", b'{"label": 0}'),
+        (f"{long_name}.json", b'{"label": 1, "width": 10}'),
+        (f"{long_name}.txt", b"a caption"),
+        (f"{long_name}.png", image_bytes(20)),
+        ("3.pkl", pickled),
+        ("3.pyd", pickled),
+        ("3.pth", pickled),
+        ("3.txt", b"0"),
+        ("3.webp", image_bytes(30, "webp")),
+        ("4.cls", b"1"),
+        ("4.mp4", b""),
+        ("README", b"not a sample"),
+    ]
+    write_tar(tmp_path / "train.tar", members, format=tar_format)
+    manifest = read_shards(tmp_path, "train.tar", CLASSES)
+    assert manifest.labels.tolist() == [2, 1, 0] and manifest.num_ignored == 6
     assert manifest.paths[0].endswith("/./a.dir/1.JPG")
-    for path, value in zip(manifest.paths, 2 * (10, 20, 30), strict=True):
+    for path, value in zip(manifest.paths, (10, 20, 30), strict=True):
         assert abs(int(read_frames(path, [0]).mean()) - value) <= 1
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "executed").exists()
 
 
-def test_a_shard_is_looked_through_once(both, tmp_path, monkeypatch):
-    file = tar(tmp_path / "train.tar", [("1.png", picture(1)), ("1.cls", b"1")])
-    first, looked, look = read_shards(tmp_path, "*.tar", CLASSES), [], shards.look_through
-    monkeypatch.setattr(shards, "look_through", lambda shard: looked.append(shard) or look(shard))
-    assert read_shards(tmp_path, "*.tar", CLASSES).paths == first.paths and not looked
-    shards.index_file(str(file)).write_bytes(b"PK damaged")
-    assert read_shards(tmp_path, "*.tar", CLASSES).paths == first.paths and looked == [str(file)]
-    tar(file, [("2.png", picture(1)), ("2.cls", b"2")])  # changed since
+def test_a_shard_is_scanned_again_only_if_it_has_changed(tmp_path, monkeypatch):
+    file = write_tar(tmp_path / "train.tar", [("1.png", image_bytes(1)), ("1.cls", b"1")])
+    first = read_shards(tmp_path, "*.tar", CLASSES)
+    scanned, scan_shard = [], shard_index.scan_shard
+    monkeypatch.setattr(shard_index, "scan_shard", lambda shard: scanned.append(shard) or scan_shard(shard))
+    assert read_shards(tmp_path, "*.tar", CLASSES).paths == first.paths and not scanned
+    shard_index.index_file(str(file)).write_bytes(b"PK damaged")
+    assert read_shards(tmp_path, "*.tar", CLASSES).paths == first.paths and scanned == [str(file)]
+    write_tar(file, [("2.png", image_bytes(1)), ("2.cls", b"2")])
     os.utime(file, ns=(1, 1))
-    assert read_shards(tmp_path, "*.tar", CLASSES).labels.tolist() == [2] and len(looked) == 2
-    (tmp_path / "other.tar").symlink_to(file)
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(PermissionError()))
-    assert len(read_shards(tmp_path, "*.tar", CLASSES)) == 2  # a folder that cannot be written to
+    assert read_shards(tmp_path, "*.tar", CLASSES).labels.tolist() == [2] and len(scanned) == 2
 
 
-def test_broken_pictures_are_those_of_any_set(tmp_path):
-    good, torn = picture(9, "jpeg"), picture(9)[:40]
-    file = tar(
-        tmp_path / "train.tar",
-        [
-            ("1.jpg", b"no picture"),
-            ("1.cls", b"0"),
-            ("2.png", torn),
-            ("2.cls", b"1"),
-            ("3.jpg", b""),
-            ("3.cls", b"1"),
-            ("4.jpg", good),
-            ("4.cls", b"2"),
-        ],
-    )
+def test_a_read_only_folder_is_scanned_every_time(tmp_path, monkeypatch):
+    def refuse(file):
+        raise PermissionError(file)
+
+    monkeypatch.setattr(shard_index, "atomic_write", refuse)
+    file = write_tar(tmp_path / "train.tar", [("1.png", image_bytes(1)), ("1.cls", b"1")])
+    assert len(read_shards(tmp_path, "*.tar", CLASSES)) == 1
+    assert not shard_index.index_file(str(file)).exists()
+
+
+def test_damaged_images_are_handled_as_in_other_datasets(tmp_path):
+    intact = image_bytes(9, "jpeg")
+    contents = {"1.jpg": b"no image", "2.png": image_bytes(9)[:40], "3.jpg": b"", "4.jpg": intact}
+    members = []
+    for label, (name, content) in zip((0, 1, 1, 2), contents.items(), strict=True):
+        members += [(name, content), (f"{name[0]}.cls", str(label).encode())]
+    file = write_tar(tmp_path / "train.tar", members)
     manifest = read_shards(tmp_path, "train.tar", CLASSES)
     for path in manifest.paths[:3]:
-        with pytest.raises(VideoDecodeError, match=re.escape(f"{path}: cannot be decoded")):
+        with pytest.raises(VideoDecodeError, match=re.escape(path)):
             read_frames(path, [0])
     data = ClipDataset(manifest, Sampling(1, 1), TrainTransform(8, 8), seed=0)
-    (stand_in,) = data[0, 0]
-    assert stand_in["label"] == 2 and stand_in["failed"].startswith(f"{file}@512+10/1.jpg: cannot be decoded")
-    assert MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[1]["failed"]
+    (substitute,) = data[0, 0]
+    assert substitute["label"] == 2 and substitute["failed"].startswith(f"{file}@512+8/1.jpg: ")
+    views = MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)
+    assert views[1]["failed"]
     rows = scan(manifest, tmp_path / "rows.csv", 1, 30)
-    assert [row.status for row in rows] == ["failed"] * 3 + ["ok"] and rows[3].bytes == len(good)
-    os.truncate(file, 600)  # since it was looked through
-    assert "the tar ends after" in MultiViewDataset(manifest, Preprocess(Sampling(1, 1), 8, 8), 1, 1)[3]["failed"]
+    assert [row.status for row in rows] == ["failed"] * 3 + ["ok"] and rows[3].bytes == len(intact)
+    os.truncate(file, 600)  # after the scan
+    assert f"of {len(intact)} bytes" in views[3]["failed"]
     file.unlink()
-    with pytest.raises(MissingDataError, match="none of its 4 videos exists"):
-        on_disk(manifest)
+    with pytest.raises(MissingDataError, match="4 videos"):
+        exclude_missing(manifest)
 
 
-def one(*members):
-    return lambda folder: tar(folder / "train.tar", members)
+def shard_with(*members):
+    return lambda folder: write_tar(folder / "train.tar", members)
+
+
+TWO_IMAGES = shard_with(("1.png", image_bytes(1)), ("1.cls", b"1"), ("2.png", image_bytes(1)), ("2.cls", b"1"))
 
 
 def compressed(folder):
@@ -209,104 +207,108 @@ def compressed(folder):
         file.addfile(tarfile.TarInfo("1.png"))
 
 
-TWO = one(("1.png", picture(1)), ("1.cls", b"1"), ("2.png", picture(1)), ("2.cls", b"1"))
+def truncated(num_bytes):
+    return lambda folder: os.truncate(TWO_IMAGES(folder), num_bytes)
 
 
-def cut(bytes_left):
-    return lambda folder: os.truncate(TWO(folder), bytes_left)
-
-
-def damaged(folder):
-    with TWO(folder).open("r+b") as content:
+def overwritten(folder):
+    with TWO_IMAGES(folder).open("r+b") as content:
         content.seek(2048)
         content.write(b"garbage" * 20)
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "found"),
     [
-        (one(("1.png", b"")), r"train\.tar: 1\.png has no label; must have a whole number in 1\.cls or \.txt"),
-        (one(("1.png", b""), ("1.cls", b"dog")), "1.png has no label"),
-        (one(("1.png", b""), ("1.json", b'{"label": true}')), "1.png has no label"),
-        (one(("1.png", b""), ("1.json", b"[" * 100000)), "1.png has no label"),
-        (one(("1.png", b""), ("1.cls", b"7")), r"1\.png has the label 7, must be below 3, the number of classes"),
-        (one(("1.png", b""), ("1.jpg", b""), ("1.cls", b"1")), r"1\.png and 1\.jpg are one sample"),
-        (one(("1.cls", b"1")), "holds no picture"),
-        (compressed, "cannot be read as an uncompressed tar"),
-        (cut(700), "train.tar: cannot be read as an uncompressed tar|damaged or cut off"),
-        (cut(2048), "damaged or cut off at byte 2048, must be a whole tar"),
-        (damaged, "damaged or cut off at byte 2048, must be a whole tar"),
-        (lambda folder: (folder / "train.tar").mkdir(), "train.tar: cannot be read"),
-        (lambda folder: None, r"\*train\*\.tar: no such shard \(1 such\)"),
+        (shard_with(("1.png", b"")), r"1\.png has no label.*1\.cls"),
+        (shard_with(("1.png", b""), ("1.cls", b"dog")), r"1\.png has no label"),
+        (shard_with(("1.png", b""), ("1.json", b'{"label": true}')), r"1\.png has no label"),
+        (shard_with(("1.png", b""), ("1.json", b"[" * 100000)), r"1\.png has no label"),
+        (shard_with(("1.png", b""), ("1.cls", b"7")), r"1\.png: found the label 7, .* 3"),
+        (shard_with(("1.png", b""), ("1.jpg", b""), ("1.cls", b"1")), r"1\.png and 1\.jpg"),
+        (shard_with(("1.cls", b"1")), "no image"),
+        (compressed, "uncompressed"),
+        (truncated(700), "uncompressed|byte"),
+        (truncated(2048), "byte 2048"),
+        (overwritten, "byte 2048"),
+        (lambda folder: (folder / "train.tar").mkdir(), "cannot be read"),
+        (lambda folder: None, "no such shard"),
     ],
 )
-def test_what_is_wrong_with_a_shard_is_one_line(tmp_path, make, words):
+def test_an_invalid_shard_is_one_line_with_its_name(tmp_path, make, found):
     make(tmp_path)
-    with pytest.raises(DataError, match=words) as caught:
+    with pytest.raises(DataError, match=rf"{tmp_path}/.*train.*\.tar: .*({found})") as caught:
         read_shards(tmp_path, "*train*.tar", CLASSES)
-    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_many_new_shards_are_looked_through_by_many_processes(tmp_path):
-    for number in range(shards.AT_ONCE + 2):
-        tar(tmp_path / f"train-{number:03d}.tar", [("1.png", picture(number)), ("1.cls", str(number % 3).encode())])
+def test_many_new_shards_are_scanned_in_parallel(tmp_path):
+    for number in range(shard_index.MAX_SERIAL_SHARDS + 2):
+        label = str(number % 3).encode()
+        write_tar(tmp_path / f"train-{number:03d}.tar", [("1.png", image_bytes(number)), ("1.cls", label)])
     manifest = read_shards(tmp_path, "train-*.tar", CLASSES)
     assert manifest.labels.tolist() == [number % 3 for number in range(len(manifest))]
     assert [int(read_frames(path, [0]).max()) for path in manifest.paths] == list(range(len(manifest)))
     for shard in tmp_path.glob("train-*.tar"):
-        tar(shard, [("1.png", b"")])
-    with pytest.raises(DataError, match=r"train-000\.tar: 1\.png has no label") as caught:
+        write_tar(shard, [("1.png", b"")])
+    with pytest.raises(DataError, match=r"train-000\.tar: 1\.png") as caught:
         read_shards(tmp_path, "train-*.tar", CLASSES)
     assert "\n" not in str(caught.value)
 
 
-def test_all_shards_of_braces_must_exist(tmp_path):
+def test_all_shards_of_a_brace_pattern_must_exist(tmp_path):
     for number in (0, 1, 3):
-        tar(tmp_path / f"train-{number:03d}.tar", [("1.png", picture(1)), ("1.cls", b"1")])
+        write_tar(tmp_path / f"train-{number:03d}.tar", [("1.png", image_bytes(1)), ("1.cls", b"1")])
     assert len(read_shards(tmp_path, "train-{000..001}.tar", CLASSES)) == 2
-    with pytest.raises(MissingDataError, match=r"train-002\.tar: no such shard \(2 such\)"):
+    with pytest.raises(MissingDataError, match=r"train-002\.tar: .*\(2 missing\)"):
         read_shards(tmp_path, "train-{000..004}.tar", CLASSES)
-    with pytest.raises(DataError, match="no pattern of shards"):
+    with pytest.raises(DataError, match=r"train-\{000"):
         read_shards(tmp_path, "train-{000..004.tar", CLASSES)
 
 
 def test_class_lists(tmp_path):
-    assert shard_classes(tmp_path, None, 2) == ("0", "1")
-    assert shard_classes(tmp_path, "imagenet", 1000)[0] == "n01440764"
+    assert read_shard_classes(tmp_path, None, 2) == ("0", "1")
+    assert read_shard_classes(tmp_path, "imagenet", 1000)[0] == "n01440764"
     (tmp_path / "a.json").write_text(json.dumps(CLASSES))
     (tmp_path / "classes.json").write_text(json.dumps({"n03": 2, "n01": 0, "n02": 1}))
-    assert shard_classes(tmp_path, "a.json", 3) == shard_classes(tmp_path, None, 3) == CLASSES
-    with pytest.raises(MissingDataError, match=r"b\.json: no such file; data\.class_list is"):
-        shard_classes(tmp_path, "b.json", 3)
-    for wrong in ("{", "[1, 2]", '["a", "a"]', '{"a": 1}', "[]", "3"):
-        (tmp_path / "a.json").write_text(wrong)
-        with pytest.raises(DataError, match=r"a\.json: no list of classes"):
-            shard_classes(tmp_path, "a.json", 3)
+    assert read_shard_classes(tmp_path, "a.json", 3) == read_shard_classes(tmp_path, None, 3) == CLASSES
+    with pytest.raises(MissingDataError, match=r"b\.json: "):
+        read_shard_classes(tmp_path, "b.json", 3)
+    for content in ("{", "[1, 2]", '["a", "a"]', '{"a": 1}', "[]", "3"):
+        (tmp_path / "a.json").write_text(content)
+        with pytest.raises(DataError, match=r"a\.json: "):
+            read_shard_classes(tmp_path, "a.json", 3)
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"a\.txt: "):
+        read_shard_classes(tmp_path, "a.txt", 1)
 
 
-def test_writing_is_whole_or_not_at_all(both, tmp_path):
-    root, folders, _ = both
+def test_shards_are_written_completely_or_not_at_all(dataset, tmp_path):
+    root, folders, _ = dataset
     with pytest.raises(DataError, match=r"train-000000\.tar: "):
         write_shards(folders, root / "shards", "train")
-    again = write_shards(folders, tmp_path / "100%", "train", 1500)
-    for shard in again:  # byte by byte the same, in a folder of another name
+    for shard in write_shards(folders, tmp_path / "100%", "train", 1500):  # bytes do not depend on the folder's name
         assert shard.read_bytes() == (root / "shards" / shard.name).read_bytes()
-    gone = folders.only(range(3))
-    os.rename(gone.paths[1], f"{gone.paths[1]}.away")
+    some = folders.select(range(3))
+    os.rename(some.paths[1], f"{some.paths[1]}.away")
     try:
-        with pytest.raises(MissingDataError, match="cannot be read"):
-            write_shards(gone, tmp_path / "some", "train")
+        with pytest.raises(MissingDataError, match=re.escape(some.paths[1])):
+            write_shards(some, tmp_path / "some", "train")
     finally:
-        os.rename(f"{gone.paths[1]}.away", gone.paths[1])
+        os.rename(f"{some.paths[1]}.away", some.paths[1])
     assert not list((tmp_path / "some").glob("*.tar"))
-    assert len(write_shards(gone, tmp_path / "some", "train")) == 1  # over what the first call left
+    assert len(write_shards(some, tmp_path / "some", "train")) == 1  # despite the first call's leftovers
+
+
+def test_shards_contain_images_only(tmp_path):
     (tmp_path / "x.mp4").touch()
+    videos = VideoManifest([str(tmp_path / "x.mp4")], np.zeros(1, int), ("a",), "source")
     with pytest.raises(DataError, match=r"x\.mp4: "):
-        write_shards(shards.VideoManifest((str(tmp_path / "x.mp4"),), np.zeros(1, int), ("a",), "here"), tmp_path, "v")
+        write_shards(videos, tmp_path, "v")
 
 
-def test_without_the_library_it_says_what_to_install(both, monkeypatch):
+def test_a_missing_library_is_named(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
-    with pytest.raises(DataError, match=r"shards need webdataset .*pip install 'lookupvivit\[shards\]'"):
-        read_shards(both[0] / "shards", "train-*.tar", CLASSES)
+    with pytest.raises(DataError, match=r"webdataset .*pip install 'lookupvivit\[shards\]'"):
+        read_shards(dataset[0] / "shards", "train-*.tar", CLASSES)

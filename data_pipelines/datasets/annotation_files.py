@@ -1,0 +1,100 @@
+"""Read annotations from JSON and CSV files. Errors name the file and, where there is one, the line or entry."""
+
+from __future__ import annotations
+
+import csv
+import json
+import reprlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io.errors import DataError, MissingDataError
+
+JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+
+
+def read_json(file: Path, *types: type) -> Any:
+    """Read a UTF-8 JSON file.
+
+    Args:
+        file: path of the file.
+        types: the types that the content may have; any type by default.
+
+    Raises:
+        MissingDataError: the file does not exist.
+        DataError: the content is not JSON or has another type.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise MissingDataError(f"{file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: invalid JSON: {error}") from None
+    content = parse_json(text, str(file))
+    if types and not isinstance(content, types):
+        expected = " or ".join(JSON_TYPES[kind] for kind in types)
+        raise DataError(f"{file}: found {excerpt(content)}, expected {expected}")
+    return content
+
+
+def parse_json(text: str, location: str) -> Any:
+    """Parse JSON; DataError names ``location``."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{location}: invalid JSON: {error}") from None
+
+
+def json_field(entry: Any, key: str, kind: type, location: str) -> Any:
+    """Return ``entry[key]``; DataError unless ``entry`` is an object and the value has type ``kind``."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, kind):
+        raise DataError(f"{location}: found {excerpt(entry)}, expected {key!r} with {JSON_TYPES[kind]}")
+    return value
+
+
+def read_csv(file: Path, columns: Sequence[str], strip: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and the values of ``columns``, in this order, for each row of a CSV file with a header.
+
+    Args:
+        file: UTF-8 text. Other columns and blank lines are ignored.
+        columns: names that the header must contain.
+        strip: ignore spaces around values and names.
+
+    Raises:
+        DataError: the file is not UTF-8, lacks a column, or a row does not match the header.
+    """
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines, skipinitialspace=strip)
+            header: list[str] = []
+            for row in rows:
+                values = [value.strip() for value in row] if strip else row
+                if not any(values):
+                    continue
+                if not header:
+                    header, positions = values, _positions(values, columns, f"{file}:{rows.line_num}")
+                    continue
+                if not max(positions) < len(values) <= len(header):
+                    raise DataError(
+                        f"{file}:{rows.line_num}: found {len(values)} values, expected {len(header)} as in the header; "
+                        "quote values that contain commas"
+                    )
+                yield rows.line_num, [values[position] for position in positions]
+            if not header:
+                _positions([], columns, str(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not a UTF-8 CSV file: {error}") from None
+
+
+def _positions(header: list[str], columns: Sequence[str], location: str) -> list[int]:
+    if not set(columns) <= set(header):
+        raise DataError(f"{location}: found the columns {','.join(header)}, expected {','.join(columns)}")
+    return [header.index(column) for column in columns]
+
+
+def excerpt(value: Any) -> str:
+    """The value in at most 80 characters, for messages."""
+    text = reprlib.repr(value)  # in bounded time, whatever the value's size
+    return text if len(text) <= 80 else f"{text[:60]}..."

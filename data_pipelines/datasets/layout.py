@@ -1,0 +1,41 @@
+"""Locate a dataset's splits, folders and files. Used by the readers of all layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.listing import videos_below
+
+
+def require_split(split: str, splits: Iterable[str]) -> None:
+    """DataError unless ``split`` is one of ``splits``."""
+    if split not in splits:
+        raise DataError(f"split: found {split!r}, expected one of {', '.join(splits)}")
+
+
+def find_folder(root: Path, names: Iterable[str]) -> Path | None:
+    """The first of the folders ``root/name`` that exists."""
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def find_file(root: Path, folders: Sequence[str], patterns: Sequence[str], hint: str) -> Path:
+    """The first file that matches one of the glob ``patterns`` in ``root/folder``; "" is ``root`` itself.
+
+    Raises:
+        MissingDataError: no file matches; the message ends with ``hint``.
+    """
+    for folder in folders:
+        for pattern in patterns:
+            for file in sorted((root / folder).glob(pattern)):
+                if file.is_file():
+                    return file
+    subfolders = ", ".join(filter(None, folders))
+    raise MissingDataError(f"{root}: no {' or '.join(patterns)} in it or its folders {subfolders}; {hint}")
+
+
+def iterate_videos(folder: Path, skip: Collection[str] = ()) -> Iterator[tuple[str, str, str]]:
+    """Like `videos_below`, but yields nothing if ``folder`` does not exist."""
+    if folder.is_dir():
+        yield from videos_below(folder, skip)
