@@ -103,7 +103,7 @@ def add_output_option(parser: argparse.ArgumentParser, contents: str, default: P
 
 
 def add_json_file_option(parser: argparse.ArgumentParser, contents: str = "the results") -> None:
-    """Add ``--json FILE``, a Path or None, for tools that print text and write JSON besides."""
+    """Add ``--json FILE``, a Path or None, for tools that print text and can also write JSON."""
     parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write {contents} to this file as JSON")
 
 
@@ -139,26 +139,12 @@ def run_with_config(
     """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
 
     Args:
-        program: the work.
-        description: its first line of help.
-        dry_run: what ``--dry-run [--world N] [--print-config]`` runs instead, with N or None as second argument; None:
-            there are no such options.
+        program: the function to run.
+        description: the first line of its help.
+        dry_run: what ``--dry-run [--world N] [--print-config]`` runs instead; its second argument is N or None.
+            Without it, there are no such options.
     """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as optim.lr=0.05")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
-    if dry_run:
-        parser.add_argument("--dry-run", action="store_true", help="print what would run and its cost, then stop")
-        help = "with --dry-run: the number of ranks (default: the GPUs of this machine, or 1)"
-        parser.add_argument("--world", type=positive_int, metavar="N", help=help)
-        help = "with --dry-run: also print the complete configuration"
-        parser.add_argument("--print-config", action="store_true", help=help)
-    arguments = parser.parse_intermixed_args()
-    if dry_run and not arguments.dry_run:
-        for option, value in (("--world", arguments.world), ("--print-config", arguments.print_config)):
-            if value:
-                parser.error(f"argument {option}: expected --dry-run as well")
+    arguments = _parse_config_arguments(description, has_dry_run=dry_run is not None)
     with one_line_errors("the same command continues from the last checkpoint"):
         config = load_config(arguments.cfg, arguments.overrides)
         if dry_run and arguments.dry_run:
@@ -168,6 +154,25 @@ def run_with_config(
         else:
             program(config)
             _end_distributed_program()
+
+
+def _parse_config_arguments(description: str, has_dry_run: bool) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as optim.lr=0.05")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
+    if not has_dry_run:
+        return parser.parse_intermixed_args()
+    parser.add_argument("--dry-run", action="store_true", help="print what would run and its cost, then stop")
+    help = "with --dry-run: the number of ranks (default: the GPUs of this machine, or 1)"
+    parser.add_argument("--world", type=positive_int, metavar="N", help=help)
+    help = "with --dry-run: also print the complete configuration"
+    parser.add_argument("--print-config", action="store_true", help=help)
+    arguments = parser.parse_intermixed_args()
+    for option, is_given in (("--world", arguments.world), ("--print-config", arguments.print_config)):
+        if is_given and not arguments.dry_run:
+            parser.error(f"argument {option}: expected --dry-run as well")
+    return arguments
 
 
 def _end_distributed_program() -> None:
@@ -223,7 +228,3 @@ def _exit_now(line: str, status: int) -> NoReturn:
     tqdm.write(line, file=sys.stderr)  # does not overwrite a progress bar
     sys.stderr.flush()
     os._exit(status)
-
-
-# Names of the previous layout, until every tool uses the ones above
-run, give_up, whole_number = run_with_config, exit_with_error, positive_int
