@@ -48,7 +48,7 @@ def drop_foreign_defaults(settings: dict[str, Any], schema: type[RunConfig]) -> 
     unknown = settings.keys() - schema.model_fields.keys()
     for name in PACKAGES if unknown else ():
         config_class: type[RunConfig] = experiment(name).Config
-        for section in unknown & config_class.model_fields.keys():
+        for section in settings.keys() & unknown & config_class.model_fields.keys():
             found, default = settings.pop(section), config_class.default(section).model_dump()
             if not isinstance(found, dict) or {**default, **found} != default:
                 datasets = " or ".join(dataset for dataset, owner in DATASETS.items() if owner == name)

@@ -38,7 +38,7 @@ class Section(BaseModel):
 
 
 def list_to_tuple(value: Any) -> Any:
-    """YAML has no tuples."""
+    """Convert a list, because YAML has no tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -13,6 +13,7 @@ from lookupvivit.config.errors import ConfigError
 from lookupvivit.config.json_schema import JsonSchema, NestedKeys, describe, dotted_keys, find_node
 
 Schema = TypeVar("Schema", bound=BaseModel)
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")  # the latter: a key that is not text, such as 1 or yes
 SIMILARITY = 0.75  # of a suggestion, in [0, 1]
 
 
@@ -30,12 +31,14 @@ def validate(schema: type[Schema], settings: dict[str, Any]) -> Schema:
 
 def _message(root: JsonSchema, settings: dict[str, Any], errors: Sequence[ErrorDetails]) -> str:
     """Describe the most helpful of several errors: a misspelt key may make another one missing."""
-    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
+    error = next((error for error in errors if error["type"] in UNKNOWN_KEY), errors[0])
     location = error["loc"]
     rule = error.get("ctx", {}).get("error")
     if isinstance(rule, ConfigError):
         return str(rule)
-    if error["type"] == "extra_forbidden":
+    if error["type"] == "invalid_key":
+        location = (*location[:-1], str(error["input"]))  # pydantic's location has 1 for True
+    if error["type"] in UNKNOWN_KEY:
         return f"{dotted(location)}: no such key{_suggestion(root, location)}"
     if location[-1] == "[key]":
         return f"{dotted(location[:-2])}: found the key {error['input']!r}, expected text, in quotes"

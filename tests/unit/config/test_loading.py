@@ -91,6 +91,8 @@ def test_text_that_looks_like_a_number_stays_text(tmp_path):
         ("", ("NoneType",)),
         ('"a\\nb": 1\n', ("a b: no such key",)),
         ("seed: !!python/object:os.system {}\n", ("not valid YAML",)),
+        ("1: 2\n", ("1: no such key",)),
+        ("optim: {yes: 2}\n", ("optim.True: no such key",)),
         ("base: 3\n", ("base: found 3",)),
     ],
 )
