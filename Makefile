@@ -20,7 +20,7 @@ export PATH := $(BIN):$(PATH)
 demo: $(VENV)/.installed
 	deepspeed tools/train_net.py --cfg $(CONFIG) output_dir=$(RUN)
 	deepspeed tools/test_net.py --cfg $(CONFIG) output_dir=$(RUN)
-	python tools/summarize.py $(RUN)
+	python tools/summarize.py --run $(RUN)
 
 test: $(VENV)/.installed
 	$(PYTEST) -m "not slow"

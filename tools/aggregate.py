@@ -1,11 +1,12 @@
-"""Scores of a saved test with fewer views or one head, per class and per confusion: no GPU, no video, no torch.
+"""Score the stored predictions of a test for fewer views or one classifier, and per class. Needs neither GPU nor torch.
 
     python tools/aggregate.py runs/k400_9x9x8/predictions/4x3.npz
-    python tools/aggregate.py runs/k400_9x9x8/predictions/4x3.npz --clips 1 --crops 1 --head compressed
+    python tools/aggregate.py runs/k400_9x9x8/predictions/4x3.npz --clips 1 --crops 1 --classifier compressed
     python tools/aggregate.py runs/k400_9x9x8/predictions/4x3.npz --average softmax --json
 
-Without options it prints every view subset by every head. With --clips, --crops or --head it scores that one, tells the
-most confused pairs, and writes the table of the classes and the confusion picture beside the file.
+Without options, it scores all subsets of views and all classifiers. With --clips, --crops or --classifier, it scores
+this one, prints the most frequent confusions, and writes a class table and the confusion matrix next to the file.
+Exit status: 0; 1 if the file cannot be used; 2 for an error in the command.
 """
 
 import argparse
@@ -14,80 +15,91 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.io.atomic import write_text
 from lookupvivit.evaluation import aggregate
+from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import confusion_matrix
-from lookupvivit.evaluation.predictions import AVERAGES, Predictions, PredictionsError
+from lookupvivit.evaluation.stored_predictions import AVERAGES, BOTH, Predictions
 from lookupvivit.visualization.canvas import save_png
 from lookupvivit.visualization.confusion_figure import confusion_figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="predictions of a test, such as runs/camera_motion/predictions/4x3.npz")
-    parser.add_argument("--clips", type=int, help="score as a test with so many clips (default: all)")
-    parser.add_argument("--crops", type=int, help="and so many crops (default: all)")
-    parser.add_argument("--average", choices=AVERAGES, default="logits", help="what is averaged over the views")
-    parser.add_argument("--head", choices=("both", "compressed", "lookup"), help="default: both, by the mean of logits")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
+    arguments = parse_args()
     try:
-        predictions = Predictions.load(options.file)
-        one = any(value is not None for value in (options.clips, options.crops, options.head))
-        found = detail(predictions, options) if one else overview(predictions, options.average)
+        predictions = Predictions.load(arguments.file)
+        is_single = any(value is not None for value in (arguments.clips, arguments.crops, arguments.classifier))
+        report = score_one(predictions, arguments) if is_single else score_all(predictions, arguments.average)
     except FileNotFoundError:
-        sys.exit(f"error: {options.file}: no such file; expected the predictions of a test: RUN/predictions/4x3.npz")
+        sys.exit(f"error: {arguments.file}: not found; expected a test's predictions, such as RUN/predictions/4x3.npz")
     except (PredictionsError, OSError) as error:
         sys.exit(f"error: {error}")
-    if options.json:
-        print(json.dumps(found, indent=2))
+    if arguments.json:
+        print(json.dumps(report, indent=2))
     else:
-        tell(found)
+        print_report(report)
 
 
-def overview(predictions: Predictions, average: str) -> dict[str, Any]:
-    """Facts of the test, and the scores of all view subsets by all heads."""
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    help = "predictions of a test, such as runs/camera_motion/predictions/4x3.npz"
+    parser.add_argument("file", type=Path, metavar="FILE", help=help)
+    parser.add_argument("--clips", type=int, metavar="N", help="the number of clips per video (default: all)")
+    parser.add_argument("--crops", type=int, metavar="N", help="the number of crops per clip (default: all)")
+    help = "what is averaged over the views (default: logits)"
+    parser.add_argument("--average", choices=AVERAGES, default="logits", help=help)
+    classifiers = (BOTH, "compressed", "lookup")
+    help = "which logits are scored; both: the mean of the classifiers (default)"
+    parser.add_argument("--classifier", choices=classifiers, help=help)
+    parser.add_argument("--head", dest="classifier", choices=classifiers, help=argparse.SUPPRESS)  # of version 0.1
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    return parser.parse_args()
+
+
+def score_all(predictions: Predictions, average: str) -> dict[str, Any]:
+    """The facts of the test, and the scores of all view subsets and classifiers."""
     scores = aggregate.score_table(predictions, average)
     return {**predictions.facts, "videos": len(predictions.labels), "scores": scores}
 
 
-def detail(predictions: Predictions, options: argparse.Namespace) -> dict[str, Any]:
-    """The overview's entry of one view subset and head, with its classes and confusions, which are written too."""
-    views = aggregate.choose_views(predictions, options.clips, options.crops)
-    head = options.head or "both"
-    score = {"views": views, "head": head, "average": options.average}
-    score |= predictions.summary(head, options.average)["views"][views]
-    logits = predictions.video_logits(predictions.view_subsets()[views], head, options.average)
-    rows = aggregate.per_class(predictions, logits)
-    stem = f"{options.file.stem}_as_{views}_{head}_{options.average}"
-    table, picture = (options.file.with_name(stem + end) for end in ("_classes.csv", "_confusion.png"))
-    table.write_text(aggregate.as_csv(rows), encoding="utf-8")
+def score_one(predictions: Predictions, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The scores of one view subset and classifier, with classes and confusions, which are also written to files."""
+    views = aggregate.find_view_subset(predictions, arguments.clips, arguments.crops)
+    classifier, average = arguments.classifier or BOTH, arguments.average
+    score = {"views": views, "classifier": classifier, "average": average}
+    score |= predictions.summary(classifier, average)["views"][views]
+    logits = predictions.video_logits(predictions.view_subsets()[views], classifier, average)
+    classes = aggregate.class_table(predictions, logits)
+    stem = f"{arguments.file.stem}_as_{views}_{classifier}_{average}"
+    table, figure = (arguments.file.with_name(stem + ending) for ending in ("_classes.csv", "_confusion.png"))
+    write_text(table, aggregate.class_table_csv(classes))
     matrix = confusion_matrix(predictions.labels, logits.argmax(axis=1), len(predictions.class_names))
-    save_png(picture, confusion_figure(matrix, predictions.class_names))
+    save_png(figure, confusion_figure(matrix, predictions.class_names))
     return {
         **predictions.facts,
         "videos": len(predictions.labels),
         "scores": [score],
         "confused": aggregate.confused_pairs(predictions, logits),
-        "classes": rows,
-        "written": [str(table), str(picture)],
+        "classes": classes,
+        "written": [str(table), str(figure)],
     }
 
 
-def tell(found: dict[str, Any]) -> None:
-    """Print what `overview` or `detail` found, for people."""
-    average = found["scores"][0]["average"]
-    print(f"{found.get('checkpoint', 'predictions')}, step {found.get('step')}, average of {average}")
-    print(aggregate.as_text(found["scores"], found["videos"]))
-    for reason in found.get("broken_videos", {}).values():
-        print(f"BROKEN, not in the scores: {reason}")
-    if left_out := aggregate.not_scored(found):
-        print(f"not in the scores: {left_out}")
-    if found.get("confused"):
+def print_report(report: dict[str, Any]) -> None:
+    """Print what `score_all` or `score_one` returned, as text."""
+    average = report["scores"][0]["average"]
+    print(f"{report.get('checkpoint', 'predictions')}, step {report.get('step')}, average of {average} over the views")
+    print(aggregate.score_table_text(report["scores"], report["videos"]))
+    for reason in report.get("broken_videos", {}).values():
+        print(f"FAILED, not in the scores: {reason}")
+    if excluded := aggregate.excluded_videos(report):
+        print(f"not in the scores: {excluded}")
+    if report.get("confused"):
         print("most confused (true class -> predicted class, videos):")
-    for pair in found.get("confused", ()):
+    for pair in report.get("confused", ()):
         print(f"  {pair['true']} -> {pair['predicted']}  {pair['videos']}")
-    for file in found.get("written", ()):
-        print(f"saved {file}")
+    for file in report.get("written", ()):
+        print(f"written: {file}")
 
 
 if __name__ == "__main__":

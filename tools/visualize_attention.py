@@ -16,8 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import nn
+from typing import Any
 
 import lookupvivit
 from data_pipelines.io.errors import DataError
@@ -90,7 +89,7 @@ class Selection:
 
 def visualize(arguments: argparse.Namespace) -> int:
     """Draw every video; the number of files that could not be read."""
-    model = lookupvivit.load_model(arguments.run).to(arguments.device)
+    model: Any = lookupvivit.load_model(arguments.run).to(arguments.device)
     selection = select(arguments, model)
     is_image_model = selection.preprocesses[0].sampling.frames == 1
     inputs = expand_inputs(arguments.videos, separate_images=is_image_model)
@@ -127,7 +126,7 @@ def visualize(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def select(arguments: argparse.Namespace, model: nn.Module) -> Selection:
+def select(arguments: argparse.Namespace, model: Any) -> Selection:
     """Check the arguments against the model, before any file is read.
 
     Raises:

@@ -22,7 +22,7 @@ from lookupvivit.accuracy_cost.record import Point, Record, scores
 from lookupvivit.accuracy_cost.report import cascade_report, cascade_summary, save_csv, table
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.multi_view import predict_views
-from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.profiling.timing import describe_machine, median_times
 from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
@@ -101,8 +101,8 @@ def _score(
     for reason in failed.values():
         print(f"FAILED, excluded from the scores: {reason}")
     for number, point in enumerate(planned):
-        logits = predictions.head_logits[..., number * num_classes : (number + 1) * num_classes]
-        own = dataclasses.replace(predictions, head_logits=logits, class_names=manifest.class_names)
+        logits = predictions.logits[..., number * num_classes : (number + 1) * num_classes]
+        own = dataclasses.replace(predictions, logits=logits, class_names=manifest.class_names)
         record.add(_finished_point(point, own, len(failed), _views(config)), own)
     record.save()
 

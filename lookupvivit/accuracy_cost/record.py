@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.atomic import write_json
+from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import top_k_correct, wilson_interval
-from lookupvivit.evaluation.predictions import Predictions, PredictionsError
+from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.sizes import Size, format_size
 
 Key = tuple[str, Size | None, int]  # checkpoint, compressed size, image size

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from data_pipelines.io.errors import DataError
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import load_config, to_yaml
-from lookupvivit.evaluation.predictions import PredictionsError
+from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.kernels import KernelsError
 from lookupvivit.sizes import Size, parse_size
 from lookupvivit.training.signals import EXIT_STATUS, StoppedBySignal

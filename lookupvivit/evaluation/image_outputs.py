@@ -1,6 +1,6 @@
-"""Pictures through a trained model, each once: its logits, and the features that its classifiers read.
+"""Logits and features of every image of a dataset.
 
-A picture is a video of one frame to the pipeline, and goes through the model's own preprocessing.
+The pipeline treats an image as a video of one frame. Images go through the model's own preprocessing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +20,16 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
+from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms.normalization import to_model_input
 
 
 class ImageOutputs(NamedTuple):
-    """What a model says of N pictures, in the order of their manifest.
+    """Outputs for N images, in the order of their manifest.
 
     Attributes:
         logits: float32 (N, K).
-        features: float32 (N, D), see `classifier_inputs`.
+        features: float32 (N, D), the inputs of the classifiers; see `classifier_inputs`.
     """
 
     logits: np.ndarray
@@ -45,57 +46,65 @@ def image_outputs(
     description: str,
     cropped: bool = False,
 ) -> ImageOutputs:
-    """Logits and features of every picture.
+    """Compute the logits and features of every image.
 
     Args:
         model: of `lookupvivit.load_model`, on ``device``.
-        batch_size: pictures in one forward pass.
-        workers: processes that read pictures; 0 reads them in this one.
-        description: what stands before the progress bar.
-        cropped: the pictures were resized and cropped when their set was made, as ImageNet-C's: their shorter side is
-            brought to the model's crop and no border is cut off.
+        manifest: the images.
+        batch_size: the number of images in one forward pass.
+        device: of the model.
+        workers: the number of processes that read images; 0: this process reads them.
+        description: text in front of the progress bar.
+        cropped: the images were resized and cropped when the dataset was created, as those of ImageNet-C. Their shorter
+            side is then resized to the model's crop, and no border is cut off.
 
     Raises:
-        DataError: a picture that cannot be read, as a score over the others would pass for that of the set; or weights
-            that do not tell their preprocessing.
+        DataError: an image cannot be read, because scores of the others would not be those of the dataset; or
+            model.json has no preprocessing.
     """
+    preprocess = _preprocess(model)
+    if cropped:
+        preprocess = replace(preprocess, short_side=preprocess.crop)
+    dataset = MultiViewDataset(manifest, preprocess, 1, 1)
+    logits, features = [], []
+    with progress(total=len(manifest), unit="image", desc=description) as bar, classifier_inputs(model) as inputs:
+        for batch in eval_loader(dataset, 0, 1, batch_size, workers):
+            reasons = [reason for reason in batch["failed"] if reason]
+            if reasons:
+                raise DataError(f"{reasons[0]}; the scores need every image, replace this one")
+            images = batch["video"][:, 0]  # the only view: (b, 3, T, crop, crop)
+            logits.append(model(to_model_input(images, device)).logits.float().cpu())
+            features.append(torch.cat([part.float() for part in inputs], dim=1).cpu())
+            inputs.clear()
+            bar.update(len(images))
+    return ImageOutputs(torch.cat(logits).numpy(), torch.cat(features).numpy())
+
+
+def _preprocess(model: Any) -> Preprocess:
     try:
-        how = model.preprocess
+        return model.preprocess
     except AttributeError as error:
         raise DataError(str(error)) from None
-    how = replace(how, short_side=how.crop) if cropped else how
-    dataset = MultiViewDataset(manifest, how, 1, 1)
-    logits, features = [], []
-    with progress(total=len(manifest), unit="picture", desc=description) as bar, classifier_inputs(model) as seen:
-        for batch in eval_loader(dataset, 0, 1, batch_size, workers):
-            if broken := [reason for reason in batch["failed"] if reason]:
-                raise DataError(f"{broken[0]}; every picture of the set counts, so it must be replaced by a whole one")
-            video = batch["video"][:, 0]  # the only view: (b, 3, T, crop, crop)
-            logits.append(model(to_model_input(video, device)).logits.float().cpu())
-            features.append(torch.cat([part.float() for part in seen], dim=1).cpu())
-            seen.clear()
-            bar.update(len(video))
-    return ImageOutputs(torch.cat(logits).numpy(), torch.cat(features).numpy())
 
 
 @contextmanager
 def classifier_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that every forward pass within the block fills with what the model's classifiers read, (B, D) each.
+    """Yield a list to which every forward pass within the block appends the inputs of the classifiers, (B, D) each.
 
-    This is the pooled, normed feature before the logits ("pre-logits"). LookupViT has one for each head, of the
-    compressed and of the lookup tokens; which of them the paper's Fig. 4 and Table 9 are about is not told, and all are
-    given, as inference averages all heads.
+    These are the pooled and normalised features before the logits ("pre-logits"). LookupViT has two classifiers, one
+    for the compressed and one for the lookup tokens. The paper does not say which features its Fig. 4 and Table 9 use.
+    All are used here, as inference averages all classifiers.
     """
-    seen: list[Tensor] = []
-    heads = [module for name, module in model.named_children() if name == "head" or name.endswith("_head")]
-    hooks = [head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for head in heads]
+    inputs: list[Tensor] = []
+    classifiers = [module for name, module in model.named_children() if name == "head" or name.endswith("_head")]
+    hooks = [module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for module in classifiers]
     try:
-        yield seen
+        yield inputs
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def picture_names(manifest: VideoManifest) -> np.ndarray:
-    """ "<class>/<file>" of every picture, str (N,): the same wherever the set lies."""
+def image_names(manifest: VideoManifest) -> np.ndarray:
+    """ "<class>/<file>" of every image, str (N,), independent of the location of the dataset."""
     return np.array([os.path.relpath(path, manifest.source).replace(os.sep, "/") for path in manifest.paths])

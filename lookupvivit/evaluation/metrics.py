@@ -1,6 +1,6 @@
-"""Classification metrics over plain arrays, exact to the single video.
+"""Classification metrics over arrays, exact to the single example.
 
-Logits are arrays (N, K) of N examples and K classes, labels integers (N,) in [0, K).
+Logits are (N, K) for N examples and K classes; labels are integers (N,) in [0, K).
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from numpy.typing import ArrayLike
 def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> np.ndarray:
     """Whether the label is among the k highest logits, bool (N,).
 
-    Tie rule: of equal logits the lower class index ranks higher, so that k = 1 is exactly `numpy.argmax`.
-    Where k >= K every example is correct.
+    Of equal logits, that of the lower class index ranks higher, so that k = 1 agrees with `numpy.argmax`. If k >= K,
+    every example is correct.
 
     Raises:
-        ValueError: shapes do not fit, a label is outside [0, K), k < 1, or a logit is NaN (which compares as
-            smaller than nothing and would pass for a correct answer).
+        ValueError: shapes do not match, a label is outside [0, K), k < 1, or a logit is NaN. (No comparison with NaN is
+            true, so such an example would count as correct.)
     """
     logits = np.asarray(logits)
     if logits.ndim != 2:
-        raise ValueError(f"logits must be (N, K), found shape {logits.shape}")
+        raise ValueError(f"logits: found shape {logits.shape}, expected (N, K)")
     count, classes = logits.shape
     labels = _class_indices(labels, classes, "labels")
     if len(labels) != count:
-        raise ValueError(f"{count} rows of logits but {len(labels)} labels")
+        raise ValueError(f"labels: found {len(labels)}, expected {count}, one per row of logits")
     if k < 1:
-        raise ValueError(f"k must be at least 1, found {k}")
-    if bad := int(np.isnan(logits).any(axis=1).sum()):
-        raise ValueError(f"{bad} of {count} rows of logits hold NaN")
-    own = np.take_along_axis(logits, labels[:, None], axis=1)  # (N, 1)
-    tied_before = (logits == own) & (np.arange(classes) < labels[:, None])
-    rank = ((logits > own) | tied_before).sum(axis=1)
+        raise ValueError(f"k: found {k}, expected at least 1")
+    if with_nan := int(np.isnan(logits).any(axis=1).sum()):
+        raise ValueError(f"logits: found NaN in {with_nan} of {count} rows")
+    of_label = np.take_along_axis(logits, labels[:, None], axis=1)  # (N, 1)
+    tied_before = (logits == of_label) & (np.arange(classes) < labels[:, None])
+    rank = ((logits > of_label) | tied_before).sum(axis=1)
     return rank < k
 
 
@@ -43,12 +43,12 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int
     """Counts, int64 (K, K): row = true class, column = predicted class.
 
     Raises:
-        ValueError: lengths differ or an index is outside [0, K).
+        ValueError: the lengths differ, or an index is outside [0, K).
     """
     labels = _class_indices(labels, num_classes, "labels")
     predictions = _class_indices(predictions, num_classes, "predictions")
     if len(labels) != len(predictions):
-        raise ValueError(f"{len(labels)} labels but {len(predictions)} predictions")
+        raise ValueError(f"predictions: found {len(predictions)}, expected {len(labels)}, one per label")
     pairs = labels * num_classes + predictions
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -57,51 +57,51 @@ def mean_class_accuracy(matrix: ArrayLike) -> float:
     """Accuracy within each true class, averaged over the classes that occur, in [0, 1].
 
     Args:
-        matrix: counts (K, K) of :func:`confusion_matrix`.
+        matrix: counts (K, K) of `confusion_matrix`.
 
     Raises:
-        ValueError: the matrix is not square or counts nothing.
+        ValueError: the matrix is not square, or has no counts.
     """
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"a confusion matrix is (K, K), found shape {matrix.shape}")
+        raise ValueError(f"matrix: found shape {matrix.shape}, expected (K, K)")
     totals = matrix.sum(axis=1)
     occurring = totals > 0
     if not occurring.any():
-        raise ValueError("mean class accuracy of no examples is undefined")
+        raise ValueError("matrix: found no examples, expected at least one")
     return float((matrix.diagonal()[occurring] / totals[occurring]).mean())
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson, 1927), as (low, high) in [0, 1].
+    """Score interval of a proportion (Wilson, 1927): (low, high) in [0, 1].
 
-    Unlike the normal interval it is sensible at 0 % and 100 % and for few examples.
+    Unlike the normal interval, it is valid at 0 % and 100 % and for few examples.
 
     Raises:
-        ValueError: not 0 <= correct <= total with total > 0, or confidence outside (0, 1).
+        ValueError: total < 1, correct outside [0, total], or confidence outside (0, 1).
     """
     if not 0 <= correct <= total or total == 0:
-        raise ValueError(f"a proportion needs 0 <= correct <= total, total > 0, found {correct} of {total}")
+        raise ValueError(f"found {correct} of {total}, expected 0 <= correct <= total and total > 0")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, found {confidence}")
+        raise ValueError(f"confidence: found {confidence}, expected a number between 0 and 1")
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     share = correct / total
     shrink = 1 + z**2 / total
     centre = (share + z**2 / (2 * total)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    # Exact ends where rounding would leave 1e-17.
+    # Rounding would leave 1e-17 instead of exact ends.
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == total else min(1.0, centre + half)
     return low, high
 
 
-def _class_indices(values: ArrayLike, classes: int, what: str) -> np.ndarray:
+def _class_indices(values: ArrayLike, num_classes: int, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1:
-        raise ValueError(f"{what} must be (N,), found shape {values.shape}")
+        raise ValueError(f"{name}: found shape {values.shape}, expected (N,)")
     if not np.issubdtype(values.dtype, np.integer) and values.size:
-        raise ValueError(f"{what} must be integers, found {values.dtype}")
-    outside = values[(values < 0) | (values >= classes)]
+        raise ValueError(f"{name}: found {values.dtype}, expected integers")
+    outside = values[(values < 0) | (values >= num_classes)]
     if outside.size:
-        raise ValueError(f"{what} must lie in [0, {classes}), found {outside[0]}")
+        raise ValueError(f"{name}: found {outside[0]}, expected 0 to {num_classes - 1}")
     return values.astype(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,109 +15,129 @@ from torch.utils.data import DataLoader
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.progress import progress
 from data_pipelines.transforms.normalization import to_model_input
-from lookupvivit.evaluation.predictions import Predictions
-from lookupvivit.evaluation.resume import Columns, PartialResult, join
+from lookupvivit.evaluation.resume import Columns, PartialResult, concatenate
+from lookupvivit.evaluation.stored_predictions import Predictions
+
+Forward = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
 def predict_views(
-    forward: Callable[[Tensor], Tensor],
+    forward: Forward,
     loader: DataLoader,
     num_videos: int,
     class_names: Sequence[str],
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    description: str = "test",
-    within: bool = False,
-    heads: Sequence[str] = ("logits",),
+    *,
+    classifiers: Sequence[str] = ("logits",),
     partial: PartialResult | None = None,
+    description: str = "test",
+    nested: bool = False,
 ) -> tuple[Predictions, dict[str, str]] | None:
-    """Logits of all views of all videos that can be read, and what kept the others from it, by name.
+    """Compute the logits of all views of all videos; collective.
+
+    No view is padded or counted twice. Ranks with fewer videos run dummy forward passes so that ZeRO-3 collectives stay
+    in sync.
 
     Args:
-        forward: views (B, 3, T, H, W) in [-1, 1] to logits (B, S, K) of the S ``heads``, or (B, K) of one.
-        loader: this rank's share of the videos, samples of `data_pipelines.datasets.clips.MultiViewDataset`.
-        num_videos: videos of all ranks together.
-        batch_size: most views in one forward pass.
-        within: the bar stands below another one, and goes when it is done.
-        heads: names of the classifiers.
-        partial: keeps finished videos on disk, and holds those of an interrupted run, which ``loader`` leaves out.
+        forward: views (B, 3, T, H, W) in [-1, 1] -> logits (B, S, K) of the S classifiers, or (B, K) of a single one.
+        loader: samples of `data_pipelines.datasets.clips.MultiViewDataset`, this rank's share of the videos.
+        num_videos: of all ranks together.
+        class_names: K names.
+        batch_size: maximal number of views in one forward pass.
+        device, dtype: of the model's input.
+        classifiers: S names; the suffix "_logits" of a model output is removed.
+        partial: keeps finished videos on disk, and holds those of an interrupted test, which ``loader`` must skip.
+        description: text in front of the progress bar.
+        nested: the progress bar is below another one and disappears at its end.
 
     Returns:
-        Predictions in the order of the manifest and the broken videos, on rank 0; None on the other ranks. No view is
-        padded or counted twice: ranks with fewer videos only keep a sharded model's collectives company, with passes
-        on zeros.
+        On rank 0, predictions in the order of the manifest, and the reason of every video that failed, by name. None on
+        the other ranks.
 
     Raises:
-        DataError: not one video can be read.
+        DataError: all videos failed.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    idle = _passes_of_busiest_rank(loader, batch_size, device) - _passes(loader, batch_size)
-    found = [partial.restored] if partial and rank == 0 and partial.done else []
-    finished = len(partial.done) if partial else 0
-    with progress(
-        total=num_videos, initial=finished, unit="video", desc=description, disable=rank > 0, leave=not within
-    ) as bar:
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    dummy_passes = _passes_of_busiest_rank(loader, batch_size, device) - _passes(loader, batch_size)
+    parts: list[Columns] = [partial.restored] if partial and partial.restored and rank == 0 else []
+    num_finished = len(partial.finished) if partial else 0
+    bar_options: dict[str, Any] = {"desc": description, "disable": rank > 0, "leave": not nested}
+    with progress(total=num_videos, initial=num_finished, unit="video", **bar_options) as bar:
         for batch in loader:
-            views = batch["video"]  # (b, V, 3, T, H, W) uint8
-            logits = [
-                forward(to_model_input(chunk, device, dtype)).float().cpu()
-                for chunk in views.flatten(0, 1).split(batch_size)
-            ]  # (b * V, S, K) together
+            logits = _batch_logits(forward, batch["video"], batch_size, device, dtype)
+            num_batch, num_views = batch["video"].shape[:2]
             columns = {name: batch[name].numpy() for name in ("video_index", "frame_indices", "boxes")}
-            columns["head_logits"] = torch.cat(logits).unflatten(0, views.shape[:2]).numpy()
-            columns["head_logits"] = columns["head_logits"].reshape(*views.shape[:2], len(heads), -1)  # (b, V, S, K)
+            columns["head_logits"] = logits.reshape(num_batch, num_views, len(classifiers), -1).numpy()  # (b, V, S, K)
             columns["failed"] = np.array(batch["failed"], np.str_)
-            found.append(columns)
+            parts.append(columns)
             if partial:
                 partial.add(columns)
-            bar.update(min(world * len(views), num_videos - bar.n))
+            bar.update(min(world_size * num_batch, num_videos - bar.n))
         if partial:
-            partial.flush()  # other ranks may take long
-        if idle:
-            nothing = to_model_input(torch.zeros_like(loader.dataset[0]["video"][:1]), device, dtype)
-            for _ in range(idle):
-                forward(nothing)
-    shares = [found]
-    if world > 1:
-        shares = [None] * world if rank == 0 else None
-        dist.gather_object(found, shares)
-    if rank > 0:
+            partial.flush()  # before other ranks are waited for
+        if dummy_passes:
+            dummy = torch.zeros_like(loader.dataset[0]["video"][:1])
+            for _ in range(dummy_passes):
+                forward(to_model_input(dummy, device, dtype))
+    gathered = _gather(parts, rank, world_size)
+    if gathered is None:
         return None
-    everything = join([part for share in shares for part in share])
-    return _predictions(everything, loader, num_videos, class_names, heads)
+    return _assemble(concatenate(gathered), loader.dataset, num_videos, class_names, classifiers)
 
 
-def _predictions(
-    everything: Columns, loader: DataLoader, num_videos: int, class_names: Sequence[str], heads: Sequence[str]
+def _batch_logits(
+    forward: Forward, videos: Tensor, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """uint8 (b, V, 3, T, H, W) -> float32 (b * V, S, K) or (b * V, K), on the CPU."""
+    chunks = videos.flatten(0, 1).split(batch_size)
+    return torch.cat([forward(to_model_input(chunk, device, dtype)).float().cpu() for chunk in chunks])
+
+
+def _gather(parts: list[Columns], rank: int, world_size: int) -> list[Columns] | None:
+    """The parts of all ranks on rank 0, None on the others."""
+    if world_size == 1:
+        return parts
+    gathered: list[Any] | None = [None] * world_size if rank == 0 else None
+    dist.gather_object(parts, gathered)
+    return None if gathered is None else [part for of_rank in gathered for part in of_rank]
+
+
+def _assemble(
+    rows: Columns, dataset: Any, num_videos: int, class_names: Sequence[str], classifiers: Sequence[str]
 ) -> tuple[Predictions, dict[str, str]]:
-    order = np.argsort(everything["video_index"])
-    columns = {name: column[order] for name, column in everything.items()}
-    if columns["video_index"].tolist() != list(range(num_videos)):
-        raise RuntimeError(f"{len(order)} predictions for {num_videos} videos: some were lost or counted twice")
-    dataset = loader.dataset
-    sound = columns["failed"] == ""
-    broken = {dataset.manifest.paths[i]: str(columns["failed"][i]) for i in np.flatnonzero(~sound).tolist()}
-    if not sound.any():
-        raise DataError(f"none of the {num_videos} videos can be read; the first: {next(iter(broken.values()))}")
-    return Predictions(
-        video_names=np.array([dataset.manifest.paths[i] for i in np.flatnonzero(sound).tolist()]),
-        labels=np.asarray(dataset.manifest.labels, np.int64)[sound],
-        head_logits=columns["head_logits"][sound],
-        heads=tuple(name.removesuffix("_logits") for name in heads),
+    """Sort rows by video and separate those of videos that failed."""
+    order = np.argsort(rows["video_index"])
+    rows = {name: column[order] for name, column in rows.items()}
+    if rows["video_index"].tolist() != list(range(num_videos)):
+        raise RuntimeError(f"found {len(order)} predictions for {num_videos} videos: some were lost or counted twice")
+    manifest = dataset.manifest
+    readable = rows["failed"] == ""
+    failed = {manifest.paths[i]: str(rows["failed"][i]) for i in np.flatnonzero(~readable).tolist()}
+    if not readable.any():
+        raise DataError(f"all {num_videos} videos failed; the first: {next(iter(failed.values()))}")
+    predictions = Predictions(
+        video_names=np.array([manifest.paths[i] for i in np.flatnonzero(readable).tolist()]),
+        labels=np.asarray(manifest.labels, np.int64)[readable],
+        logits=rows["head_logits"][readable],
+        classifiers=tuple(name.removesuffix("_logits") for name in classifiers),
         clip_index=dataset.clip_index,
         aug_index=dataset.aug_index,
-        frame_indices=columns["frame_indices"][sound],
-        boxes=columns["boxes"][sound],
+        frame_indices=rows["frame_indices"][readable],
+        boxes=rows["boxes"][readable],
         class_names=tuple(class_names),
-    ), broken
+    )
+    return predictions, failed
 
 
 def _passes(loader: DataLoader, batch_size: int) -> int:
-    """Forward passes that this rank's share takes."""
-    views = len(loader.dataset.clip_index)
-    return sum(math.ceil(len(videos) * views / batch_size) for videos in loader.batch_sampler)
+    """The number of forward passes that this rank's share of the videos takes."""
+    dataset: Any = loader.dataset
+    batches: Any = loader.batch_sampler
+    num_views = len(dataset.clip_index)
+    return sum(math.ceil(len(videos) * num_views / batch_size) for videos in batches)
 
 
 def _passes_of_busiest_rank(loader: DataLoader, batch_size: int, device: torch.device) -> int:

@@ -158,8 +158,16 @@ class Predictor:
             centre = views[self.crops // 2 :: self.crops].transpose(1, 2).flatten(0, 1)  # (clips * T, 3, crop, crop)
             _, in_order = np.unique(indices[:clips], return_index=True)
             frames = centre[in_order[_evenly_spaced(len(in_order))]]
-        frames = frames.permute(0, 2, 3, 1).numpy()
-        return Prediction(os.fspath(path), seconds, self.class_names, probabilities, starts, ends, timeline, frames)
+        return Prediction(
+            path=os.fspath(path),
+            seconds=seconds,
+            class_names=self.class_names,
+            probabilities=probabilities,
+            starts=starts,
+            ends=ends,
+            timeline=timeline,
+            frames=frames.permute(0, 2, 3, 1).numpy(),
+        )
 
     def _timeline(self, reader: VideoReader | ArrayReader) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tensor]:
         """Starts (W,), ends (W,) and probabilities (W, K) of clips, and frames (N, 3, crop, crop) for display."""

@@ -1,9 +1,8 @@
-"""What a multi-view test has finished so far, kept on disk so that a killed test goes on."""
+"""Finished videos of a running multi-view test, kept on disk so that an interrupted test continues."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,101 +12,106 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.io.atomic import write_json
-from lookupvivit.evaluation.predictions import UNREADABLE
+from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
 
-Columns = dict[str, np.ndarray]  # one row a video; `video_index` says which
+Columns = dict[str, np.ndarray]  # arrays with one row per video; `video_index` identifies the video
 IDENTITY = "test.json"
 
 
-def join(parts: Sequence[Columns]) -> Columns:
-    """The rows of all parts, one after the other."""
+def concatenate(parts: Sequence[Columns]) -> Columns:
+    """Concatenate the rows of all parts."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class PartialResult:
-    """A folder of small .npz files, each with the videos that some rank finished since its last one.
+    """A folder of small .npz files, each with the videos that one rank has finished since its previous file.
 
-    Every file is named by its first video and appears whole or not at all, so that neither the number of ranks nor
-    a kill matters. Batches with a video that could not be read are not kept: it is tried again.
+    Every file is named after its first video and written atomically. The files therefore do not depend on the number of
+    ranks, and a kill loses only what was not yet written. A batch with a video that failed is not kept, so that the
+    video is tried again.
 
     Args:
-        folder: where; made when there is something to keep.
-        seconds: between two files of one rank; 0 writes one after every batch.
-        restored: rows found there; only the rank that hands them in needs them.
-        done: indices of the videos that an interrupted test has finished.
+        folder: created with the first file.
+        seconds: minimal time between two files of one rank; 0 writes a file after every batch.
+        restored: rows that `restore` found; needed only on rank 0.
+        finished: indices of the videos that an interrupted test has finished.
     """
 
-    def __init__(self, folder: Path, seconds: float, restored: Columns | None, done: frozenset[int]) -> None:
-        self.folder, self.seconds, self.restored, self.done = folder, seconds, restored, done
+    def __init__(self, folder: Path, seconds: float, restored: Columns | None, finished: frozenset[int]) -> None:
+        self.folder, self.seconds, self.restored, self.finished = folder, seconds, restored, finished
         self._waiting: list[Columns] = []
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
     def add(self, columns: Columns) -> None:
-        """Keep a finished batch, on disk when it is time."""
+        """Keep a finished batch; write a file if it is time."""
         if not columns["failed"].astype(bool).any():
             self._waiting.append(columns)
-        if time.monotonic() - self._written >= self.seconds:
+        if time.monotonic() - self._last_write >= self.seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        self._written = time.monotonic()
+        """Write the batches that are not on disk yet."""
+        self._last_write = time.monotonic()
         if not self._waiting:
             return
-        rows, self._waiting = join(self._waiting), []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f"from_{int(rows['video_index'][0]):08d}.npz"
-        with (self.folder / f".{name}.tmp").open("wb") as file:
-            np.savez(file, allow_pickle=False, **rows)
-        os.replace(self.folder / f".{name}.tmp", self.folder / name)
+        rows, self._waiting = concatenate(self._waiting), []
+        save_arrays(self.folder / f"from_{int(rows['video_index'][0]):08d}.npz", rows, compress=False)
 
     def remove(self) -> None:
-        """The whole is saved: the parts may go."""
+        """Delete the folder once the complete result is saved."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, list[str]]:
-    """Rows that an interrupted test left in ``folder``, and what to tell of it; one rank calls it.
+    """Read what an interrupted test left in ``folder``; call it on one rank.
 
-    A result of anything but the same ``identity`` (plain JSON, by key) is removed, and the folder is made ready.
+    Results of a test with another identity are deleted. The folder is created, with the identity in it.
+
+    Args:
+        folder: of the `PartialResult`.
+        identity: everything that the logits depend on, as JSON values by name.
+
+    Returns:
+        The rows, or None; and messages for the user.
     """
-    told = [
-        f"{other}: an unfinished test of other views or another compressed size, not used here"
+    messages = [
+        f"{other}: not used, it is an unfinished test of other views or another compressed size"
         for other in sorted(folder.parent.glob("*.partial"))
         if other != folder
     ]
     if folder.is_dir() and (differences := _differences(folder, identity)):
-        told.append(
-            f"{folder}: an unfinished test, but not of the same thing ({'; '.join(differences)}); not reused, "
-            "starting anew"
-        )
+        messages.append(f"{folder}: deleted, it is an unfinished test with other settings ({'; '.join(differences)})")
         shutil.rmtree(folder)
     write_json(folder / IDENTITY, identity)
     parts = []
     for file in sorted(folder.glob("*.npz")):
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                columns = dict(archive)
-        except UNREADABLE as error:
-            told.append(f"{file}: not readable ({error}); its videos are tested again")
+            columns = load_arrays(file)
+        except PredictionsError as error:
+            messages.append(f"{error}; its videos are tested again")
             continue
         if "broken" in columns:  # the column's name in version 0.1
             columns["failed"] = columns.pop("broken")
         parts.append(columns)
     if not parts:
-        return None, told
-    rows = join(parts)
-    _, once = np.unique(rows["video_index"], return_index=True)  # machines without a common disk may repeat a batch
-    rows = {name: column[once] for name, column in rows.items()}
-    told.append(f"going on with the {len(rows['video_index'])} videos that {folder} holds")
-    return rows, told
+        return None, messages
+    rows = concatenate(parts)
+    _, first = np.unique(rows["video_index"], return_index=True)  # without a shared disk, ranks may repeat a batch
+    rows = {name: column[first] for name, column in rows.items()}
+    messages.append(f"continuing with {len(rows['video_index'])} finished videos of {folder}")
+    return rows, messages
 
 
 def _differences(folder: Path, identity: dict[str, Any]) -> list[str]:
+    """How the identity in ``folder`` differs from ``identity``; empty if they are equal."""
     try:
-        theirs = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
-        keys = sorted(theirs.keys() | identity.keys())
+        stored = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        keys = sorted(stored.keys() | identity.keys())
     except (AttributeError, OSError, ValueError) as error:
         return [f"{IDENTITY} cannot be read: {error}"]
-    ours = json.loads(json.dumps(identity))  # tuples become lists
-    return [f"{key} {theirs.get(key)} there, {ours.get(key)} here" for key in keys if theirs.get(key) != ours.get(key)]
+    current = json.loads(json.dumps(identity))  # tuples become lists
+    return [
+        f"{key}: {stored.get(key)} before, {current.get(key)} now"
+        for key in keys
+        if stored.get(key) != current.get(key)
+    ]

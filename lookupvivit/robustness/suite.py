@@ -16,8 +16,8 @@ from data_pipelines.datasets.imagenet_c import corruption_folders, unrecognized_
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.hashing import file_digest
-from lookupvivit.evaluation.image_outputs import ImageOutputs, image_outputs, picture_names
-from lookupvivit.evaluation.predictions import PredictionsError, load_arrays, save_arrays
+from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
+from lookupvivit.evaluation.image_outputs import ImageOutputs, image_names, image_outputs
 from lookupvivit.robustness.metrics import (
     ALEXNET_ERRORS,
     EXTRA_CORRUPTIONS,
@@ -185,7 +185,7 @@ class RobustnessSuite:
             columns: the model's class ids of the part's classes.
             clean: features to compute deviations from.
         """
-        names = picture_names(manifest)
+        names = image_names(manifest)
         saved = self._saved(name)
         if saved is not None and np.array_equal(saved.names, names) and (clean is None or len(saved.deviation)):
             return saved
@@ -232,7 +232,7 @@ class _CleanFeatures:
 
     def __init__(self, suite: RobustnessSuite, manifest: VideoManifest) -> None:
         self._suite, self._manifest = suite, manifest
-        self._rows = {name: row for row, name in enumerate(picture_names(manifest).tolist())}
+        self._rows = {name: row for row, name in enumerate(image_names(manifest).tolist())}
         self._features: np.ndarray | None = None
 
     def of(self, names: np.ndarray, source: str) -> np.ndarray:
@@ -249,7 +249,7 @@ class _CleanFeatures:
 
 
 def _require_same_images(manifest: VideoManifest, first: ImageResults) -> None:
-    names = picture_names(manifest)
+    names = image_names(manifest)
     if names.tolist() != first.names.tolist():
         raise DataError(
             f"{manifest.source}: found {len(names)} images, expected the same {len(first.names)} as in the first "

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from data_pipelines.datasets.clips import ClipDataset
 from data_pipelines.transforms.mixup import mix
 from lookupvivit.config import RunConfig
+from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.multi_view import predict_views
-from lookupvivit.evaluation.predictions import PredictionsError
 from lookupvivit.training.attention_logging import AttentionLogger
 from lookupvivit.training.build import build_model, classifier_description, load_init_from
 from lookupvivit.training.data import train_dataset, view_loader
@@ -102,7 +102,7 @@ class Classification:
             world.device,
             next(model.parameters()).dtype,
             description="validation",
-            within=True,
+            nested=True,
         )
         if result is None:
             return {}

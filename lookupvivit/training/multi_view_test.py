@@ -17,11 +17,11 @@ from data_pipelines.io.atomic import write_json
 from data_pipelines.io.hashing import file_digest
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_dict
-from lookupvivit.evaluation.aggregate import not_scored
+from lookupvivit.evaluation.aggregate import excluded_videos
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
-from lookupvivit.evaluation.predictions import Predictions
 from lookupvivit.evaluation.resume import PartialResult, restore
+from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
 from lookupvivit.training.build import build_model, classifier_description, compute_dtype, require_trained_as
@@ -64,14 +64,14 @@ def test(config: RunConfig) -> None:
 
     result = predict_views(
         forward,
-        view_loader(config, manifest, clips, crops, world, centre_view=True, done=partial.done),
+        view_loader(config, manifest, clips, crops, world, centre_view=True, done=partial.finished),
         len(manifest),
         manifest.class_names,
         config.eval.batch_size,
         world.device,
         dtype,
         description=f"test {clips}x{crops} views, {config.runtime.precision}",
-        heads=model.supervised,
+        classifiers=model.supervised,
         partial=partial,
     )
     if result is not None:
@@ -139,6 +139,6 @@ def save(predictions: Predictions, folder: Path, name: str) -> None:
             f"95 % interval {low:.1f} to {high:.1f}), "
             f"top-5 {score['top5']:.2f} % ({score['top5_correct']})"
         )
-    if excluded := not_scored(predictions.facts):
+    if excluded := excluded_videos(predictions.facts):
         print(f"not in the scores: {excluded}")
     print(f"saved {folder / name}.npz, .json and _confusion.png")

@@ -1,8 +1,7 @@
-"""The aggregate of saved predictions against scikit-learn, and on the command line."""
+"""tools/aggregate.py by its command line, against scikit-learn."""
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,101 +9,107 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
+from support.in_process import run_tool
 from support.paths import ROOT
 
-from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.evaluation.stored_predictions import Predictions
 
-TOOL = ROOT / "tools" / "aggregate.py"
+CENTRE = 12  # index of the additional centre view
 
 
 @pytest.fixture
 def saved(tmp_path):
+    """The file and the predictions of a 4x3 test of 90 videos of 7 classes."""
     rng = np.random.default_rng(3)
     views = [(clip, crop) for clip in range(4) for crop in range(3)] + [(-1, 1)]
     labels = np.concatenate([np.arange(7), rng.integers(0, 7, 83)])
     logits = rng.normal(size=(90, 13, 2, 7)).astype(np.float32)
     logits[np.arange(90), :, :, labels] += rng.normal(0.4, 0.5, (90, 1, 1)).astype(np.float32)
+    failed = {"torn.mp4": "torn.mp4: cannot be decoded"}
     predictions = Predictions(
         video_names=np.array([f"{i}.mp4" for i in range(90)]),
         labels=labels,
-        head_logits=logits,
-        heads=("compressed", "lookup"),
+        logits=logits,
+        classifiers=("compressed", "lookup"),
         clip_index=[clip for clip, _ in views],
         aug_index=[crop for _, crop in views],
         frame_indices=np.zeros((90, 13, 4)),
         boxes=np.zeros((90, 13, 3)),
         class_names=tuple("abcdefg"),
-        facts={
-            "checkpoint": "runs/x",
-            "step": 5,
-            "broken_videos": {"torn.mp4": "torn.mp4: cannot be decoded"},
-            "missing_videos": 3,
-        },
+        facts={"checkpoint": "runs/x", "step": 5, "broken_videos": failed, "missing_videos": 3},
     )
     predictions.save(tmp_path / "4x3.npz")
     return tmp_path / "4x3.npz", predictions
 
 
-def aggregate(*arguments, expect=0):
-    done = subprocess.run([sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == expect, done.stderr
-    return done.stdout if expect == 0 else done.stderr
+@pytest.fixture
+def aggregate(monkeypatch, capsys):
+    """Run the tool in this process; returns exit status (or error message), output and errors."""
+    return lambda *arguments: run_tool(monkeypatch, capsys, "aggregate.py", *arguments)
 
 
-def test_every_view_subset_by_every_head(saved):
+def test_all_view_subsets_and_classifiers(saved, aggregate):
     file, predictions = saved
-    found = json.loads(aggregate(file, "--json"))
-    subsets = {"1x1": [12], "2x1": [1, 10], "2x3": [0, 1, 2, 9, 10, 11], "4x1": [1, 4, 7, 10], "4x3": range(12)}
-    heads = {"both": [0, 1], "compressed": [0], "lookup": [1]}
-    assert [(s["views"], s["head"]) for s in found["scores"]] == [(v, h) for h in heads for v in subsets]
-    for score in found["scores"]:
-        chosen = predictions.head_logits[:, list(subsets[score["views"]])][:, :, heads[score["head"]]]
-        logits = chosen.astype(float).mean(axis=(1, 2))
-        labels, guesses = predictions.labels, logits.argmax(axis=1)
-        assert score["top1"] == pytest.approx(100 * accuracy_score(labels, guesses))
-        assert score["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=5))
-        assert score["mean_class_top1"] == pytest.approx(100 * balanced_accuracy_score(labels, guesses))
-    text = aggregate(file)
-    assert "BROKEN, not in the scores: torn.mp4: cannot be decoded" in text
-    assert "not in the scores: 1 broken, 3 missing" in text and text.count("  compressed  ") == 5
+    status, output, _ = aggregate(file, "--json")
+    scores = json.loads(output)["scores"]
+    subsets = {"1x1": [CENTRE], "2x1": [1, 10], "2x3": [0, 1, 2, 9, 10, 11], "4x1": [1, 4, 7, 10], "4x3": range(12)}
+    classifiers = {"both": [0, 1], "compressed": [0], "lookup": [1]}
+    assert status == 0
+    assert [(row["views"], row["classifier"]) for row in scores] == [(v, c) for c in classifiers for v in subsets]
+    for row in scores:
+        selected = predictions.logits[:, list(subsets[row["views"]])][:, :, classifiers[row["classifier"]]]
+        logits = selected.astype(float).mean(axis=(1, 2))
+        labels, predicted = predictions.labels, logits.argmax(axis=1)
+        assert row["top1"] == pytest.approx(100 * accuracy_score(labels, predicted))
+        assert row["top5"] == pytest.approx(100 * top_k_accuracy_score(labels, logits, k=5))
+        assert row["mean_class_top1"] == pytest.approx(100 * balanced_accuracy_score(labels, predicted))
 
 
-def test_one_view_by_one_head(saved):
+def test_the_text_has_all_scores_and_the_excluded_videos(saved, aggregate):
+    _, text, _ = aggregate(saved[0])
+    assert text.count("  compressed  ") == 5 and "runs/x" in text
+    assert "torn.mp4: cannot be decoded" in text and "1 failed, 3 missing" in text
+
+
+@pytest.mark.parametrize("option", ["--classifier", "--head"])
+def test_one_view_of_one_classifier(saved, aggregate, option):
     file, predictions = saved
-    told = aggregate(file, "--clips", 1, "--crops", 1, "--head", "lookup", "--average", "softmax")
-    guesses = predictions.head_logits[:, 12, 1].argmax(axis=1)  # of one view, softmax changes nothing
-    assert f"({(guesses == predictions.labels).sum()} of 90)" in told and "not in the scores: 1 broken" in told
+    _, text, _ = aggregate(file, "--clips", 1, "--crops", 1, option, "lookup", "--average", "softmax")
+    predicted = predictions.logits[:, CENTRE, 1].argmax(axis=1)  # for a single view, softmax changes nothing
+    assert f"({(predicted == predictions.labels).sum()} of 90)" in text
     with file.with_name("4x3_as_1x1_lookup_softmax_classes.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    matrix = confusion_matrix(predictions.labels, guesses)
+    matrix = confusion_matrix(predictions.labels, predicted)
     assert [int(row["videos"]) for row in rows] == matrix.sum(axis=1).tolist()
     assert [int(row["predicted"]) for row in rows] == matrix.sum(axis=0).tolist()
     assert [int(row["top1_correct"]) for row in rows] == matrix.diagonal().tolist()
     np.fill_diagonal(matrix, 0)
-    worst = np.unravel_index(matrix.argmax(), matrix.shape)
-    pairs = told.split("most confused")[1].splitlines()[1:]
-    assert pairs[0] == f"  {'abcdefg'[worst[0]]} -> {'abcdefg'[worst[1]]}  {matrix.max()}"
-    assert rows[worst[0]]["most_confused_with"] == "abcdefg"[worst[1]]
+    true, confused = np.unravel_index(matrix.argmax(), matrix.shape)
+    pairs = text.split("most confused")[1].splitlines()[1:]
+    assert pairs[0].split() == ["abcdefg"[true], "->", "abcdefg"[confused], str(matrix.max())]
+    assert rows[true]["most_confused_with"] == "abcdefg"[confused]
     assert file.with_name("4x3_as_1x1_lookup_softmax_confusion.png").is_file()
 
 
-def test_mistakes_are_one_line(saved, tmp_path):
+def test_errors_are_one_line(saved, aggregate, tmp_path):
     file, predictions = saved
-    told = aggregate(file, "--clips", 3, expect=1)
-    assert told.startswith("error: a test with 3x3 views") and "1x1, 2x1, 2x3, 4x1, 4x3" in told
-    single = replace(predictions, head_logits=predictions.head_logits[:, :, :1], heads=("logits",))
+    message, *_ = aggregate(file, "--clips", 3)
+    assert message.startswith("error: views: ") and "3x3" in message and "1x1, 2x1, 2x3, 4x1, 4x3" in message
+    single = replace(predictions, logits=predictions.logits[:, :, :1], classifiers=("logits",))
     single.save(tmp_path / "single.npz")
-    told = aggregate(tmp_path / "single.npz", "--head", "lookup", expect=1)
-    assert told == "error: head: found 'lookup', must be one of both, logits\n"
-    shutil.copy(__file__, tmp_path / "no.npz")
-    assert "no.npz holds no readable predictions" in aggregate(tmp_path / "no.npz", expect=1)
-    assert "absent.npz" in aggregate(tmp_path / "absent.npz", expect=1)
+    message, *_ = aggregate(tmp_path / "single.npz", "--classifier", "lookup")
+    assert message.startswith("error: classifier: found 'lookup'") and "logits" in message
+    (tmp_path / "other.npz").write_text("no archive")
+    for name in ("other.npz", "missing.npz"):
+        message, *_ = aggregate(tmp_path / name)
+        assert message.startswith("error: ") and name in message and "\n" not in message
 
 
-def test_needs_no_torch(saved):
-    file, _ = saved
-    code = (
-        f"import sys, runpy; sys.modules['torch'] = None; sys.argv = ['x', {str(file)!r}]; "
-        f"runpy.run_path({str(TOOL)!r}, run_name='__main__')"
-    )
-    assert "4x3" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def test_torch_is_not_needed(saved):
+    tool, (file, _) = str(ROOT / "tools" / "aggregate.py"), saved
+    code = f"import sys, runpy; sys.modules['torch'] = None; sys.argv = ['x', {str(file)!r}]; "
+    code += f"runpy.run_path({tool!r}, run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0 and "4x3" in result.stdout, result.stderr
+    arguments = [sys.executable, tool, str(file), "--clips", "3"]
+    assert subprocess.run(arguments, capture_output=True).returncode == 1

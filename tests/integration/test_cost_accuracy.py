@@ -16,7 +16,7 @@ from data_pipelines.transforms.geometry import crop_views
 from data_pipelines.video.reader import read_frames
 from lookupvivit.accuracy_cost.cascade import confidence
 from lookupvivit.config.loading import load_config, to_yaml
-from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.training.build import build_model, classifier_description
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import read_manifest

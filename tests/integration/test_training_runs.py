@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from support.runs import assert_same_weights, log_records
 
-from lookupvivit.evaluation.predictions import Predictions
+from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.weights.files import load_model
 
 

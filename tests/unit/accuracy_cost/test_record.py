@@ -9,7 +9,8 @@ import pytest
 from lookupvivit.accuracy_cost.figures import points_figure
 from lookupvivit.accuracy_cost.record import Record
 from lookupvivit.accuracy_cost.report import cascade_report, save_csv, table
-from lookupvivit.evaluation.predictions import Predictions, PredictionsError
+from lookupvivit.evaluation.array_files import PredictionsError
+from lookupvivit.evaluation.stored_predictions import Predictions
 
 # A point as version 0.1 wrote it.
 POINT = {
@@ -40,8 +41,8 @@ def predictions(logits):
     return Predictions(
         video_names=np.array([f"{index}.mp4" for index in range(num_videos)]),
         labels=np.arange(num_videos) % num_classes,
-        head_logits=np.asarray(logits)[:, None, None],
-        heads=("logits",),
+        logits=np.asarray(logits)[:, None, None],
+        classifiers=("logits",),
         clip_index=np.zeros(1),
         aug_index=np.zeros(1),
         frame_indices=np.zeros((num_videos, 1, 4)),

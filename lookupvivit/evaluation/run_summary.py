@@ -1,0 +1,53 @@
+"""What a run directory contains: the model and its cost, accuracies, and where its figures are."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lookupvivit.profiling.flops import count_cost
+from lookupvivit.weights.files import load_classifier, read_description
+
+
+def summarize_run(run: Path) -> str:
+    """Summarise a run directory as text; parts that the run does not have are omitted.
+
+    Raises:
+        WeightsError: the run has no classifier.
+    """
+    model, description = load_classifier(run), read_description(run)
+    frames, height, width = size = description["overrides"]["input_size"]
+    cost = count_cost(model, (1, 3, *size))
+    lines = [
+        f"{description['name']}: {frames} frames of {height} x {width}, {description['num_classes']} classes",
+        f"  cost: {cost.macs / 1e9:.3f} GFLOPs per view (multiply-adds), {cost.parameters / 1e6:.2f} M parameters",
+    ]
+    if validation := _last_validation(run / "log.jsonl"):
+        scores = _accuracies(validation)
+        lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {scores}")
+    for file in sorted((run / "predictions").glob("*.json")):
+        test = json.loads(file.read_text(encoding="utf-8"))
+        lines.append(f"  test {file.stem} on {test['videos']} videos:")
+        lines += [f"    {views:>5} views: {_accuracies(scores)}" for views, scores in test["views"].items()]
+        lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")
+    if figures := sorted((run / "attention").glob("*.png")):
+        lines.append(f"  attention maps during training: {len(figures)} figures, the last is {figures[-1]}")
+    tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))  # works without an active environment
+    lines.append(f"  training curves: {tensorboard} --logdir {run / 'tensorboard'}")
+    return "\n".join(lines)
+
+
+def _last_validation(log: Path) -> dict[str, Any] | None:
+    """The last validation record of a log.jsonl; None if there is none, for example without the file."""
+    if not log.is_file():
+        return None
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    validations = [record for record in records if record["kind"] == "val"]
+    return validations[-1] if validations else None
+
+
+def _accuracies(scores: dict[str, Any]) -> str:
+    return f"top-1 {scores['top1']:6.2f} %   top-5 {scores['top5']:6.2f} %"

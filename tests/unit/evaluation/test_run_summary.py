@@ -1,0 +1,32 @@
+import json
+
+from support.saved_models import VIDEO_MODEL, save_random_model
+
+from lookupvivit.evaluation.run_summary import summarize_run
+
+
+def test_a_run_with_weights_alone(tmp_path):
+    lines = summarize_run(save_random_model(tmp_path / "run")).splitlines()
+    assert VIDEO_MODEL in lines[0] and "4 frames of 64 x 64, 3 classes" in lines[0]
+    assert "GFLOPs per view (multiply-adds)" in lines[1] and "tensorboard" in lines[2] and len(lines) == 3
+
+
+def test_a_complete_run(tmp_path):
+    run = save_random_model(tmp_path / "run")
+    records = [{"kind": "val", "step": step, "top1": 10 * step, "top5": 99} for step in (1, 2)]
+    lines = [json.dumps(record) for record in (*records, {"kind": "train", "step": 3})]
+    (run / "log.jsonl").write_text("\n".join(lines) + "\n")
+    (run / "predictions").mkdir()
+    scores = {"1x1": {"top1": 31, "top5": 71}, "4x3": {"top1": 33, "top5": 73}}
+    (run / "predictions" / "4x3.json").write_text(json.dumps({"videos": 13, "views": scores}))
+    (run / "attention").mkdir()
+    for step in (1, 2):
+        (run / "attention" / f"0_step_{step}.png").touch()
+    lines = summarize_run(run).splitlines()
+    (validation,) = [line for line in lines if "validation" in line]
+    assert "step 2" in validation and "20.00 %" in validation and "99.00 %" in validation
+    (test,) = [line for line in lines if "4x3 views" in line]
+    assert "33.00 %" in test and "73.00 %" in test
+    assert any("13 videos" in line for line in lines)
+    assert any(str(run / "predictions" / "4x3_confusion.png") in line for line in lines)
+    assert any("2 figures" in line and "0_step_2.png" in line for line in lines)
