@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +67,26 @@ def read_csv(file: Path, columns: Sequence[str], strip: bool = False) -> Iterato
     """
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:
-            rows = csv.reader(lines, skipinitialspace=strip)
-            header: list[str] = []
-            for row in rows:
-                values = [value.strip() for value in row] if strip else row
-                if not any(values):
-                    continue
-                if not header:
-                    header, positions = values, _positions(values, columns, f"{file}:{rows.line_num}")
-                    continue
+            rows = _nonblank_rows(lines, strip)
+            line, header = next(rows, (1, []))
+            positions = _positions(header, columns, f"{file}:{line}")
+            for line, values in rows:
                 if not max(positions) < len(values) <= len(header):
                     raise DataError(
-                        f"{file}:{rows.line_num}: found {len(values)} values, expected {len(header)} as in the header; "
+                        f"{file}:{line}: found {len(values)} values, expected {len(header)} as in the header; "
                         "quote values that contain commas"
                     )
-                yield rows.line_num, [values[position] for position in positions]
-            if not header:
-                _positions([], columns, str(file))
+                yield line, [values[position] for position in positions]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: not a UTF-8 CSV file: {error}") from None
+
+
+def _nonblank_rows(lines: Iterable[str], strip: bool) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, skipinitialspace=strip)
+    for row in reader:
+        values = [value.strip() for value in row] if strip else row
+        if any(values):
+            yield reader.line_num, values
 
 
 def _positions(header: list[str], columns: Sequence[str], location: str) -> list[int]:

@@ -97,7 +97,7 @@ def test_caption_lists(tmp_path, name, text):
         ("a.json", "[]", "a.json"),
         ("a.json", "3", "a.json"),
         ("a.jsonl", '\n{"image": "b"\n', "a.jsonl:2"),
-        ("a.csv", "", "a.csv"),
+        ("a.csv", "", "a.csv:1"),
         ("a.csv", "file,caption\n", "a.csv:1"),
         ("a.csv", "image,caption\nb,one, two\n", "a.csv:2"),
         ("a.csv", "image,caption\nb\n", "a.csv:2"),
