@@ -85,7 +85,7 @@ def _nonblank_rows(lines: Iterable[str], strip: bool) -> Iterator[tuple[int, lis
     reader = csv.reader(lines, skipinitialspace=strip)
     for row in reader:
         values = [value.strip() for value in row] if strip else row
-        if any(values):
+        if values not in ([], [""]):
             yield reader.line_num, values
 
 

@@ -102,6 +102,7 @@ def test_caption_lists(tmp_path, name, text):
         ("a.csv", "image,caption\nb,one, two\n", "a.csv:2"),
         ("a.csv", "image,caption\nb\n", "a.csv:2"),
         ("a.csv", "image,caption\nb,\n", "a.csv:2"),
+        ("a.csv", "image,caption\n\n,\n", "a.csv:3"),
     ],
 )
 def test_an_invalid_list_is_one_line_with_its_location(tmp_path, name, text, location):
