@@ -1,45 +1,52 @@
-"""LookupViT and LookupViViT: vision transformers that refine few compressed tokens and look up the rest."""
+"""LookupViT and LookupViViT: vision transformers that refine few compressed tokens and look up the rest.
+
+    model = lookupvivit.load_model("runs/camera_motion")
+    clip = lookupvivit.preprocess_of(model)("holiday.mp4")  # (3, T, H, W), the clip in the middle
+    logits = model(clip[None]).logits  # (1, K)
+    lookupvivit.class_names_of(model)[logits.argmax()]
+
+The functions are imported on first use: building a model needs only torch and einops, loading one also safetensors.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lookupvivit.models.registry import create_model, list_models
+    from lookupvivit.profiling.budget import for_budget
     from lookupvivit.visualization.attention_maps import attention_maps
+    from lookupvivit.weights.files import load_model
+    from lookupvivit.weights.metadata import class_names_of, preprocess_of
 
-__all__ = ["attention_maps", "create_model", "list_models", "load_model"]
+__all__ = [
+    "attention_maps",
+    "class_names_of",
+    "create_model",
+    "for_budget",
+    "list_models",
+    "load_model",
+    "preprocess_of",
+]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "attention_maps": "lookupvivit.visualization.attention_maps",
+    "class_names_of": "lookupvivit.weights.metadata",
+    "create_model": "lookupvivit.models.registry",
+    "for_budget": "lookupvivit.profiling.budget",
+    "list_models": "lookupvivit.models.registry",
+    "load_model": "lookupvivit.weights.files",
+    "preprocess_of": "lookupvivit.weights.metadata",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("create_model", "list_models"):  # only who builds a model waits for torch
-        from lookupvivit.models import registry
-
-        return getattr(registry, name)
-    if name == "attention_maps":
-        from lookupvivit.visualization.attention_maps import attention_maps
-
-        return attention_maps
-    raise AttributeError(f"module 'lookupvivit' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'lookupvivit' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
 
 
-def load_model(path: str | Path) -> nn.Module:
-    """Rebuild a trained model, in eval mode on the CPU.
-
-        model = lookupvivit.load_model("runs/camera_motion")
-        logits = model(model.preprocess("clip.mp4")[None]).logits                # of the clip in the middle
-        model.class_names[logits.argmax()]
-
-    Args:
-        path: a run directory, a checkpoint directory or its ``model.safetensors``, with ``model.json`` beside it.
-
-    Raises:
-        ValueError: none of these, or files that do not fit together.
-    """
-    from lookupvivit.weights.files import load_model as load  # only who loads needs safetensors
-
-    return load(path)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,7 @@
-"""Sizes of token grids: three positive integers (t, h, w), in that order; an image has t = 1."""
+"""Sizes of token grids: three positive integers (t, h, w), in this order; an image has t = 1.
+
+Command lines and messages write them TxHxW.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ Size = tuple[int, int, int]  # (t, h, w)
 
 
 def as_size(size: object) -> Size:
-    """Three positive integers (t, h, w).
+    """Convert a list or tuple to (t, h, w).
 
     Raises:
-        ValueError: anything else.
+        ValueError: it does not consist of three positive integers.
     """
     if not isinstance(size, list | tuple) or len(size) != 3 or any(int(n) != n or n < 1 for n in size):
-        raise ValueError(f"a size is three positive integers (t, h, w), found {size!r}")
+        raise ValueError(f"size: found {size!r}, expected three positive integers (t, h, w)")
     t, h, w = (int(n) for n in size)
     return t, h, w
 
 
 def parse_size(text: str) -> Size:
-    """Read the command-line form TxHxW, such as "4x5x5".
+    """Parse the command-line form TxHxW, such as "4x5x5".
 
     Raises:
         ValueError: another form, or a number below 1.

@@ -1,15 +1,17 @@
-"""LookupViT's image models under timm's names and interface: ``import lookupvivit.timm`` registers them.
+"""LookupViT's image models under timm's names and interface; ``import lookupvivit.timm`` registers them.
 
     timm.create_model("lookupvit_b16_5x5", num_classes=10, img_size=384, drop_path_rate=0.1)
 
-timm knows one stream of tokens, some of them prefix tokens without a place in the picture. Here the prefix tokens are
-the compressed ones and the others the lookup tokens, whose (B, D, h, w) maps are the features. The weights have the
-names they have in `lookupvivit.models.lookupvit`, so that either library loads what the other saved.
+timm models have one token sequence, which may start with prefix tokens that have no position in the image. Here, the
+compressed tokens are the prefix, and the lookup tokens, as maps (B, D, h, w), are the features. Parameter names are the
+same as in `lookupvivit.models.lookupvit`: both libraries load each other's weights.
+
+Shape legend: `lookupvivit.layers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,19 +20,19 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
-from lookupvivit.models.base import Size
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.models.registry import CATALOGUE
+from lookupvivit.models.registry import CATALOGUE, current_arguments
+from lookupvivit.sizes import Size
 
 
 class TimmLookupViT(LookupViT):
-    """LookupViT that returns logits (B, K) as a tensor and keeps timm's conventions.
+    """LookupViT with timm's arguments and methods; returns logits (B, K) as a tensor.
 
     Args:
-        num_classes: K; 0 leaves the classifiers out, and the model returns what they would have read.
+        num_classes: K; with 0, there are no classifiers and the model returns the features that they would classify.
         in_chans: 3.
-        img_size: side, or (H, W), of the pictures in pixels; others are taken too, the positions are resampled.
-        patch_size: side, or (h, w), of a lookup token in pixels.
+        img_size: side or (H, W) of the images that the position embeddings are made for; they are resampled for others.
+        patch_size: side or (h, w) of a lookup token in pixels.
         compressed_size: k, (h, w) or (1, h, w) compressed tokens.
         global_pool: "avg".
         drop_rate: dropout before the classifiers.
@@ -50,37 +52,41 @@ class TimmLookupViT(LookupViT):
         drop_path_rate: float = 0.0,
         **options: Any,
     ) -> None:
-        for key, found, wanted in (("in_chans", in_chans, 3), ("global_pool", global_pool, "avg")):
-            if found != wanted:
-                raise ValueError(f"{key} must be {wanted!r} for LookupViT, found {found!r}")
-        for key in ("heads", "exchange"):
+        if in_chans != 3:
+            raise ValueError(f"in_chans: found {in_chans!r}, expected 3")
+        if global_pool != "avg":
+            raise ValueError(f"global_pool: found {global_pool!r}, expected 'avg'")
+        options = current_arguments(options)
+        for key in ("classifiers", "exchange"):
             if options.get(key, "both") != "both":
-                raise ValueError(f"{key}: ablations are built with lookupvivit.create_model, found {options[key]!r}")
-        sizes = _of_image(img_size), _of_image(patch_size), _of_image(compressed_size)
-        super().__init__(num_classes, *sizes, drop_path=drop_path_rate, **options)
+                raise ValueError(
+                    f"{key}: found {options[key]!r}, expected 'both'; lookupvivit.create_model builds ablations"
+                )
+        input_size, tubelet, compressed_size = map(_image_size, (img_size, patch_size, compressed_size))
+        super().__init__(num_classes, input_size, tubelet, compressed_size, drop_path=drop_path_rate, **options)
         self.num_features = self.embed_dim = self.width
-        self.head_hidden_size = 2 * self.width  # the pooled compressed and lookup tokens side by side
-        self.num_prefix_tokens = sizes[2][1] * sizes[2][2]
+        self.head_hidden_size = 2 * self.width  # pooled compressed and lookup tokens, concatenated
+        self.num_prefix_tokens = compressed_size[1] * compressed_size[2]
         self.global_pool = global_pool
         self.head_drop = nn.Dropout(drop_rate)
-        reduction = self.embedding.tubelet[1]
+        stride = tubelet[1]
         self.feature_info = [
-            {"module": f"blocks.{i}", "num_chs": self.width, "reduction": reduction} for i in range(len(self.blocks))
+            {"module": f"blocks.{i}", "num_chs": self.width, "reduction": stride} for i in range(len(self.blocks))
         ]
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W)."""
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # timm's signature
+        """Return logits (B, K) of images (B, 3, H, W)."""
         return self.forward_head(self.forward_features(image))
 
-    def forward_features(self, image: Tensor) -> Tensor:
-        """Normed tokens (B, M + N, D), the compressed ones in front."""
+    def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]  # timm's signature
+        """Return normed tokens (B, M + N, D), the compressed tokens first."""
         compressed, lookup, _ = super().forward_features(image)
-        return torch.cat([self.compressed_norm(compressed).flatten(1, 3), self.lookup_norm(lookup).flatten(1, 3)], 1)
+        return self._normed_sequence(compressed, lookup)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        """Logits (B, K) of normed tokens; before the classifiers (B, 2 D)."""
-        count = self.num_prefix_tokens
-        compressed, lookup = (self.head_drop(part.mean(1)) for part in (tokens[:, :count], tokens[:, count:]))
+        """Return logits (B, K) of normed tokens (B, M + N, D), or with ``pre_logits`` the pooled features (B, 2 D)."""
+        compressed, lookup = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
+        compressed, lookup = self.head_drop(compressed.mean(1)), self.head_drop(lookup.mean(1))  # (B, D) each
         if pre_logits or not self.num_classes:
             return torch.cat([compressed, lookup], dim=1)
         return (self.compressed_head(compressed) + self.lookup_head(lookup)) / 2
@@ -88,101 +94,107 @@ class TimmLookupViT(LookupViT):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | Sequence[int] | None = None,
+        indices: int | list[int] | None = None,
         return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Tokens after chosen blocks, as timm's vision transformers give them.
+        """Return the tokens after selected blocks, as timm's vision transformers do.
 
         Args:
             x: images (B, 3, H, W).
-            indices: the last n blocks, or the blocks themselves; all by default.
-            return_prefix_tokens: give (lookup, compressed tokens (B, M, D)) of each block.
+            indices: the last n blocks, or block numbers; all blocks by default.
+            return_prefix_tokens: return pairs of lookup tokens and compressed tokens (B, M, D).
             norm: apply the final norms.
-            stop_early: leave out the blocks behind the last one asked for.
-            output_fmt: "NCHW", (B, D, h, w), or "NLC", (B, N, D).
-            intermediates_only: leave out the final tokens.
+            stop_early: skip the blocks after the last selected one.
+            output_fmt: of the lookup tokens, "NCHW" (B, D, h, w) or "NLC" (B, N, D).
+            intermediates_only: do not return the final tokens.
 
         Returns:
-            The list of intermediates, or (what `forward_features` gives, that list).
+            The list of intermediates; unless ``intermediates_only``, preceded by the result of `forward_features`.
         """
         if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt must be 'NCHW' or 'NLC', found {output_fmt!r}")
-        taken, last = feature_take_indices(len(self.blocks), indices)
-        every_block = self.blocks
+            raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW' or 'NLC'")
+        selected, last = feature_take_indices(len(self.blocks), indices)
+        all_blocks = self.blocks
         if stop_early:
-            self.blocks = every_block[: last + 1]
+            self.blocks = all_blocks[: last + 1]
         try:
-            compressed, lookup, seen = super().forward_features(x, return_intermediates=True)
+            compressed, lookup, block_outputs = super().forward_features(x, return_intermediates=True)
         finally:
-            self.blocks = every_block
-        found = []
-        for i in taken:
-            streams = {"compressed": seen[i]["compressed"].flatten(1, 3), "lookup": seen[i]["lookup"].squeeze(1)}
+            self.blocks = all_blocks
+        intermediates: list[Any] = []
+        for i in selected:
+            prefix = block_outputs[i]["compressed"].flatten(1, 3)  # (B, M, D)
+            features = block_outputs[i]["lookup"].squeeze(1)  # (B, 1, h, w, D) -> (B, h, w, D)
             if norm:
-                streams = {name: getattr(self, f"{name}_norm")(tokens) for name, tokens in streams.items()}
-            lookup_map = streams["lookup"]
-            lookup_map = lookup_map.movedim(-1, 1) if output_fmt == "NCHW" else lookup_map.flatten(1, 2)
-            found.append((lookup_map, streams["compressed"]) if return_prefix_tokens else lookup_map)
+                prefix, features = self.compressed_norm(prefix), self.lookup_norm(features)
+            features = features.movedim(-1, 1) if output_fmt == "NCHW" else features.flatten(1, 2)
+            intermediates.append((features, prefix) if return_prefix_tokens else features)
         if intermediates_only:
-            return found
-        final = [self.compressed_norm(compressed).flatten(1, 3), self.lookup_norm(lookup).flatten(1, 3)]
-        return torch.cat(final, dim=1), found
+            return intermediates
+        return self._normed_sequence(compressed, lookup), intermediates
 
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the blocks behind the last one of ``indices`` and, as asked, the final norms and the classifiers."""
-        taken, last = feature_take_indices(len(self.blocks), indices)
+        """Remove the blocks after the last one of ``indices`` and, on request, the final norms and classifiers."""
+        selected, last = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
         if prune_norm:
-            self.compressed_norm = self.lookup_norm = nn.Identity()
+            for name in ("compressed_norm", "lookup_norm"):
+                setattr(self, name, nn.Identity())
         if prune_head:
             self.reset_classifier(0)
-        return taken
+        return selected
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute activations again in the backward pass instead of keeping them."""
+        """Recompute activations in the backward pass instead of storing them."""
         set_activation_checkpointing(self, enable)
 
     def get_classifier(self) -> tuple[nn.Module, nn.Module]:
-        """The classifiers of the compressed and of the lookup tokens."""
+        """Return the classifiers of the compressed and of the lookup tokens."""
         return self.compressed_head, self.lookup_head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifiers by fresh ones; 0 classes leaves them out."""
+        """Replace the classifiers with newly initialised ones; 0 classes removes them."""
         if global_pool not in (None, "", "avg"):
-            raise ValueError(f"global_pool must be 'avg' for LookupViT, found {global_pool!r}")
+            raise ValueError(f"global_pool: found {global_pool!r}, expected 'avg'")
         super().reset_classifier(num_classes)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter names by depth, for timm's layer-wise learning rates."""
+        """Return patterns that group parameters by depth, for timm's layer-wise learning rates."""
         blocks = r"^blocks\.(\d+)" if coarse else [(r"^blocks\.(\d+)", None), (r"_(?:norm|head)\.", (99999,))]
         return {"stem": r"^(?:embedding\.|positions|compress\.)", "blocks": blocks}
 
-    def _classifier(self) -> nn.Module:
-        return super()._classifier() if self.num_classes else nn.Identity()
+    def _normed_sequence(self, compressed: Tensor, lookup: Tensor) -> Tensor:
+        """(B, 1, hp, wp, D), (B, 1, h, w, D) -> (B, M + N, D)."""
+        return torch.cat([self.compressed_norm(compressed).flatten(1, 3), self.lookup_norm(lookup).flatten(1, 3)], 1)
+
+    def _create_classifier(self) -> nn.Module:
+        return super()._create_classifier() if self.num_classes else nn.Identity()
 
 
-def _of_image(size: int | Sequence[int]) -> Size:
-    """A side, (h, w) or (1, h, w) as (1, h, w)."""
+def _image_size(size: int | Sequence[int]) -> Size:
+    """Convert a side, (h, w) or (1, h, w) to (1, h, w)."""
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) == 2:
         sides = (1, *sides)
     if len(sides) != 3 or sides[0] != 1:
-        raise ValueError(f"a size of an image is n, (h, w) or (1, h, w), found {size!r}")
+        raise ValueError(f"size: found {size!r}, expected n, (h, w) or (1, h, w) for an image")
     return sides
 
 
-def _entry_point(name: str, arguments: dict[str, Any]) -> Any:
+def _entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn.Module]:
+    """The function that timm calls to build a model; timm registers it under its ``__name__``."""
+
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained and not kwargs.get("pretrained_cfg_overlay"):
             raise ValueError(
-                f"{name}: nobody has published LookupViT weights, so pretrained=True has none to load; give your own "
-                "with checkpoint_path=..., or start from a ViT with lookupvivit.weights.importing.import_weights"
+                f"pretrained: found True for {name}, for which no weights have been published; load your own with "
+                "checkpoint_path=..., or start from a ViT with lookupvivit.weights.importing.import_weights"
             )
         return build_model_with_cfg(
             TimmLookupViT,
@@ -199,7 +211,7 @@ def _entry_point(name: str, arguments: dict[str, Any]) -> Any:
 
 _IMAGE_MODELS = {name: arguments for name, (_, arguments) in CATALOGUE.items() if name.startswith("lookupvit_")}
 
-# ViT's pixels in [-1, 1]; the test crop of big_vision: 224 of 256.
+# Pixels in [-1, 1], and big_vision's test crop: 224 of 256 pixels.
 default_cfgs = generate_default_cfgs(
     {
         name: {
@@ -211,7 +223,7 @@ default_cfgs = generate_default_cfgs(
             "interpolation": "bilinear",
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
-            "first_conv": None,  # fixed to three channels
+            "first_conv": None,  # timm must not adapt the first layer: it has three channels
             "classifier": ("compressed_head", "lookup_head"),
             "license": "apache-2.0",
         }

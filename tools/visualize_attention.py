@@ -133,7 +133,7 @@ def select(arguments: argparse.Namespace, model: Any) -> Selection:
         WeightsError: the model does not have what they name.
     """
     try:
-        preprocess = model.preprocess
+        preprocess = lookupvivit.preprocess_of(model)
         sizes = arguments.sizes or [None]
         blocks = range(len(model.blocks)) if arguments.blocks == "all" else arguments.blocks
         for size in sizes:
@@ -143,7 +143,7 @@ def select(arguments: argparse.Namespace, model: Any) -> Selection:
             model.embedding.grid((preprocess.sampling.frames, side, side))
         if len(image_sizes) > 1 and preprocess.sampling.frames > 1:
             raise ValueError(f"--image-sizes: found {len(image_sizes)} sizes, expected one for a video model")
-    except (AttributeError, ValueError) as error:
+    except ValueError as error:
         raise WeightsError(f"{arguments.run}: {error}") from None
     return Selection(blocks, sizes, [preprocess.with_crop(side) for side in image_sizes])
 

@@ -17,7 +17,7 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.hashing import file_digest
 from lookupvivit.accuracy_cost.record import Key, size_name
 from lookupvivit.config import ConfigError, RunConfig
-from lookupvivit.layers.compressed_init import Resample, require_within
+from lookupvivit.layers.compressed_init import Resample, require_size_within
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.budget import default_sizes
 from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
@@ -226,7 +226,7 @@ def _cost(checkpoint: Checkpoint, size: Size | None, input_size: Size) -> tuple[
         if hasattr(model, "embedding"):
             grid = model.embedding.grid(input_size)  # checked here, because errors within a trace are unreadable
             if size and size != checkpoint.own_size:
-                require_within(size, grid)
+                require_size_within(size, grid)
         cost = count_cost(model, (1, 3, *input_size), **checkpoint.call_arguments(size))
     except UncountedOperatorError:
         raise

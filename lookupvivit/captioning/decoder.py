@@ -55,7 +55,7 @@ class CausalAttention(SelfAttention):
         return self._merge_heads(F.scaled_dot_product_attention(q, cache.keys, cache.values))
 
     def _project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = rearrange(self.qkv(tokens), "b l (three h d) -> three b h l d", three=3, h=self.heads)
+        q, k, v = rearrange(self.qkv(tokens), "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
         return q, k, v
 
     def _merge_heads(self, mixed: Tensor) -> Tensor:

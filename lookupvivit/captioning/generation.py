@@ -20,6 +20,7 @@ from lookupvivit.captioning.tokenizer import CaptionTokenizer
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.sizes import Size
 from lookupvivit.weights.files import WeightsError, load_model, read_description
+from lookupvivit.weights.metadata import preprocess_of
 
 if TYPE_CHECKING:
     from data_pipelines.preprocess import Preprocess
@@ -79,8 +80,8 @@ class CaptionGenerator:
             if compressed_size is not None:
                 check_compressed_size(model.encoder, compressed_size)
             tokenizer = CaptionTokenizer.from_json(read_description(path)["tokenizer"])
-            preprocess = model.preprocess
-        except (ValueError, AttributeError) as error:
+            preprocess = preprocess_of(model)
+        except ValueError as error:
             raise WeightsError(f"{path}: {error}") from None
         if len(tokenizer) > model.decoder.vocabulary:
             raise WeightsError(

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from lookupvivit.captioning.decoder import PAD, CaptionDecoder
-from lookupvivit.models.described import Described
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.models.perceiver import Perceiver
@@ -22,7 +21,7 @@ from lookupvivit.models.registry import create_model
 from lookupvivit.sizes import Size
 
 
-class Captioner(Described):
+class Captioner(nn.Module):
     """A frozen encoder and a decoder.
 
     Args:
@@ -134,11 +133,11 @@ def _remove_classifiers(encoder: nn.Module) -> nn.Module:
     if not isinstance(encoder, LookupViT):
         encoder._modules.pop("head", None)
         return encoder
-    if encoder.heads == "lookup":
+    if encoder.classifiers == "lookup":
         raise ValueError(
-            "heads: found 'lookup', expected 'both' or 'compressed': the decoder reads the compressed tokens"
+            "classifiers: found 'lookup', expected 'both' or 'compressed': the decoder reads the compressed tokens"
         )
-    encoder.heads = "compressed"
+    encoder.classifiers = "compressed"
     for name in ("lookup_norm", "lookup_head", "compressed_head"):
         encoder._modules.pop(name, None)
     last: Any = encoder.blocks[-1]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms.normalization import to_model_input
+from lookupvivit.weights.files import WeightsError
+from lookupvivit.weights.metadata import preprocess_of
 
 
 class ImageOutputs(NamedTuple):
@@ -80,10 +82,10 @@ def image_outputs(
     return ImageOutputs(torch.cat(logits).numpy(), torch.cat(features).numpy())
 
 
-def _preprocess(model: Any) -> Preprocess:
+def _preprocess(model: nn.Module) -> Preprocess:
     try:
-        return model.preprocess
-    except AttributeError as error:
+        return preprocess_of(model)
+    except WeightsError as error:
         raise DataError(str(error)) from None
 
 

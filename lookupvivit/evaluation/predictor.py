@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.preprocess import ArrayReader, Preprocess, open_any
+from data_pipelines.preprocess import ArrayReader, open_any
 from data_pipelines.transforms.normalization import to_model_input
 from data_pipelines.video.reader import VideoReader
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
+from lookupvivit.weights.metadata import class_names_of, preprocess_of
 
 MAX_TIMELINE_CLIPS = 100  # of a long video, unless the user sets the window; a figure cannot show more
 MAX_FRAMES = 8  # kept for display
@@ -121,13 +122,12 @@ class Predictor:
         batch_size: int = 8,
         device: torch.device | str = "cpu",
     ) -> None:
-        described: Any = model
+        self.preprocess = preprocess_of(model)
         try:
-            self.preprocess: Preprocess = described.preprocess
-        except AttributeError as error:
-            raise WeightsError(str(error)) from None
-        numbers = tuple(map(str, range(described.num_classes)))
-        self.class_names: tuple[str, ...] = getattr(model, "class_names", numbers)
+            self.class_names = class_names_of(model)
+        except WeightsError:
+            num_classes: Any = model.num_classes
+            self.class_names = tuple(map(str, range(num_classes)))
         self.model, self.device = model.eval().to(device), torch.device(device)
         self.clips, self.crops, self.window, self.batch_size = clips, crops, window, batch_size
         self.model_arguments: dict[str, Any] = {}

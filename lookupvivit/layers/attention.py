@@ -8,14 +8,19 @@ from torch import Tensor, nn
 
 
 class SelfAttention(nn.Module):
-    """Softmax attention of a token set with itself, query, key and value from one projection."""
+    """Softmax self-attention with one joint projection to queries, keys and values.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: D.
+        num_heads: H, a divisor of D.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        for square in self.qkv.weight.chunk(3):  # three square kernels, not one wide one
+        for square in self.qkv.weight.chunk(3):  # Xavier bounds of three D x D kernels, not of one D x 3D kernel
             nn.init.xavier_uniform_(square)
         nn.init.xavier_uniform_(self.out.weight)
         nn.init.zeros_(self.qkv.bias)
@@ -23,6 +28,6 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, M, D) -> (B, M, D)."""
-        q, k, v = rearrange(self.qkv(tokens), "b m (three h d) -> three b h m d", three=3, h=self.heads)
+        q, k, v = rearrange(self.qkv(tokens), "b m (three h d) -> three b h m d", three=3, h=self.num_heads)
         mixed = F.scaled_dot_product_attention(q, k, v)  # (B, H, M, d)
         return self.out(rearrange(mixed, "b h m d -> b m (h d)"))

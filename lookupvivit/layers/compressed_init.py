@@ -1,4 +1,8 @@
-"""Where the compressed tokens start: the resampling of Eq. 1, and what Table 5 puts in its place."""
+"""How compressed tokens are created: resampling (Eq. 1), or one of the ablations of Table 5.
+
+Every class of `COMPRESSED_INITS` takes the lookup grid (t, h, w), the compressed size (t, h, w), the width D and
+``antialias``, and maps lookup tokens (B, t, h, w, D) to compressed tokens (B, *size, D).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from lookupvivit.layers.resample import resample
+from lookupvivit.sizes import Size, as_size, format_size
 
-Size = tuple[int, int, int]  # (t, h, w)
 
+def require_size_within(size: Size, grid: Size, key: str = "compressed_size") -> None:
+    """Check that there are at most as many compressed as lookup tokens along every axis.
 
-def require_within(size: Size, grid: Size, what: str = "compressed_size") -> None:
-    """ValueError where there would be more compressed than lookup tokens along any side; ``what`` names the size."""
-    if any(asked > there for asked, there in zip(size, grid, strict=True)):
+    Args:
+        size, grid: (t, h, w) of the compressed and of the lookup tokens.
+        key: name of the size in the message.
+
+    Raises:
+        ValueError: an axis of ``size`` is longer. Compressed tokens are resampled from lookup tokens, so that more of
+            them would contain nothing new.
+    """
+    if any(requested > available for requested, available in zip(size, grid, strict=True)):
         raise ValueError(
-            f"{what}: found {list(size)} (t, h, w), must be at most {list(grid)} (t, h, w), the grid of lookup tokens: "
-            "compressed tokens are resampled from these, and more of them would hold nothing new"
+            f"{key}: found {format_size(size)} (TxHxW), expected at most {format_size(grid)}, the grid of lookup tokens"
         )
 
 
 class Resample(nn.Module):
-    """Eq. 1 and 2: parameter-free, to any size. T is linear: T(tokens) + T(positions) = T(tokens + positions)."""
+    """Eq. 1 and 2: resize the lookup tokens to any size, without parameters.
+
+    The lookup tokens already contain their positions. As T is linear, T(tokens) + T(positions) = T(tokens + positions).
+    """
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()
@@ -34,7 +48,7 @@ class Resample(nn.Module):
 
 
 class RandomTokens(nn.Module):
-    """Table 5, "Random Primary Tokens": learned start values, N(0, 0.02), the same for every input."""
+    """Table 5, "Random Primary Tokens": learned tokens, initially N(0, 0.02), the same for every input."""
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()
@@ -42,39 +56,46 @@ class RandomTokens(nn.Module):
 
     def forward(self, lookup: Tensor, size: Size) -> Tensor:
         """(B, t, h, w, D) -> (B, *size, D)."""
-        own = tuple(self.tokens.shape[1:4])
-        if size != own:
-            raise ValueError(f"compressed_init='random' has learned {own} compressed tokens, found a call for {size}")
+        learned_size = as_size(self.tokens.shape[1:4])
+        if size != learned_size:
+            raise ValueError(
+                f"compressed_size: found {format_size(size)}, expected {format_size(learned_size)}, for which "
+                "compressed_init='random' has learned tokens"
+            )
         return self.tokens.expand(lookup.shape[0], -1, -1, -1, -1)
 
 
-class Reduce(nn.Module):
-    """Table 5, "No Lookup Tokens": one learned kernel per channel from the token grid to the compressed size.
+class ConvReduction(nn.Module):
+    """Table 5, "No Lookup Tokens": a strided convolution reduces the lookup tokens to the compressed size.
 
-    The paper says convolution and prints 4.5 GFLOPs; a dense 3x3 kernel would make it 4.75. It starts as the mean.
+    It starts as the mean over its window.
     """
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()
-        if any(target > source for source, target in zip(grid, size, strict=True)):
-            raise ValueError(f"compressed_init='conv' reduces a token grid of {grid}; compressed_size {size} is larger")
-        stride = tuple(source // target for source, target in zip(grid, size, strict=True))
-        kernel = tuple(n - (m - 1) * step for n, m, step in zip(grid, size, stride, strict=True))
+        require_size_within(size, grid)
+        stride = as_size([source // target for source, target in zip(grid, size, strict=True)])
+        kernel = as_size([n - (m - 1) * step for n, m, step in zip(grid, size, stride, strict=True)])
         self.size = size
+        # Departure from the paper: it prints "convolution" and 4.5 GFLOPs. Only a depthwise kernel costs that; a dense
+        # 3 x 3 kernel would cost 4.75.
         self.reduction = nn.Conv3d(width, width, kernel, stride, groups=width)
         nn.init.constant_(self.reduction.weight, 1 / math.prod(kernel))
-        nn.init.zeros_(self.reduction.bias)
+        if self.reduction.bias is not None:
+            nn.init.zeros_(self.reduction.bias)
 
     def forward(self, lookup: Tensor, size: Size) -> Tensor:
         """(B, t, h, w, D) -> (B, *size, D)."""
-        compressed = torch.movedim(self.reduction(torch.movedim(lookup, -1, 1)), 1, -1)
-        found = tuple(compressed.shape[1:4])
-        if size != self.size or found != size:
+        channels_first = torch.movedim(lookup, -1, 1)  # (B, D, t, h, w)
+        compressed = torch.movedim(self.reduction(channels_first), 1, -1)  # (B, tp, hp, wp, D)
+        reduced_size = tuple(compressed.shape[1:4])
+        if size != self.size or reduced_size != size:
             raise ValueError(
-                f"compressed_init='conv' reduces to {self.size} compressed tokens only, found a call for "
-                f"{size} and an input that gives {found}"
+                f"compressed_size: found {format_size(size)} and an input that is reduced to "
+                f"{format_size(as_size(reduced_size))}, expected {format_size(self.size)} for both: "
+                "compressed_init='conv' has one size"
             )
         return compressed
 
 
-COMPRESSED_INITS = {"resample": Resample, "random": RandomTokens, "conv": Reduce}
+COMPRESSED_INITS = {"resample": Resample, "random": RandomTokens, "conv": ConvReduction}

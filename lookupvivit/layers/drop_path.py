@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Drop a residual branch for a whole sample with probability ``rate`` while training.
+    """During training, drop a residual branch of a whole sample with probability ``rate``.
 
-    Kept branches are not rescaled by 1 / (1 - rate): scenic's ViViT does not either, and the SSv2 recipe
-    was tuned that way (timm rescales).
+    Departure from timm: kept branches are not rescaled by 1 / (1 - rate). Neither does scenic's ViViT rescale them,
+    with which the SSv2 recipe was tuned.
     """
 
     def __init__(self, rate: float) -> None:
@@ -21,8 +21,17 @@ class DropPath(nn.Module):
         """(B, ...) -> (B, ...)."""
         if not self.training or self.rate == 0:
             return branch
-        keep = torch.rand(branch.shape[0], *[1] * (branch.dim() - 1), device=branch.device) >= self.rate
+        one_per_sample = (branch.shape[0], *[1] * (branch.dim() - 1))
+        keep = torch.rand(one_per_sample, device=branch.device) >= self.rate
         return branch * keep
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
+
+
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """One rate per block, increasing linearly from 0 to ``last``: ``last * l / (depth - 1)`` for block l, as in scenic.
+
+    The ViViT paper (Eq. 10) prints l / depth.
+    """
+    return [last * block / max(1, depth - 1) for block in range(depth)]

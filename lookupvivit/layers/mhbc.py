@@ -1,15 +1,17 @@
 """Multi-Head Bidirectional Cross-attention (MHBC), Algorithms 1 and 2 of the paper.
 
-The compressed tokens query the lookup tokens; the attention A is computed once and serves both directions.
+The compressed tokens attend to the lookup tokens (`Gather`). The attention matrix A is computed once and serves both
+directions: transposed, it carries the refined compressed tokens back to the lookup tokens (`Infuse`).
 
-**Folding.** Each direction projects all N lookup tokens once: their values before A, what they receive after A^T.
-Matrix products associate, so a head's share of either projection can as well act on the M compressed tokens' side:
+**Folding.** Each direction projects all N lookup tokens: to the values before A, and after A^T to the output. Matrix
+products are associative, so that a head's part of either projection can act on the M compressed tokens instead:
 
     A (z W + b) = (A z) W + b          (the rows of A sum to one)
     (A^T v) W   = A^T (v W)
 
-That takes H M N D + M D^2 multiplications instead of N D^2 + M N D: half of them for 25 compressed tokens of 196 in
-heads 64 wide. `kernels.should_fold` knows when. Projections that are no longer what they were built as are not folded.
+This takes H M N D + M D^2 multiplications instead of N D^2 + M N D: half as many for 25 compressed tokens, 196 lookup
+tokens and heads of width 64. `kernels.should_fold` decides. A projection that was replaced, wrapped or quantised after
+construction is not folded.
 """
 
 from __future__ import annotations
@@ -20,6 +22,66 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from lookupvivit import kernels
+
+
+class Gather(nn.Module):
+    """MHBC l->p: the compressed tokens attend to the lookup tokens (Algorithm 1).
+
+    As printed, queries and keys are layer-normed after their projection, over the full width, and values are not.
+
+    Args:
+        width, num_heads: D and H.
+        eps: LayerNorm epsilon.
+    """
+
+    def __init__(self, width: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q, self.k, self.v = _projection(width), _projection(width), GatherValues(width, num_heads)
+        # Departure from Algorithm 1: it prints no output projection, but Eq. 6 and all GFLOPs of the paper contain it.
+        self.out = _projection(width)
+        self.q_norm = nn.LayerNorm(width, eps=eps)
+        self.k_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(
+        self, compressed: Tensor, lookup: Tensor, return_attention: bool = False
+    ) -> tuple[Tensor, kernels.Weights]:
+        """compressed (B, M, D), lookup (B, N, D) -> update of the compressed tokens (B, M, D), weights for `Infuse`."""
+        q = _split_heads(self.q_norm(self.q(compressed)), self.num_heads)  # (B, H, M, d)
+        k = _split_heads(self.k_norm(self.k(lookup)), self.num_heads)  # (B, H, N, d)
+        weights: kernels.Weights
+        if not return_attention and _is_original(self.v, GatherValues) and kernels.should_fold(q, k):
+            weights = kernels.fold(q, k)
+            gathered = self.v(lookup, weights.attention)  # (B, H, M, d)
+        else:
+            v = _split_heads(self.v(lookup), self.num_heads)  # (B, H, N, d)
+            gathered, weights = kernels.gather(q, k, v, return_attention)  # (B, H, M, d)
+        return self.out(_merge_heads(gathered)), weights
+
+
+class Infuse(nn.Module):
+    """MHBC p->l: the same attention, transposed, updates the lookup tokens (Algorithm 2).
+
+    As printed, the projected values are layer-normed and A^T is not renormalised.
+
+    Args:
+        width, num_heads: D and H.
+        eps: LayerNorm epsilon.
+    """
+
+    def __init__(self, width: int, num_heads: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        # Departure from Algorithm 2: it prints no output projection either; see `Gather`.
+        self.v, self.out = _projection(width), InfuseOutput(width, num_heads)
+        self.v_norm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, compressed: Tensor, weights: kernels.Weights) -> Tensor:
+        """compressed (B, M, D), weights of `Gather` -> update of the lookup tokens (B, N, D)."""
+        v = _split_heads(self.v_norm(self.v(compressed)), self.num_heads)  # (B, H, M, d)
+        if isinstance(weights, kernels.FoldedWeights) and _is_original(self.out, InfuseOutput):
+            return self.out(v, weights.attention)
+        return self.out(_merge_heads(kernels.infuse(weights, v)))  # (B, H, N, d) -> (B, N, D)
 
 
 def _projection(width: int) -> nn.Linear:
@@ -33,100 +95,56 @@ def _initialize(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.bias)
 
 
-class _FoldableProjection(nn.Linear):
-    """D -> D, whose heads can be applied one by one.
+def _split_heads(tokens: Tensor, num_heads: int) -> Tensor:
+    return rearrange(tokens, "b n (h d) -> b h n d", h=num_heads)
 
-    Called as a module where folded, too: whoever fetches or watches weights as modules are called (ZeRO 3, hooks) sees
-    it, with inputs of another shape.
+
+def _merge_heads(tokens: Tensor) -> Tensor:
+    return rearrange(tokens, "b h n d -> b n (h d)")
+
+
+# Projections that can be folded
+
+
+class FoldableProjection(nn.Linear):
+    """A D x D projection whose heads can be applied one by one.
+
+    It is called as a module in either form, with inputs of different shapes: ZeRO-3 and hooks fetch or observe weights
+    when a module is called.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, num_heads: int) -> None:
         super().__init__(width, width)
-        self.heads = heads
+        self.num_heads = num_heads
         _initialize(self)
 
 
-class GatherValues(_FoldableProjection):
-    """The values of a gather, W_v: every head has its columns of the output."""
+class GatherValues(FoldableProjection):
+    """The value projection of a gather, of which every head has its columns of the output."""
 
     def forward(self, lookup: Tensor, attention: Tensor | None = None) -> Tensor:
-        """lookup (B, N, D) -> values v (B, N, D); with A (B, H, M, N) folded into A v (B, H, M, d)."""
+        """lookup (B, N, D) -> values (B, N, D); with A (B, H, M, N), folded -> A v (B, H, M, d)."""
         if attention is None:
             return super().forward(lookup)
-        mixed = (attention.flatten(1, 2) @ lookup).unflatten(1, (self.heads, -1))
-        read = torch.einsum("bhmc,hdc->bhmd", mixed, self.weight.unflatten(0, (self.heads, -1)))
-        return read + self.bias.to(read.dtype).unflatten(0, (self.heads, 1, -1))
+        mixed = attention.flatten(1, 2) @ lookup  # (B, H M, N) (B, N, D) -> (B, H M, D)
+        mixed = mixed.unflatten(1, (self.num_heads, -1))  # (B, H, M, D)
+        weight = self.weight.unflatten(0, (self.num_heads, -1))  # (H, d, D)
+        gathered = torch.einsum("bhmc,hdc->bhmd", mixed, weight)
+        return gathered + self.bias.to(gathered.dtype).unflatten(0, (self.num_heads, 1, -1))
 
 
-class InfuseOutput(_FoldableProjection):
-    """The output projection of an infusion, W_o: every head has its rows of the input."""
+class InfuseOutput(FoldableProjection):
+    """The output projection of an infusion, of which every head has its rows of the input."""
 
     def forward(self, tokens: Tensor, attention: Tensor | None = None) -> Tensor:
-        """A^T v (B, N, D) -> update (B, N, D); with A (B, H, M, N) folded, from the values v (B, H, M, d)."""
+        """A^T v (B, N, D) -> update (B, N, D); with A (B, H, M, N), folded, from the values v (B, H, M, d)."""
         if attention is None:
             return super().forward(tokens)
-        handed = torch.einsum("bhmd,chd->bhmc", tokens, self.weight.unflatten(1, (self.heads, -1)))
-        return torch.baddbmm(self.bias, attention.flatten(1, 2).transpose(1, 2), handed.flatten(1, 2))
+        weight = self.weight.unflatten(1, (self.num_heads, -1))  # (D, H, d)
+        projected = torch.einsum("bhmd,chd->bhmc", tokens, weight).flatten(1, 2)  # (B, H M, D)
+        return torch.baddbmm(self.bias, attention.flatten(1, 2).transpose(1, 2), projected)  # (B, N, D)
 
 
-class Gather(nn.Module):
-    """MHBC l->p: the compressed tokens look at the lookup tokens (Algorithm 1).
-
-    Queries and keys are layer-normed after their projection and over the full width, values are not. The output
-    projection is not printed in Algorithm 1, but Eq. 6 and every GFLOPs figure of the paper contain it.
-    """
-
-    def __init__(self, width: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q, self.k, self.v = _projection(width), _projection(width), GatherValues(width, heads)
-        self.out = _projection(width)
-        self.q_norm = nn.LayerNorm(width, eps=eps)
-        self.k_norm = nn.LayerNorm(width, eps=eps)
-
-    def forward(
-        self, compressed: Tensor, lookup: Tensor, return_attention: bool = False
-    ) -> tuple[Tensor, kernels.Weights]:
-        """compressed (B, M, D), lookup (B, N, D) -> update of the compressed tokens (B, M, D), the weights A."""
-        q = _split(self.q_norm(self.q(compressed)), self.heads)
-        k = _split(self.k_norm(self.k(lookup)), self.heads)
-        if not return_attention and _is_as_built(self.v, GatherValues) and kernels.should_fold(q, k):
-            weights = kernels.fold(q, k)
-            gathered = self.v(lookup, weights.attention)
-        else:
-            gathered, weights = kernels.gather(q, k, _split(self.v(lookup), self.heads), return_attention)
-        return self.out(_merge(gathered)), weights
-
-
-class Infuse(nn.Module):
-    """MHBC p->l: the lookup tokens receive from those that looked at them (Algorithm 2).
-
-    The projected values are layer-normed, as printed; the output projection is there for the reason given in
-    :class:`Gather`.
-    """
-
-    def __init__(self, width: int, heads: int, eps: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.v, self.out = _projection(width), InfuseOutput(width, heads)
-        self.v_norm = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, compressed: Tensor, weights: kernels.Weights) -> Tensor:
-        """compressed (B, M, D), the weights A of :class:`Gather` -> update of the lookup tokens (B, N, D)."""
-        v = _split(self.v_norm(self.v(compressed)), self.heads)
-        if isinstance(weights, kernels.FoldedWeights) and _is_as_built(self.out, InfuseOutput):
-            return self.out(v, weights.attention)
-        return self.out(_merge(kernels.infuse(weights, v)))
-
-
-def _is_as_built(projection: nn.Module, kind: type[_FoldableProjection]) -> bool:
-    """Neither replaced or wrapped (LoRA) nor with weights of another kind (quantization, sharding)."""
+def _is_original(projection: nn.Module, kind: type[FoldableProjection]) -> bool:
+    """Whether the projection is neither replaced or wrapped (LoRA) nor quantised or sharded (a tensor subclass)."""
     return isinstance(projection, kind) and not is_traceable_wrapper_subclass(projection.weight)
-
-
-def _split(tokens: Tensor, heads: int) -> Tensor:
-    return rearrange(tokens, "b n (h d) -> b h n d", h=heads)
-
-
-def _merge(tokens: Tensor) -> Tensor:
-    return rearrange(tokens, "b h n d -> b n (h d)")

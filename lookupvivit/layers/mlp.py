@@ -6,11 +6,18 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Sequential):
-    """width -> hidden -> out (width by default) with GELU (tanh by default: the JAX parents' approximation)."""
+    """Linear, GELU, Linear.
+
+    Args:
+        width, hidden: features of the input and between the layers.
+        gelu: "tanh", the approximation of the JAX parents, or "none", the exact form.
+        out: features of the output, ``width`` by default.
+    """
 
     def __init__(self, width: int, hidden: int, gelu: str = "tanh", out: int | None = None) -> None:
-        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate=gelu), nn.Linear(hidden, out or width))
-        for linear in (self[0], self[2]):
+        first, second = nn.Linear(width, hidden), nn.Linear(hidden, out or width)
+        super().__init__(first, nn.GELU(approximate=gelu), second)
+        for linear in (first, second):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.normal_(linear.bias, std=1e-6)
 

@@ -8,49 +8,83 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-TRUNCATED_STD = 0.87962566103423978  # of a standard normal cut off at -2 and 2 (jax.nn.initializers)
+from lookupvivit.sizes import Size
+
+TRUNCATED_STD = 0.87962566103423978  # std of a standard normal truncated to [-2, 2] (jax.nn.initializers)
 
 
-def as_video(video: Tensor, tubelet: tuple[int, int, int], channels: int = 3) -> Tensor:
-    """What a model was called with as a video (B, C, T, H, W); an image (B, C, H, W) is one of a single frame.
+def as_video(video: Tensor, tubelet: Size, channels: int = 3) -> Tensor:
+    """Check the input of a model and return it as a video (B, C, T, H, W); an image (B, C, H, W) is a single frame.
+
+    Args:
+        tubelet: (t, h, w) of the model.
+        channels: C.
 
     Raises:
-        ValueError: bytes instead of numbers in [-1, 1], another order of the axes, or an image where the tubelet spans
-            several frames; tells what would be right.
+        ValueError: integers instead of numbers in [-1, 1], another order of the axes, or an image for a model whose
+            tubelets span several frames. The message names the conversion that fixes it.
     """
     shape = tuple(video.shape)
     if not video.is_floating_point():
         raise ValueError(
-            f"expected a video of floating-point numbers in [-1, 1], found {video.dtype}: of bytes, give "
-            "video.float() / 127.5 - 1; of a file, what model.preprocess makes of it"
+            f"video: found {video.dtype}, expected floating-point numbers in [-1, 1]: pass video.float() / 127.5 - 1, "
+            "or for a file what lookupvivit.preprocess_of(model) returns"
         )
     if video.dim() == 5 and shape[1] != channels and shape[2] == channels:
         raise ValueError(
-            f"expected a video (B, {channels}, T, H, W), found {shape} with the colours third: "
-            "give video.transpose(1, 2)"
+            f"video: found shape {shape} with the channels third, expected (B, {channels}, T, H, W): "
+            "pass video.transpose(1, 2)"
         )
     if video.dim() == 4 and tubelet[0] != 1:
         raise ValueError(
-            f"an image (B, {channels}, H, W) was given to a video model (tubelet {tubelet}), found {shape}: use an "
-            f"image variant such as lookupvit_b16_5x5, or give a video (B, {channels}, T, H, W), of one clip clip[None]"
+            f"video: found shape {shape}, an image for a video model (tubelet {tubelet}), expected "
+            f"(B, {channels}, T, H, W): pass clip[None] for a single clip, or use an image variant such as "
+            "lookupvit_b16_5x5"
         )
     if video.dim() not in (4, 5) or shape[1] != channels:
-        raise ValueError(f"expected a video (B, {channels}, T, H, W) or an image (B, {channels}, H, W), found {shape}")
+        raise ValueError(
+            f"video: found shape {shape}, expected a video (B, {channels}, T, H, W) or an image (B, {channels}, H, W)"
+        )
     return video.unsqueeze(2) if video.dim() == 4 else video
 
 
-class TubeletProjection(nn.Conv3d):
-    """A convolution whose stride is its kernel, computed as what it is: one linear map of every tubelet.
+def tubelet_grid(video_size: Size, tubelet: Size) -> Size:
+    """The token grid (t, h, w) of a video.
 
-    Convolutions in three dimensions are the slow ones: on a CPU they take twice as long as the product for 2 x 16 x 16
-    pixels, and cuDNN had no fast kernel for some GPUs and releases (pytorch#174051, transformers#45750).
+    Args:
+        video_size: (T, H, W), frames and pixels.
+        tubelet: (t, h, w), frames and pixels.
+
+    Raises:
+        ValueError: a size of the video is not a positive multiple of the tubelet's.
+    """
+    if any(size % step or size < step for size, step in zip(video_size, tubelet, strict=True)):
+        raise ValueError(
+            f"video: found (T, H, W) = {tuple(video_size)}, expected positive multiples of the tubelet {tubelet}"
+        )
+    t, h, w = (size // step for size, step in zip(video_size, tubelet, strict=True))
+    return t, h, w
+
+
+class TubeletProjection(nn.Conv3d):
+    """A convolution whose stride equals its kernel, computed as a linear map of every tubelet.
+
+    3-D convolutions are slow: on a CPU they take twice as long as the matrix product for tubelets of 2 x 16 x 16
+    pixels, and cuDNN lacked a fast kernel on some GPUs and releases (pytorch#174051, transformers#45750).
     """
 
-    def __init__(self, channels: int, width: int, tubelet: tuple[int, int, int]) -> None:
+    bias: Tensor
+
+    def __init__(self, channels: int, width: int, tubelet: Size) -> None:
         super().__init__(channels, width, kernel_size=tubelet, stride=tubelet)
+        # LeCun normal, as flax initialises the convolution of the parents: truncated at two standard deviations and
+        # rescaled, so that the standard deviation is 1 / sqrt(fan in).
+        std = (channels * math.prod(tubelet)) ** -0.5 / TRUNCATED_STD
+        nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(self.bias)
 
     def forward(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, t, h, w, D), dense."""
+        """(B, C, T, H, W) -> (B, t, h, w, D), contiguous."""
         t, h, w = self.kernel_size
         tubelets = rearrange(video, "b c (nt t) (nh h) (nw w) -> b nt nh nw (c t h w)", t=t, h=h, w=w)
         return F.linear(tubelets, self.weight.flatten(1), self.bias)
@@ -60,33 +94,23 @@ class TubeletEmbedding(nn.Module):
     """Cut a video into tubelets and embed each one linearly.
 
     Args:
-        tubelet: (t, h, w) pixels of one tubelet; an image patch has t = 1.
-        width: embedding width D.
-        channels: colour channels of the input.
+        tubelet: (t, h, w) of one tubelet, frames and pixels; an image patch has t = 1.
+        width: D.
+        channels: C of the input.
     """
 
-    def __init__(self, tubelet: tuple[int, int, int], width: int, channels: int = 3) -> None:
+    def __init__(self, tubelet: Size, width: int, channels: int = 3) -> None:
         super().__init__()
         self.tubelet = tubelet
         self.projection = TubeletProjection(channels, width, tubelet)
-        # LeCun normal, as flax initialises the parents' convolution: cut off at two deviations and widened by what that
-        # takes away, so that the deviation is 1 / sqrt(fan in).
-        std = (channels * math.prod(tubelet)) ** -0.5 / TRUNCATED_STD
-        nn.init.trunc_normal_(self.projection.weight, std=std, a=-2 * std, b=2 * std)
-        nn.init.zeros_(self.projection.bias)
 
-    def grid(self, video_size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Token grid (t, h, w) of a video of (T, H, W) pixels; ValueError where a tubelet does not fit evenly."""
-        if any(size % step or size < step for size, step in zip(video_size, self.tubelet, strict=True)):
-            raise ValueError(
-                f"a video of (T, H, W) = {tuple(video_size)} cannot be cut into tubelets of {self.tubelet}: "
-                "each size must be a positive multiple of the tubelet's"
-            )
-        t, h, w = (size // step for size, step in zip(video_size, self.tubelet, strict=True))
-        return t, h, w
+    def grid(self, video_size: Size) -> Size:
+        """The token grid (t, h, w) of a video (T, H, W); raises as :func:`tubelet_grid`."""
+        return tubelet_grid(video_size, self.tubelet)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Video (B, C, T, H, W), or image (B, C, H, W) where the tubelet has t = 1, -> (B, t, h, w, D)."""
+        """Video (B, C, T, H, W), or image (B, C, H, W) if the tubelet has t = 1, -> (B, t, h, w, D)."""
         video = as_video(video, self.tubelet, self.projection.in_channels)
-        self.grid(tuple(video.shape[2:]))
+        t, h, w = video.shape[2:]
+        self.grid((t, h, w))
         return self.projection(video)

@@ -1,35 +1,44 @@
-"""Starting values of the learned position table."""
+"""Initial values of the learned position embeddings, (1, t, h, w, D) for a token grid (t, h, w)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from lookupvivit.sizes import Size
 
-def normal_positions(grid: tuple[int, int, int], width: int) -> Tensor:
-    """N(0, 0.02) as ViViT starts from, (1, t, h, w, D)."""
+
+def normal_positions(grid: Size, width: int) -> Tensor:
+    """N(0, 0.02), as in ViViT."""
     return torch.randn(1, *grid, width) * 0.02
 
 
-def sincos_positions(grid: tuple[int, int, int], width: int, scale: float = 0.4) -> Tensor:
-    """Sines and cosines of the three coordinates, (1, t, h, w, D): near places start out alike.
+def sincos_positions(grid: Size, width: int, scale: float = 0.4) -> Tensor:
+    """Sines and cosines of the three coordinates, so that neighbours have similar embeddings from the start.
 
-    A quarter of the width tells time, the rest is shared by height and width, with wavelengths from 2 pi to 200 pi
-    tokens. ``scale`` makes them as large as an embedded tubelet. From random positions a model must first find out
-    where its tokens are; on small data that is most of the training (big_vision offers fixed ones for that reason).
+    A quarter of the features encodes time; height and width share the rest. Wavelengths range from 2 pi to 200 pi
+    tokens. With random embeddings, a model must first learn where its tokens are, which takes most of the training on a
+    small dataset; big_vision offers fixed sine-cosine embeddings as well.
+
+    Args:
+        scale: amplitude; the default is that of an embedded tubelet.
     """
-    widths = (width // 4, (width - width // 4) // 2, width - width // 4 - (width - width // 4) // 2)
-    axes = [
-        _waves(count, channels).reshape(*[-1 if i == axis else 1 for i in range(3)], channels)
-        for axis, (count, channels) in enumerate(zip(grid, widths, strict=True))
-    ]
-    return scale * torch.cat([waves.expand(*grid, -1) for waves in axes], dim=-1)[None]
+    features_t = width // 4
+    features_h = (width - features_t) // 2
+    features_w = width - features_t - features_h
+    t, h, w = grid
+    along_t = _waves(t, features_t).reshape(t, 1, 1, -1).expand(t, h, w, -1)
+    along_h = _waves(h, features_h).reshape(1, h, 1, -1).expand(t, h, w, -1)
+    along_w = _waves(w, features_w).reshape(1, 1, w, -1).expand(t, h, w, -1)
+    return scale * torch.cat([along_t, along_h, along_w], dim=-1)[None]  # (1, t, h, w, D)
 
 
-def _waves(count: int, channels: int) -> Tensor:
-    pairs = (channels + 1) // 2
-    angles = torch.arange(count)[:, None] * 100.0 ** -(torch.arange(pairs) / pairs)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :channels]  # (count, channels)
+def _waves(count: int, features: int) -> Tensor:
+    """Sines, then cosines, of ``count`` positions: (count, features)."""
+    num_frequencies = (features + 1) // 2
+    frequencies = 100.0 ** -(torch.arange(num_frequencies) / num_frequencies)
+    angles = torch.arange(count)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :features]
 
 
 POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions}

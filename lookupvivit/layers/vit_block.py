@@ -10,20 +10,27 @@ from lookupvivit.layers.mlp import MLP
 
 
 class ViTBlock(nn.Module):
-    """Self-attention and a wide MLP, each on normed tokens and added to the stream.
+    """Self-attention and an MLP, each on normed tokens and with a residual connection.
 
     Args:
-        width, heads: D and H.
-        mlp_ratio: p, hidden width of the MLP over D.
-        drop_path: chance of leaving a branch out for a sample while training.
+        width, num_heads: D and H.
+        mlp_ratio: p, the hidden width of the MLP divided by D.
+        drop_path: probability of dropping each branch of a sample during training.
+        eps, gelu: LayerNorm epsilon and GELU form; the defaults are those of the JAX parents.
     """
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, drop_path: float = 0.0, eps: float = 1e-6, gelu: str = "tanh"
+        self,
+        width: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop_path: float = 0.0,
+        eps: float = 1e-6,
+        gelu: str = "tanh",
     ) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.attention = SelfAttention(width, heads)
+        self.attention = SelfAttention(width, num_heads)
         self.mlp_norm = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width, round(mlp_ratio * width), gelu)
         self.drop_path = DropPath(drop_path)

@@ -1,1 +1,1 @@
-"""One file per model; torch and einops only."""
+"""One file per model; need only torch and einops."""

@@ -1,4 +1,4 @@
-"""What every model returns."""
+"""The output of every model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from torch.utils import _pytree as pytree
 
 
 class ModelOutput(dict):
-    """Named results of a forward pass, read as attributes or keys; holds only what was computed.
+    """Named results of a forward pass, read as attributes or keys; contains only what was computed.
 
-    ``logits`` (B, K) is what a user wants. LookupViT adds ``compressed_logits`` and ``lookup_logits`` (B, K each)
-    for the heads it has and, on request, ``intermediates``: a list with one dict per block.
+    Attributes:
+        logits: (B, K), the prediction.
+        compressed_logits, lookup_logits: (B, K), of a LookupViT's classifiers, as far as it has them.
+        intermediates: one dict per block, on request.
 
-    A dict, because ZeRO-3's hooks, `torch.export` and tracers (fvcore) walk dicts and not dataclasses, and a
-    NamedTuple would have to carry None for an absent head, which tracers refuse.
+    It is a dict because ZeRO-3's hooks, `torch.export` and tracers (fvcore) traverse dicts but not dataclasses. In a
+    NamedTuple, an absent classifier would be None, which tracers reject.
     """
 
     logits: Tensor
@@ -27,18 +29,19 @@ class ModelOutput(dict):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"this output has {sorted(self)}, not {name!r}") from None
+            raise AttributeError(f"ModelOutput: found {name!r}, expected one of {', '.join(sorted(self))}") from None
+
+
+def _flatten_with_keys(output: ModelOutput) -> tuple[list[tuple[pytree.KeyEntry, Any]], list[str]]:
+    return [(pytree.MappingKey(name), value) for name, value in output.items()], list(output)
 
 
 pytree.register_pytree_node(
     ModelOutput,
-    lambda output: (list(output.values()), list(output)),
-    lambda values, names: ModelOutput(zip(names, values, strict=True)),
+    flatten_fn=lambda output: (list(output.values()), list(output)),
+    unflatten_fn=lambda values, names: ModelOutput(zip(names, values, strict=True)),
     serialized_type_name="lookupvivit.ModelOutput",
     to_dumpable_context=list,
     from_dumpable_context=list,
-    flatten_with_keys_fn=lambda output: (
-        [(pytree.MappingKey(name), value) for name, value in output.items()],
-        list(output),
-    ),
+    flatten_with_keys_fn=_flatten_with_keys,
 )

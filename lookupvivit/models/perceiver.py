@@ -1,7 +1,9 @@
-"""Perceiver (Jaegle et al., ICML 2021), a baseline of Table 1: a few latents read all pixels again and again.
+"""Perceiver (Jaegle et al., ICML 2021), a baseline of Table 1: few latents attend to all pixels repeatedly.
 
-At its published size, 224 x 224 pixels, 512 latents of 1,024 channels and 8 x (1 cross-attend + 6 self-attends), it
-has 44.9 M parameters and takes 707 GFLOPs with multiply and add counted apart.
+At the published size (224 x 224 pixels, 512 latents of 1,024 channels, 8 x (1 cross-attention + 6 self-attentions)), it
+has 44.9 M parameters and takes 707 GFLOPs with multiply and add counted separately.
+
+Shape legend: B batch, L latents, D width of the latents, N input elements, C channels of an input element.
 """
 
 from __future__ import annotations
@@ -14,15 +16,22 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
-from lookupvivit.layers.patch_embed import as_video
+from lookupvivit.layers.patch_embed import as_video, tubelet_grid
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.base import Size, as_size, check_transformer, classifier, groups_by_depth
-from lookupvivit.models.described import Described
+from lookupvivit.models.base import check_transformer, create_classifier, groups_by_depth
 from lookupvivit.models.outputs import ModelOutput
+from lookupvivit.sizes import Size, as_size
 
 
 class CrossAttend(nn.Module):
-    """Latents read the input: one head of the input's channels, a residual, and an MLP (appendix C)."""
+    """Latents attend to the input with a single head as wide as the input, followed by an MLP (appendix C).
+
+    Args:
+        width: D.
+        channels: C.
+        mlp_ratio: hidden width of the MLP divided by D.
+        eps, gelu: LayerNorm epsilon and GELU form.
+    """
 
     def __init__(self, width: int, channels: int, mlp_ratio: float, eps: float, gelu: str) -> None:
         super().__init__()
@@ -37,28 +46,31 @@ class CrossAttend(nn.Module):
     def forward(self, latents: Tensor, inputs: Tensor) -> Tensor:
         """latents (B, L, D), inputs (B, N, C) -> (B, L, D)."""
         inputs = self.input_norm(inputs)
-        q = self.q(self.latent_norm(latents))
-        heads = (tokens.unsqueeze(1) for tokens in (q, self.k(inputs), self.v(inputs)))  # one head
-        latents = latents + self.out(F.scaled_dot_product_attention(*heads).squeeze(1))
+        q = self.q(self.latent_norm(latents)).unsqueeze(1)  # (B, 1, L, C)
+        k, v = self.k(inputs).unsqueeze(1), self.v(inputs).unsqueeze(1)  # (B, 1, N, C)
+        attended = F.scaled_dot_product_attention(q, k, v).squeeze(1)  # (B, L, C)
+        latents = latents + self.out(attended)
         return latents + self.mlp(self.mlp_norm(latents))
 
 
-class Perceiver(Described):
+class Perceiver(nn.Module):
     """Perceiver for images (T = 1) and video.
 
     Args:
         num_classes: K.
-        input_size: (T, H, W) pixels that the frequencies of the Fourier positions are made for.
-        tubelet: (t, h, w) pixels per input element, flattened; (1, 1, 1) is every pixel by itself, as published.
+        input_size: (T, H, W) that the frequencies of the Fourier positions are made for.
+        tubelet: (t, h, w), frames and pixels of an input element; (1, 1, 1), every pixel by itself, is the published
+            one.
         num_latents, width: L, D.
-        depth: self-attends of a stage; all stages share them.
-        stages: how often the input is read; the first cross-attend has weights of its own, the others share theirs.
-        num_heads, mlp_ratio: of the self-attends.
+        depth: number of self-attention blocks of a stage; all stages share them.
+        stages: how often the latents attend to the input; the first cross-attention has weights of its own, the others
+            share theirs.
+        num_heads, mlp_ratio: of the self-attention blocks.
         bands: Fourier frequencies per axis.
-        eps, gelu, head_bias: as in LookupViT.
+        eps, gelu, classifier_bias: as in LookupViT.
     """
 
-    supervised = ("logits",)
+    supervised = ("logits",)  # fields of the output that have a loss
 
     def __init__(
         self,
@@ -74,31 +86,33 @@ class Perceiver(Described):
         bands: int = 64,
         eps: float = 1e-6,
         gelu: str = "tanh",
-        head_bias: float = 0.0,
+        classifier_bias: float = 0.0,
     ) -> None:
         super().__init__()
         check_transformer(width, depth, num_heads, mlp_ratio, 0.0, gelu, eps)
         for key, value in {"num_latents": num_latents, "stages": stages, "bands": bands}.items():
             if value < 1:
-                raise ValueError(f"{key} must be at least 1, found {value}")
+                raise ValueError(f"{key}: found {value}, expected at least 1")
         self.num_classes, self.width, self.bands, self.stages = num_classes, width, bands, stages
-        self.input_size, self.tubelet, self.head_bias = as_size(input_size), as_size(tubelet), head_bias
-        grid = self.grid(self.input_size)
-        # An axis of one element has no position to tell.
-        self.axes = tuple(axis for axis in range(3) if grid[axis] > 1)
+        self.input_size, self.tubelet, self.classifier_bias = as_size(input_size), as_size(tubelet), classifier_bias
+        grid = self.grid(self.input_size)  # (t, h, w)
+        self.axes = tuple(axis for axis in range(3) if grid[axis] > 1)  # an axis of one element needs no position
         channels = 3 * math.prod(self.tubelet) + len(self.axes) * (2 * bands + 1)
         self.latents = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, num_latents, width), std=0.02))
         self.cross_attends = nn.ModuleList(
             CrossAttend(width, channels, mlp_ratio, eps, gelu) for _ in range(min(stages, 2))
         )
         self.blocks = nn.ModuleList(ViTBlock(width, num_heads, mlp_ratio, 0.0, eps, gelu) for _ in range(depth))
-        self.head = classifier(width, num_classes, head_bias)
+        self.head = create_classifier(width, num_classes, classifier_bias)
 
     def forward(self, video: Tensor, return_intermediates: bool = False) -> ModelOutput:
-        """Classify a video (B, 3, T, H, W) or an image (B, 3, H, W) with values in [-1, 1].
+        """Classify videos (B, 3, T, H, W) or images (B, 3, H, W) with values in [-1, 1].
+
+        Args:
+            return_intermediates: return, per stage, ``latents`` (B, L, D).
 
         Returns:
-            ModelOutput: ``logits`` (B, K) and, on request, ``intermediates``: per stage ``latents`` (B, L, D).
+            ModelOutput: ``logits`` (B, K).
         """
         latents, intermediates = self.forward_features(video, return_intermediates)
         output = ModelOutput(logits=self.head(latents.mean(dim=1)))
@@ -109,9 +123,9 @@ class Perceiver(Described):
     def forward_features(
         self, video: Tensor, return_intermediates: bool = False
     ) -> tuple[Tensor, list[dict[str, Tensor]]]:
-        """Latents (B, L, D) after the last stage."""
-        inputs = self.inputs(video)
-        latents = self.latents.expand(inputs.shape[0], -1, -1)
+        """Return the latents (B, L, D) after the last stage, and the intermediates of `forward`."""
+        inputs = self.inputs(video)  # (B, N, C)
+        latents = self.latents.expand(inputs.shape[0], -1, -1)  # (B, L, D)
         intermediates = []
         for stage in range(self.stages):
             latents = self.cross_attends[min(stage, 1)](latents, inputs)
@@ -122,44 +136,43 @@ class Perceiver(Described):
         return latents, intermediates
 
     def inputs(self, video: Tensor) -> Tensor:
-        """Pixels and their Fourier positions, (B, N, C)."""
+        """Return the pixels of every input element and its Fourier positions, (B, N, C)."""
         video = as_video(video, self.tubelet)
-        grid, (t, h, w) = self.grid(tuple(video.shape[2:])), self.tubelet
-        pixels = rearrange(video, "b c (t i) (h j) (w k) -> b t h w (i j k c)", i=t, j=h, k=w)
-        # Made here, of the input's own size: a cached tensor would be captured by tracing.
-        axes = [self._waves(axis, grid[axis], pixels) for axis in self.axes]
-        positions = [
-            waves.reshape(*[-1 if i == axis else 1 for i in range(3)], waves.shape[-1]).expand(*grid, -1)
-            for axis, waves in zip(self.axes, axes, strict=True)
-        ]
-        everywhere = torch.cat(positions, dim=-1).expand(pixels.shape[0], -1, -1, -1, -1)
-        return torch.cat([pixels, everywhere], dim=-1).flatten(1, 3)
+        frames, height, width = video.shape[2:]
+        grid = as_size(self.grid((frames, height, width)))  # integers, also under `torch.jit.trace`
+        t, h, w = self.tubelet
+        pixels = rearrange(video, "b c (nt t) (nh h) (nw w) -> b nt nh nw (t h w c)", t=t, h=h, w=w)
+        # Computed in every call, for the size of this input: a traced program would capture a cached tensor.
+        positions = []
+        for axis in self.axes:
+            along_axis = [1, 1, 1, -1]
+            along_axis[axis] = grid[axis]
+            positions.append(self._waves(axis, grid[axis], pixels).reshape(along_axis).expand(*grid, -1))
+        position = torch.cat(positions, dim=-1).expand(pixels.shape[0], -1, -1, -1, -1)  # (B, nt, nh, nw, C - pixels)
+        return torch.cat([pixels, position], dim=-1).flatten(1, 3)  # (B, nt, nh, nw, C) -> (B, N, C)
 
     def _waves(self, axis: int, count: int, like: Tensor) -> Tensor:
         """(count, 2 bands + 1): sin and cos of pi f x with f from 1 to Nyquist, and x in [-1, 1] itself."""
-        place = torch.linspace(-1, 1, count, device=like.device)
+        x = torch.linspace(-1, 1, count, device=like.device)
         nyquist = self.grid(self.input_size)[axis] / 2
-        angles = torch.pi * place[:, None] * torch.linspace(1, nyquist, self.bands, device=like.device)
-        return torch.cat([angles.sin(), angles.cos(), place[:, None]], dim=1).to(like.dtype)
+        angles = torch.pi * x[:, None] * torch.linspace(1, nyquist, self.bands, device=like.device)
+        return torch.cat([angles.sin(), angles.cos(), x[:, None]], dim=1).to(like.dtype)
 
     def grid(self, video_size: Size) -> Size:
-        """Input elements (t, h, w) of a video of (T, H, W) pixels; ValueError where a tubelet does not fit evenly."""
-        if any(size % step or size < step for size, step in zip(video_size, self.tubelet, strict=True)):
-            raise ValueError(f"a video of (T, H, W) = {video_size} cannot be cut into tubelets of {self.tubelet}")
-        t, h, w = (int(size) // step for size, step in zip(video_size, self.tubelet, strict=True))
-        return t, h, w
+        """Return the input elements (t, h, w) of a video (T, H, W); raises as `tubelet_grid`."""
+        return tubelet_grid(video_size, self.tubelet)
 
-    # The contract every model keeps
+    # The interface that all models have
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that are never decayed, besides biases and norms (those have one dimension)."""
+        """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""
         return {"latents"}
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names by depth: latents and cross-attends (which read the input), the shared blocks, the head."""
-        return groups_by_depth(self, ("latents", "cross_attends."))
+        """Parameter names by depth: latents and cross-attentions (which see the input), the blocks, the classifier."""
+        return groups_by_depth(self, len(self.blocks), stem=("latents", "cross_attends."))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one of ``num_classes`` classes."""
+        """Replace the classifier with a newly initialised one for ``num_classes`` classes."""
         self.num_classes = num_classes
-        self.head = classifier(self.width, num_classes, self.head_bias).to(self.latents)
+        self.head = create_classifier(self.width, num_classes, self.classifier_bias).to(self.latents)

@@ -1,6 +1,7 @@
 """TokenLearner v1.1 (Ryoo et al.; scenic, projects/token_learner/model.py), a baseline of Table 1.
 
-A ViT that goes on with 16 tokens per frame from some block on.
+A ViT that continues with 16 learned tokens per frame after some of its blocks. Shape legend: `lookupvivit.layers`;
+S learned tokens per frame.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
-from lookupvivit.layers.resample import resample
 from lookupvivit.models.vit import ViT
 
 
 class TokenLearnerLayer(nn.Module):
-    """Learn S weighted means over the positions of each frame.
+    """S learned weighted means over the positions of each frame.
 
     Args:
-        bottleneck: hidden width of the MLP that scores positions.
+        width: D.
+        num_tokens: S.
+        bottleneck: hidden width of the MLP that computes the weights.
+        eps, gelu: LayerNorm epsilon and GELU form.
     """
 
     def __init__(
@@ -30,56 +33,59 @@ class TokenLearnerLayer(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(B, t, h, w, D) -> learned tokens (B, t, S, D), and their weights over the positions (B, t, S, h, w)."""
-        weights = self.score(self.norm(tokens)).flatten(2, 3).softmax(dim=2).transpose(2, 3)  # (B, t, S, hw)
-        return weights @ tokens.flatten(2, 3), weights.unflatten(-1, tokens.shape[2:4])
+        scores = self.score(self.norm(tokens)).flatten(2, 3)  # (B, t, h, w, S) -> (B, t, hw, S)
+        weights = scores.softmax(dim=2).transpose(2, 3)  # (B, t, S, hw)
+        learned = weights @ tokens.flatten(2, 3)  # (B, t, S, hw) (B, t, hw, D) -> (B, t, S, D)
+        return learned, weights.unflatten(-1, tokens.shape[2:4])
 
 
 class TokenLearner(ViT):
-    """ViT or ViViT with a token learner in front of block ``learn_at``.
+    """ViT or ViViT with a `TokenLearnerLayer` before block ``learn_at``.
 
     Args:
-        learn_at: blocks that still see all tokens; half or three quarters of the depth in Table 1.
-        num_tokens: tokens per frame of tubelets from there on.
-        arguments: those of ViT; pooling is "gap".
+        num_classes: K.
+        learn_at: number of blocks that process all tokens; in Table 1, half or three quarters of the depth.
+        num_tokens: S, tokens per frame of tubelets in the remaining blocks.
+        arguments: those of ViT, except ``pooling="token"``.
     """
 
     def __init__(self, num_classes: int, learn_at: int = 6, num_tokens: int = 16, **arguments: Any) -> None:
         super().__init__(num_classes, **arguments)
         if self.class_token is not None:
-            raise ValueError("pooling must be 'gap' for TokenLearner, found 'token'")
-        if not 0 <= learn_at < len(self.blocks) or num_tokens < 1:
-            raise ValueError(
-                f"learn_at must lie in [0, depth) and num_tokens be at least 1, found learn_at={learn_at} of "
-                f"{len(self.blocks)} blocks and num_tokens={num_tokens}"
-            )
+            raise ValueError("pooling: found 'token', expected 'gap' or 'gap_norm' for TokenLearner")
+        if not 0 <= learn_at < len(self.blocks):
+            raise ValueError(f"learn_at: found {learn_at}, expected an integer in [0, depth), depth {len(self.blocks)}")
+        if num_tokens < 1:
+            raise ValueError(f"num_tokens: found {num_tokens}, expected at least 1")
         self.learn_at = learn_at
-        self.learner = TokenLearnerLayer(
-            self.width, num_tokens, eps=self.norm.eps, gelu=self.blocks[0].mlp[1].approximate
-        )
+        conventions = {key: arguments[key] for key in ("eps", "gelu") if key in arguments}
+        self.learner = TokenLearnerLayer(self.width, num_tokens, **conventions)
 
     def forward_features(
         self, video: Tensor, return_intermediates: bool = False
     ) -> tuple[None, Tensor, list[dict[str, Tensor]]]:
-        """None and tokens (B, t, 1, S, D) after the last block and before the final norm.
+        """Return the tokens after the last block, before the final norm.
 
-        Intermediates: per block ``tokens``, (B, t, h, w, D) before and (B, t, 1, S, D) after the learner, and at its
-        block ``selection`` (B, t, S, h, w), where each learned token looks.
+        Returns:
+            None for the class token, tokens (B, t, 1, S, D), and, on request, one dict per block: ``tokens``,
+            (B, t, h, w, D) before and (B, t, 1, S, D) after the learner, and at block ``learn_at`` also ``selection``
+            (B, t, S, h, w), the weights of the learned tokens.
         """
-        tokens = self.embedding(video)
-        tokens = tokens + resample(self.positions, tokens.shape[1:4], self.antialias)
+        tokens = self.tokenize(video)  # (B, t, h, w, D)
         intermediates = []
         for i, block in enumerate(self.blocks):
-            seen = {}
+            block_output = {}
             if i == self.learn_at:
-                learned, seen["selection"] = self.learner(tokens)
-                tokens = learned.unsqueeze(2)
-            tokens = block(tokens.flatten(1, 3)).unflatten(1, tokens.shape[1:4])
+                learned, block_output["selection"] = self.learner(tokens)
+                tokens = learned.unsqueeze(2)  # (B, t, S, D) -> (B, t, 1, S, D)
+            grid = tokens.shape[1:4]
+            tokens = block(tokens.flatten(1, 3)).unflatten(1, grid)
             if return_intermediates:
-                intermediates.append({"tokens": tokens, **seen})
+                intermediates.append({"tokens": tokens, **block_output})
         return None, tokens, intermediates
 
     def layer_groups(self) -> list[list[str]]:
-        """As ViT's; the learner goes with the block it stands in front of."""
+        """As in ViT; the learner belongs to the group of the block that follows it."""
         groups = super().layer_groups()
         learner = [name for name in groups[-1] if name.startswith("learner.")]
         groups[-1] = [name for name in groups[-1] if name not in learner]

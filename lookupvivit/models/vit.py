@@ -1,6 +1,7 @@
 """ViT (Dosovitskiy et al.) and ViViT with joint space-time attention (Arnab et al., model 1) in one class.
 
-The baseline of every table: the same tubelets, positions and blocks as LookupViT, but every token goes the whole way.
+The baseline of every table: tubelets, positions and blocks are those of LookupViT, but all tokens pass through all
+blocks. Shape legend: `lookupvivit.layers`.
 """
 
 from __future__ import annotations
@@ -8,32 +9,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lookupvivit.layers.drop_path import drop_path_rates
 from lookupvivit.layers.patch_embed import TubeletEmbedding
 from lookupvivit.layers.pos_embed import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.base import Size, as_size, check_transformer, classifier, groups_by_depth, pool, require
-from lookupvivit.models.described import Described
+from lookupvivit.models.base import check_transformer, create_classifier, groups_by_depth, pool, require_choice
 from lookupvivit.models.outputs import ModelOutput
+from lookupvivit.sizes import Size, as_size
 
-POOLS = ("gap", "gap_norm", "token")
+POOLINGS = ("gap", "gap_norm", "token")
 
 
-class ViT(Described):
+class ViT(nn.Module):
     """ViT for images (tubelet t = 1) and ViViT for video.
 
     Args:
         num_classes: K.
-        input_size: (T, H, W) pixels the position table is made for; other sizes are resampled on the fly.
-        tubelet: (t, h, w) pixels per token.
-        width, depth, num_heads: D, L, H.
-        mlp_ratio: hidden width of the MLP over D.
-        drop_path: stochastic depth of the last block; block l of L drops with l / (L - 1) of it.
-        pooling: "gap" averages the normed tokens, "gap_norm" norms their average (timm, VideoMAE), "token" reads a
-            class token (which has no position, as in big_vision).
-        position_init: what the learned positions start from, "normal" (N(0, 0.02)) or "sincos".
-        antialias, eps, gelu, head_bias: as in LookupViT.
+        input_size: (T, H, W) that the position embeddings are made for; they are resampled for other sizes.
+        tubelet: (t, h, w), frames and pixels of a token.
+        width, depth, num_heads: D, number of blocks, H.
+        mlp_ratio: hidden width of the MLP divided by D.
+        drop_path: stochastic depth of the last block; the rates increase linearly from 0 in the first.
+        pooling: "gap" averages the normed tokens, "gap_norm" norms the average (timm, VideoMAE), "token" reads a class
+            token, which has no position embedding (big_vision). Table 1's GFLOPs of ViT-B are those of "gap".
+        position_init: initial values of the learned position embeddings, "normal" (N(0, 0.02)) or "sincos".
+        antialias, eps, gelu, classifier_bias: as in LookupViT.
     """
+
+    supervised = ("logits",)  # fields of the output that have a loss
 
     def __init__(
         self,
@@ -50,34 +54,40 @@ class ViT(Described):
         antialias: bool = True,
         eps: float = 1e-6,
         gelu: str = "tanh",
-        head_bias: float = 0.0,
+        classifier_bias: float = 0.0,
     ) -> None:
         super().__init__()
         check_transformer(width, depth, num_heads, mlp_ratio, drop_path, gelu, eps)
-        require("pooling", pooling, POOLS)
-        require("position_init", position_init, tuple(POSITION_INITS))
+        require_choice("pooling", pooling, POOLINGS)
+        require_choice("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.antialias = num_classes, width, antialias
-        self.input_size, self.head_bias, self.pooling = as_size(input_size), head_bias, pooling
+        self.input_size, self.classifier_bias, self.pooling = as_size(input_size), classifier_bias, pooling
 
         self.embedding = TubeletEmbedding(as_size(tubelet), width)
-        grid = self.embedding.grid(self.input_size)
-        self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))
+        grid = self.embedding.grid(self.input_size)  # (t, h, w)
+        self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))  # (1, t, h, w, D)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pooling == "token" else None
-        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+        rates = drop_path_rates(drop_path, depth)
         self.blocks = nn.ModuleList(ViTBlock(width, num_heads, mlp_ratio, rate, eps, gelu) for rate in rates)
-        self.norm, self.head = nn.LayerNorm(width, eps=eps), classifier(width, num_classes, head_bias)
+        self.norm = nn.LayerNorm(width, eps=eps)
+        self.head = create_classifier(width, num_classes, classifier_bias)
 
     def forward(self, video: Tensor, return_intermediates: bool = False) -> ModelOutput:
-        """Classify a video (B, 3, T, H, W) or an image (B, 3, H, W) with values in [-1, 1].
+        """Classify videos (B, 3, T, H, W) or images (B, 3, H, W) with values in [-1, 1].
+
+        Args:
+            return_intermediates: return, per block, ``tokens`` (B, t, h, w, D).
 
         Returns:
-            ModelOutput: ``logits`` (B, K) and, on request, ``intermediates``: per block ``tokens`` (B, t, h, w, D).
+            ModelOutput: ``logits`` (B, K).
         """
         class_token, tokens, intermediates = self.forward_features(video, return_intermediates)
-        if self.pooling == "gap_norm":
-            pooled = self.norm(pool(tokens))
+        if class_token is not None:
+            pooled = self.norm(class_token)  # (B, D)
+        elif self.pooling == "gap_norm":
+            pooled = self.norm(pool(tokens))  # (B, t, h, w, D) -> (B, D)
         else:
-            pooled = pool(self.norm(tokens)) if class_token is None else self.norm(class_token)
+            pooled = pool(self.norm(tokens))  # (B, t, h, w, D) -> (B, D)
         output = ModelOutput(logits=self.head(pooled))
         if return_intermediates:
             output["intermediates"] = intermediates
@@ -86,33 +96,42 @@ class ViT(Described):
     def forward_features(
         self, video: Tensor, return_intermediates: bool = False
     ) -> tuple[Tensor | None, Tensor, list[dict[str, Tensor]]]:
-        """Class token (B, D) or None, and tokens (B, t, h, w, D), after the last block and before the final norm."""
-        tokens = self.embedding(video)
+        """Return the tokens after the last block, before the final norm, and the intermediates of `forward`.
+
+        Returns:
+            The class token (B, D) or None, tokens (B, t, h, w, D), and one dict per block or none.
+        """
+        tokens = self.tokenize(video)
         grid = tokens.shape[1:4]
-        tokens = (tokens + resample(self.positions, grid, self.antialias)).flatten(1, 3)  # (B, N, D)
-        first = 0
+        tokens = tokens.flatten(1, 3)  # (B, t, h, w, D) -> (B, N, D)
+        num_class_tokens = 0
         if self.class_token is not None:
-            tokens, first = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], dim=1), 1
+            class_tokens = self.class_token.expand(tokens.shape[0], -1, -1)  # (B, 1, D)
+            tokens, num_class_tokens = torch.cat([class_tokens, tokens], dim=1), 1  # (B, 1 + N, D)
         intermediates = []
         for block in self.blocks:
             tokens = block(tokens)
             if return_intermediates:
-                intermediates.append({"tokens": tokens[:, first:].unflatten(1, grid)})
-        return (tokens[:, 0] if first else None), tokens[:, first:].unflatten(1, grid), intermediates
+                intermediates.append({"tokens": tokens[:, num_class_tokens:].unflatten(1, grid)})
+        class_token = tokens[:, 0] if num_class_tokens else None
+        return class_token, tokens[:, num_class_tokens:].unflatten(1, grid), intermediates
 
-    # The contract every model keeps
+    def tokenize(self, video: Tensor) -> Tensor:
+        """Return tokens with positions, (B, t, h, w, D)."""
+        tokens = self.embedding(video)
+        return tokens + resample(self.positions, tokens.shape[1:4], self.antialias)
 
-    supervised = ("logits",)
+    # The interface that all models have
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that are never decayed, besides biases and norms (those have one dimension)."""
+        """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""
         return {"positions"} if self.class_token is None else {"positions", "class_token"}
 
     def layer_groups(self) -> list[list[str]]:
-        """Parameter names by depth for layer-wise lr decay: embedding, each block, norm and head."""
-        return groups_by_depth(self, ("embedding.", "positions", "class_token"))
+        """Parameter names by depth for layer-wise learning rate decay: embedding, each block, norm and classifier."""
+        return groups_by_depth(self, len(self.blocks), stem=("embedding.", "positions", "class_token"))
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a fresh one of ``num_classes`` classes."""
+        """Replace the classifier with a newly initialised one for ``num_classes`` classes."""
         self.num_classes = num_classes
-        self.head = classifier(self.width, num_classes, self.head_bias).to(self.positions)
+        self.head = create_classifier(self.width, num_classes, self.classifier_bias).to(self.positions)

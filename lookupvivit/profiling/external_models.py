@@ -125,7 +125,7 @@ def _vivit(name: str, transformers: ModuleType, like: Any, num_classes: int) -> 
         tubelet_size=list(like.embedding.tubelet),
         hidden_size=like.width,
         num_hidden_layers=len(like.blocks),
-        num_attention_heads=vit_block.attention.heads,
+        num_attention_heads=vit_block.attention.num_heads,
         intermediate_size=vit_block.mlp[0].out_features,
         num_labels=num_classes,
         attn_implementation="sdpa",
@@ -151,7 +151,7 @@ def _look_vit(name: str, vit_pytorch: ModuleType, like: Any, num_classes: int) -
         )
     patch = like.embedding.tubelet[-1]
     block: Any = like.blocks[0]
-    num_heads = block.refine.attention.heads
+    num_heads = block.refine.attention.num_heads
     head_width = like.width // num_heads
     attention: dict[str, Any] = {"heads": num_heads, "dim_head": head_width}
     attention |= {f"cross_attn_{key}": value for key, value in attention.items()}

@@ -166,7 +166,7 @@ def _add_folded(macs: defaultdict[str, int], module: nn.Module, own: int, runner
         num_lookup, num_compressed = runner.tokens
         assert num_lookup is not None and num_compressed is not None  # an exchange has both
         n, m, width = num_lookup, num_compressed, module.in_features
-        macs[FOLDED[type(module)]] += len(runner.video) * (module.heads * m * n * width + m * width**2)
+        macs[FOLDED[type(module)]] += len(runner.video) * (module.num_heads * m * n * width + m * width**2)
 
 
 # Seconds

@@ -71,7 +71,7 @@ class RowCost:
     parameters: float
 
 
-COMPRESSED_ONLY = {"heads": "compressed"}
+COMPRESSED_ONLY = {"classifiers": "compressed"}
 LOOKUPVIT_5X5 = "lookupvit_b16_5x5"
 
 
@@ -126,7 +126,7 @@ TABLE_5 = [
         ("- No Lookup Tokens", 4.5, {**COMPRESSED_ONLY, "exchange": "none", "compressed_init": "conv"}, ""),
         ("- No MHBC p->l", 11.0, {**COMPRESSED_ONLY, "exchange": "gather"}, ""),
         ("- No Loss on Lookup Tokens", 16.5, COMPRESSED_ONLY, ""),
-        ("- No Loss on Primary Tokens", 16.5, {"heads": "lookup"}, _READS_LAST_UPDATE),
+        ("- No Loss on Primary Tokens", 16.5, {"classifiers": "lookup"}, _READS_LAST_UPDATE),
         ("Random Primary Tokens", 16.5, {**COMPRESSED_ONLY, "compressed_init": "random"}, ""),
     )
 ]

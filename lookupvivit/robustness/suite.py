@@ -29,7 +29,8 @@ from lookupvivit.robustness.metrics import (
     subset_columns,
     subset_predictions,
 )
-from lookupvivit.weights.files import weights_file
+from lookupvivit.weights.files import WeightsError, weights_file
+from lookupvivit.weights.metadata import class_names_of, preprocess_of
 
 # Key of the number of images in reports; robustness.json files of version 0.1 have it too.
 NUM_IMAGES = "pictures"
@@ -82,10 +83,9 @@ class RobustnessSuite:
     ) -> None:
         self.model, self.folder, self.batch_size = model, Path(folder), batch_size
         self.device, self.workers = device, workers
-        described: Any = model
         try:
-            self._class_names, preprocess = described.class_names, described.preprocess
-        except AttributeError as error:
+            self._class_names, preprocess = class_names_of(model), preprocess_of(model)
+        except WeightsError as error:
             raise DataError(str(error)) from None
         self.fingerprint = f"{file_digest(weights_file(source))} {preprocess}"
 

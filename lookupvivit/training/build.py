@@ -11,7 +11,7 @@ from torch import nn
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes
 from lookupvivit.models.lookupvit import check_compressed_size
-from lookupvivit.models.registry import create_model
+from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.sizes import Size
 from lookupvivit.training.data import preprocess_from_config
 from lookupvivit.training.distributed import World
@@ -65,7 +65,7 @@ def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
 def model_arguments(config: RunConfig) -> dict[str, Any]:
     """Arguments of the model's class: the input size, and ``model.overrides``."""
     data = config.data
-    return {"input_size": (data.frames, data.crop, data.crop), **config.model.overrides}
+    return {"input_size": (data.frames, data.crop, data.crop), **current_arguments(config.model.overrides)}
 
 
 def _requested_sizes(config: RunConfig) -> dict[str, Size]:

@@ -179,7 +179,7 @@ def check_selection(
         raise ValueError(f"model: found a LookupViT without exchange, which has no cross-attention; {expected}")
     _check_indices("block", blocks, len(model.blocks))
     if heads is not None:
-        _check_indices("head", heads, block.gather.heads)
+        _check_indices("head", heads, block.gather.num_heads)
     size = model.compressed_size if compressed_size is None else as_size(compressed_size)
     for token in tokens or ():
         if not _is_position(token, size):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data_pipelines.io.atomic import atomic_write, write_json, write_text
 from lookupvivit.experiments import experiment
-from lookupvivit.models.registry import create_model
+from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.sizes import Size
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -114,6 +114,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{file}: found {type(description).__name__}, expected a mapping with the key name")
     is_captioner = "captioner" in description
     _require_keys(file, description, is_captioner)
+    description["overrides"] = current_arguments(description["overrides"])
     if is_captioner:
         return {**description, "tokenizer": _read_tokenizer(file.with_name(TOKENIZER))}
     _require_class_names(file, description)

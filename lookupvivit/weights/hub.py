@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelHubMixin, snapshot_download
+from torch import nn
 
-from lookupvivit.models.described import Described
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.models.registry import create_model
 from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_classifier, read_description, save_model
@@ -30,12 +30,13 @@ CARD = """---
 LookupViT (Koner et al., ECCV 2024, https://arxiv.org/abs/2407.12753) with {{ num_classes }} classes.
 
 ```python
+import lookupvivit
 from lookupvivit.weights.hub import HubModel
 
 model = HubModel.from_pretrained("OWNER/NAME").eval()
-clip = model.preprocess("video.mp4")     # (3, T, H, W), values in [-1, 1]: the clip in the middle, or start=seconds
-logits = model(clip[None]).logits        # (1, K)
-model.class_names[logits.argmax()]
+clip = lookupvivit.preprocess_of(model)("video.mp4")  # (3, T, H, W) in [-1, 1]: the clip in the middle
+logits = model(clip[None]).logits  # (1, K)
+lookupvivit.class_names_of(model)[logits.argmax()]
 ```
 
 `model.json` tells the architecture, the classes and how the frames were taken and resized:
@@ -47,7 +48,7 @@ model.class_names[logits.argmax()]
 
 
 class HubModel(
-    Described,
+    nn.Module,
     ModelHubMixin,
     library_name="lookupvivit",
     paper_url="https://arxiv.org/abs/2407.12753",

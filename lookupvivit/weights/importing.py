@@ -171,7 +171,7 @@ def _conventions(model: ViT | LookupViT) -> dict[str, Any]:
     return {
         "width": model.width,
         "depth": len(model.blocks),
-        "num_heads": block.attention.heads,
+        "num_heads": block.attention.num_heads,
         "gelu": block.mlp[1].approximate,
         "eps": block.mlp_norm.eps,
         "pooling": getattr(model, "pooling", "gap"),

@@ -76,7 +76,7 @@ def test_the_tool_prints_tables_and_writes_json(tmp_path):
     [
         ([VIVIT, "--operators", "--compile"], "--operators"),
         ([VIVIT, "--json", "."], "--json: found"),
-        (["vivit_b16x3"], "error: unknown model 'vivit_b16x3'"),
+        (["vivit_b16x3"], "error: name: found 'vivit_b16x3'"),
     ],
 )
 def test_invalid_arguments_are_reported_in_the_last_line(arguments, words):

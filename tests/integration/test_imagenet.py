@@ -86,7 +86,8 @@ def test_pretraining_on_shards_then_fine_tuning_on_larger_images(sets, tool):
     assert log_records(after, "train")[0]["compressed_loss"] == pytest.approx(0.693147, rel=1e-4)
     tool("test_net.py", "imagenet_from21k_5x5", *folders)
     model = lookupvivit.load_model(after)
-    assert model.input_size == (1, 48, 48) and model.class_names == FEW and model.preprocess.resize == "area"
+    assert model.input_size == (1, 48, 48) and lookupvivit.class_names_of(model) == FEW
+    assert lookupvivit.preprocess_of(model).resize == "area"
     assert len(log_records(after, "train")) == 3 and log_records(after, "val")
 
 

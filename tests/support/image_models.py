@@ -48,5 +48,5 @@ def read_unresized(file: Path) -> torch.Tensor:
 def logits_one_by_one(run: Path, files: Iterable[str | Path], resize: bool = True) -> np.ndarray:
     """The logits (N, K) of a saved model, one image at a time; without ``resize``, images have the model's size."""
     model: Any = lookupvivit.load_model(run)
-    read = model.preprocess if resize else read_unresized
+    read = lookupvivit.preprocess_of(model) if resize else read_unresized
     return torch.cat([model(read(file)[None]).logits for file in files]).numpy()

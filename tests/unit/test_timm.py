@@ -1,4 +1,4 @@
-"""The image models behave as timm's own do."""
+"""The image models follow timm's interface."""
 
 import pytest
 import timm
@@ -16,12 +16,12 @@ def image():
     return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
-def made(**arguments):
+def small_model(**arguments):
     torch.manual_seed(0)
     model = timm.create_model(NAME, **{**SMALL, **arguments})
-    for head in model.get_classifier():
-        if hasattr(head, "weight"):
-            torch.nn.init.normal_(head.weight)
+    for classifier in model.get_classifier():
+        if hasattr(classifier, "weight"):
+            torch.nn.init.normal_(classifier.weight)
     return model.eval()
 
 
@@ -31,39 +31,50 @@ def test_every_image_model_is_registered():
     assert timm.is_model(NAME) and not timm.list_pretrained("lookupvit*")
 
 
-def test_it_is_the_same_network_with_the_same_weights(image):
-    ours = lookupvivit.create_model(NAME, 7, depth=4).eval()
-    theirs = made()
-    ours.load_state_dict(theirs.state_dict())
-    torch.testing.assert_close(theirs(image), ours(image).logits, rtol=1e-5, atol=1e-6)
-    features = theirs.forward_features(image)
-    assert features.shape == (2, 25 + 4 * 6, theirs.num_features)
-    assert theirs.num_prefix_tokens == 25
-    assert theirs.forward_head(features, pre_logits=True).shape == (2, theirs.head_hidden_size)
-    torch.testing.assert_close(theirs.forward_head(features), theirs(image))
+def test_logits_equal_those_of_the_same_weights_in_lookupvivit(image):
+    reference = lookupvivit.create_model(NAME, 7, depth=4).eval()
+    model = small_model()
+    reference.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model(image), reference(image).logits, rtol=1e-5, atol=1e-6)
+    features = model.forward_features(image)
+    assert features.shape == (2, 25 + 4 * 6, model.num_features)
+    assert model.num_prefix_tokens == 25
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    torch.testing.assert_close(model.forward_head(features), model(image))
 
 
 def test_arguments_of_timm(image):
-    model = made(img_size=(64, 96), drop_path_rate=0.3, drop_rate=0.5, compressed_size=(2, 3))
+    model = small_model(img_size=(64, 96), drop_path_rate=0.3, drop_rate=0.5, compressed_size=(2, 3))
     assert model.positions.shape == (1, 1, 4, 6, 192) and model.num_prefix_tokens == 6
     assert model.blocks[-1].drop_path.rate == 0.3
     assert not torch.equal(model.train()(image), model(image))
-    headless = made(num_classes=0)
-    assert headless(image).shape == (2, headless.head_hidden_size)
-    headless.reset_classifier(3)
-    assert headless(image).shape == (2, 3)
-    for wrong, words in (
+
+
+def test_models_without_classifiers(image):
+    model = small_model(num_classes=0)
+    assert model(image).shape == (2, model.head_hidden_size)
+    model.reset_classifier(3)
+    assert model(image).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
         ({"in_chans": 1}, "in_chans"),
         ({"global_pool": "token"}, "global_pool"),
-        ({"heads": "lookup"}, "create_model"),
-        ({"pretrained": True}, "nobody has published"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            made(**wrong)
+        ({"classifiers": "lookup"}, "classifiers"),
+        ({"exchange": "gather"}, "exchange"),
+        ({"compressed_size": (2, 5, 5)}, "size"),
+        ({"pretrained": True}, "pretrained"),
+    ],
+)
+def test_unsupported_arguments_raise(arguments, key):
+    with pytest.raises(ValueError, match=f"^{key}: found"):
+        small_model(**arguments)
 
 
-def test_intermediates_are_those_of_the_network(image):
-    model = made()
+def test_intermediates_end_in_the_final_features(image):
+    model = small_model()
     final, found = model.forward_intermediates(image, indices=[1, 3], norm=True, return_prefix_tokens=True)
     torch.testing.assert_close(final, model.forward_features(image))
     lookup, compressed = found[-1]
@@ -83,11 +94,11 @@ def test_features_only(image):
 
 
 def test_layer_decay_follows_the_depth():
-    model = made()
+    model = small_model()
     optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.5)
     scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
-    depth = {name: place for place, names in enumerate(model.layer_groups()) for name in names}
+    depth = {name: position for position, names in enumerate(model.layer_groups()) for name in names}
     for name, parameter in model.named_parameters():
         assert scale[id(parameter)] == 0.5 ** (5 - depth[name]), name
-    undecayed = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
-    assert id(model.positions) in undecayed
+    without_decay = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert id(model.positions) in without_decay

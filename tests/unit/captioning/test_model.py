@@ -47,7 +47,7 @@ def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match=r"^length: found 1"):
         small_decoder(length=1)
     with pytest.raises(ValueError, match="'lookup'"):
-        create_captioner(LOOKUPVIT, 9, {**LOOKUPVIT_ARGUMENTS, "heads": "lookup"})
+        create_captioner(LOOKUPVIT, 9, {**LOOKUPVIT_ARGUMENTS, "classifiers": "lookup"})
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -67,7 +67,7 @@ def softmax(logits):
 @pytest.mark.parametrize(("clips", "crops"), [(4, 3), (1, 1), (2, 3)])
 def test_the_whole_video_is_predicted_as_in_the_multi_view_test(model, video, clips, crops):
     manifest = VideoManifest(StringList([video]), np.zeros(1, np.int64), tuple("abcdef"), "a list")
-    loader = DataLoader(MultiViewDataset(manifest, model.preprocess, clips, crops))
+    loader = DataLoader(MultiViewDataset(manifest, lookupvivit.preprocess_of(model), clips, crops))
     tested, _ = predict_views(lambda views: model(views).logits, loader, 1, "abcdef", 5, torch.device("cpu"))
     prediction = Predictor(model, clips, crops, batch_size=5)(video)
     np.testing.assert_allclose(prediction.probabilities, softmax(tested.video_logits()[0]), rtol=1e-5)
@@ -83,7 +83,7 @@ def test_the_timeline_has_the_probabilities_of_its_clips(model, video, window, s
     assert prediction.starts[0] == 0 and prediction.ends[-1] == 7
     for start, probabilities in zip(prediction.starts, prediction.timeline, strict=True):
         with torch.no_grad():
-            logits = model(model.preprocess(video, start)[None]).logits[0].double().numpy()
+            logits = model(lookupvivit.preprocess_of(model)(video, start)[None]).logits[0].double().numpy()
         np.testing.assert_allclose(probabilities, softmax(logits), rtol=1e-4)
     assert len({tuple(row) for row in prediction.timeline}) == len(prediction.timeline)
 

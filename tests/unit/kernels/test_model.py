@@ -57,7 +57,8 @@ def assert_equal_steps(step, other):
 @pytest.mark.parametrize("backward", ["within", "after", "thread"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
-    "overrides", [{}, {"drop_path": 0.5}, {"heads": "compressed"}, {"heads": "compressed", "exchange": "gather"}]
+    "overrides",
+    [{}, {"drop_path": 0.5}, {"classifiers": "compressed"}, {"classifiers": "compressed", "exchange": "gather"}],
 )
 @pytest.mark.parametrize("name", ["cpu", "folded"])
 def test_logits_and_gradients_equal_the_reference(name, overrides, checkpointing, backward):

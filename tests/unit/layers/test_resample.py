@@ -1,4 +1,4 @@
-"""T of Eq. 1 against PyTorch's interpolation and JAX's published triangle kernel."""
+"""T of Eq. 1 against PyTorch's interpolation and JAX's triangle kernel."""
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lookupvivit.layers.resample import resample, resampling_matrix
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 16), st.integers(1, 16))
+IMAGE_SIZES = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
 def channels_first(grid):
@@ -17,22 +18,22 @@ def channels_first(grid):
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, SIZES)
-def test_without_antialias_it_is_torch_trilinear(source, target):
+def test_without_antialiasing_it_equals_torchs_trilinear_interpolation(source, target):
     grid = torch.randn(2, *source, 3, dtype=torch.float64)
-    wanted = F.interpolate(channels_first(grid), size=target, mode="trilinear", align_corners=False)
-    torch.testing.assert_close(channels_first(resample(grid, target, antialias=False)), wanted, rtol=0, atol=1e-12)
+    expected = F.interpolate(channels_first(grid), size=target, mode="trilinear", align_corners=False)
+    torch.testing.assert_close(channels_first(resample(grid, target, antialias=False)), expected, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.tuples(st.integers(1, 20), st.integers(1, 20)), st.tuples(st.integers(1, 20), st.integers(1, 20)))
-def test_with_antialias_one_frame_is_torch_antialiased_bilinear(source, target):
+@given(IMAGE_SIZES, IMAGE_SIZES)
+def test_of_one_frame_it_equals_torchs_antialiased_bilinear_interpolation(source, target):
     grid = torch.randn(2, 1, *source, 3, dtype=torch.float64)
-    wanted = F.interpolate(channels_first(grid[:, 0]), size=target, mode="bilinear", antialias=True)
-    torch.testing.assert_close(channels_first(resample(grid, (1, *target))[:, 0]), wanted, rtol=0, atol=1e-12)
+    expected = F.interpolate(channels_first(grid[:, 0]), size=target, mode="bilinear", antialias=True)
+    torch.testing.assert_close(channels_first(resample(grid, (1, *target))[:, 0]), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-def test_same_size_is_the_identity_and_upsampling_keeps_the_range(antialias):
+def test_the_same_size_is_the_identity_and_upsampling_keeps_the_range(antialias):
     grid = torch.randn(1, 2, 14, 14, 4)
     assert resample(grid, (2, 14, 14), antialias) is grid
     assert torch.equal(resampling_matrix(14, 14, antialias), torch.eye(14))
@@ -42,28 +43,28 @@ def test_same_size_is_the_identity_and_upsampling_keeps_the_range(antialias):
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.booleans())
-def test_rows_are_averages(source, target, antialias):
+def test_rows_are_weighted_means_and_symmetric(source, target, antialias):
     matrix = resampling_matrix(source, target, antialias, torch.float64)
     assert matrix.shape == (target, source)
     assert (matrix >= 0).all()
     torch.testing.assert_close(matrix.sum(1), torch.ones(target, dtype=torch.float64))
-    assert torch.equal(matrix, matrix.flip(0, 1))  # left and right are treated alike
+    assert torch.equal(matrix, matrix.flip(0, 1))
 
 
+@pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_weights_of_a_large_grid_are_exact_to_their_precision(dtype):
-    for antialias in (True, False):
-        exact = resampling_matrix(1000, 7, antialias, torch.float64)
-        found = resampling_matrix(1000, 7, antialias, dtype)
-        torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
+def test_weights_of_a_large_grid_are_accurate_in_every_dtype(dtype, antialias):
+    exact = resampling_matrix(1000, 7, antialias, torch.float64)
+    found = resampling_matrix(1000, 7, antialias, dtype)
+    torch.testing.assert_close(found.double(), exact, rtol=torch.finfo(dtype).eps, atol=1e-7)
 
 
-def test_shrinking_four_to_two_has_the_widened_triangle():
-    # jax.image.resize([..4..], 2, "linear"): distances 0.25, 0.75 of the widened support on the inside
+def test_antialiasing_widens_the_triangle_as_jax_does():
+    # jax.image.resize from 4 to 2, "linear": weights 0.75, 0.75, 0.25 and 0 before normalisation
     torch.testing.assert_close(resampling_matrix(4, 2, True)[0], torch.tensor([0.75, 0.75, 0.25, 0.0]) / 1.75)
 
 
-def test_positions_and_tokens_may_be_added_before_resampling():
+def test_resampling_is_linear():
     tokens, positions = torch.randn(2, 4, 14, 14, 8), torch.randn(1, 4, 14, 14, 8)
     size = (2, 5, 5)
     torch.testing.assert_close(resample(tokens + positions, size), resample(tokens, size) + resample(positions, size))

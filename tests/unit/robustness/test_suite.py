@@ -110,7 +110,7 @@ def test_imagenet_c_and_feature_deviations_equal_single_images(tmp_path, two_cla
 
     model = lookupvivit.load_model(two_class_run)
     with torch.no_grad(), classifier_inputs(model) as recorded:
-        model(model.preprocess(clean / "n02" / "1.JPEG")[None])
+        model(lookupvivit.preprocess_of(model)(clean / "n02" / "1.JPEG")[None])
         model(read_unresized(complete_imagenet_c / "fog" / "4" / "n02" / "1.JPEG")[None])
     first, second = (torch.cat(parts, dim=1)[0].double() for parts in (recorded[:2], recorded[2:]))
     deviation = ((first - second).norm() / first.norm()).item()

@@ -39,7 +39,7 @@ def test_sigmoid_cross_entropy_by_hand():
 
 
 def test_classifier_bias_sets_the_initial_probability_of_every_class():
-    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 1000, head_bias=-6.9)
+    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 1000, classifier_bias=-6.9)
     output, targets = model(torch.randn(2, 3, 8, 64, 64)), F.one_hot(torch.tensor([3, 7]), 1000)
     for name in ("compressed_logits", "lookup_logits"):  # without the bias, the loss starts at 1000 log 2 = 693
         assert sigmoid_cross_entropy(output[name], targets).item() == pytest.approx(

@@ -131,8 +131,8 @@ def test_wrong_inputs_and_corrupt_weights_are_errors(model, video):
     for wrong in (video[None], video[:2], torch.zeros(3, 8, 64, 48, dtype=torch.uint8)):
         with pytest.raises(ValueError, match=r"video: found .*\(3, T, H, W\)"):
             attention_maps(model, wrong)
-    small = {"width": 16, "depth": 1, "num_heads": 2}
-    ablation = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, heads="compressed", exchange="none", **small)
+    options = {"width": 16, "depth": 1, "num_heads": 2, "classifiers": "compressed", "exchange": "none"}
+    ablation = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, **options)
     with pytest.raises(ValueError, match=r"model: .*without exchange"):
         attention_maps(ablation, torch.zeros(3, 8, 64, 64))
     with pytest.raises(ValueError, match=r"attention: .*NaN"):

@@ -12,7 +12,7 @@ IMAGE = {**SMALL, "input_size": (1, 32, 32), "tubelet": (1, 8, 8)}
 CASES = {
     "video, fewer": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, None),
     "video, more": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, (3, 5, 6)),
-    "video, one head": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "heads": "compressed"}, (2, 3, 2)),
+    "video, one head": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "classifiers": "compressed"}, (2, 3, 2)),
     "image, fewer": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 3, 3)}, None),
     "image, as many": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 4, 4)}, None),
     "image, more": ("lookupvit_b16_5x5", IMAGE, (1, 7, 6)),

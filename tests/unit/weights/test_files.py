@@ -1,9 +1,7 @@
 """Saved models load unchanged, and errors name what does not fit."""
 
-import copy
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -56,31 +54,6 @@ def test_errors_name_what_does_not_fit(tmp_path):
         path.touch() if path.suffix else path.mkdir()
         with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: .* expected a run directory or a model"):
             lookupvivit.load_model(path)
-
-
-def test_a_loaded_model_knows_its_classes_and_takes_a_users_video(tmp_path):
-    metadata = {"class_names": list("abcde"), "preprocessing": {"frames": 2, "stride": 3, "short_side": 20, "crop": 16}}
-    saved(tmp_path, extra=metadata)
-    model = lookupvivit.load_model(tmp_path)
-    assert model.class_names == tuple("abcde") and copy.deepcopy(model).preprocess == model.preprocess
-    video = np.random.default_rng(0).integers(0, 255, (9, 30, 40, 3), dtype=np.uint8)
-    clip = model.preprocess(video)
-    assert clip.shape == (3, 2, 16, 16) and model(clip[None]).logits.shape == (1, 5)
-    # 9 frames, 2 at stride 3: frames 1 and 4.
-    assert torch.equal(clip, model.preprocess(video[1:7]))
-
-    model.reset_classifier(3)
-    with pytest.raises(AttributeError, match="class_names: not known, as the classifier of 5 classes was replaced"):
-        _ = model.class_names
-    fresh = lookupvivit.create_model(NAME, 5, **TINY)
-    saved(tmp_path / "untold")
-    untold = lookupvivit.load_model(tmp_path / "untold")
-    for name in ("class_names", "preprocess"):
-        assert not hasattr(fresh, name) and not hasattr(untold, name)
-        with pytest.raises(AttributeError, match=rf"model\.{name}: not known, as this LookupViT was not loaded"):
-            getattr(fresh, name)
-        with pytest.raises(AttributeError, match=rf"model\.{name}: not known, as the model.json"):
-            getattr(untold, name)
 
 
 def test_invalid_class_names_are_refused(tmp_path):

@@ -32,7 +32,8 @@ def test_a_folder_round_trips_and_is_our_own_format(model, tmp_path):
     assert not again.training and again.description == DESCRIPTION
     for loaded in (again, lookupvivit.load_model(tmp_path / "saved"), HubModel.load(tmp_path / "saved")):
         assert torch.equal(loaded(clip).logits, model(clip).logits)
-        assert loaded.class_names == ("left", "right", "à gauche") and loaded.preprocess.crop == 16
+        assert lookupvivit.class_names_of(loaded) == ("left", "right", "à gauche")
+        assert lookupvivit.preprocess_of(loaded).crop == 16
     card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
     assert "library_name: lookupvivit" in card and "à gauche" in card
 

@@ -252,7 +252,7 @@ def test_a_run_can_start_from_another_input_size_and_other_classes(tmp_path, nam
     assert "resized positions ((1, 4, 4) to (1, 7, 6))" in str(report)
     torch.testing.assert_close(larger(image).logits, source(image).logits, rtol=0, atol=1e-5)
 
-    other = lookupvivit.create_model(name, 3, **small, input_size=(1, 56, 48), head_bias=0.25).eval()
+    other = lookupvivit.create_model(name, 3, **small, input_size=(1, 56, 48), classifier_bias=0.25).eval()
     report = import_weights(other, tmp_path)
     heads = {name.removesuffix("logits") + "head" for name in other.supervised} if "lookup" in name else {"head"}
     assert set(report.ignored) == heads and set(report.ignored.values()) == {"5 classes, the model has 3"}
@@ -281,9 +281,9 @@ def test_upcycling_reports_what_differs(tmp_path):
 @pytest.mark.parametrize("exchange", ["both", "gather", "none"])
 def test_an_upcycled_model_starts_as_the_vit_on_its_compressed_tokens(tmp_path, exchange):
     source = timm_vit(class_token=False, global_pool="avg", fc_norm=False)
-    heads = "both" if exchange == "both" else "compressed"
+    classifiers = "both" if exchange == "both" else "compressed"
     sizes = {"input_size": (1, 32, 32), "tubelet": (1, 8, 8), "compressed_size": (1, 4, 4)}
-    options = {"gelu": "none", "exchange": exchange, "heads": heads}
+    options = {"gelu": "none", "exchange": exchange, "classifiers": classifiers}
     model = lookupvivit.create_model("lookupvit_b16_5x5", 5, **SMALL, **sizes, **options).eval()
     report = import_weights(model, save(source, tmp_path))
     image = torch.randn(2, 3, 32, 32)
