@@ -44,10 +44,6 @@ LAYERS = (
     ("tools",),
 )
 EXCEPTION = "lookupvivit.experiments"  # imports the experiment of a dataset or checkpoint by name
-KNOWN_VIOLATIONS = {
-    "lookupvivit.models.lookupvit imports lookupvivit.profiling.budget",
-    "lookupvivit.models.lookupvit <-> lookupvivit.profiling.budget",
-}
 
 
 @dataclass(frozen=True)
@@ -173,7 +169,7 @@ def test_every_kind_of_import_is_found(source, imported):
 
 
 def test_imports_point_down():
-    assert not upward_imports() - KNOWN_VIOLATIONS
+    assert not upward_imports()
 
 
 @cache
@@ -186,7 +182,7 @@ def upward_imports() -> set[str]:
 
 
 def test_there_are_no_import_cycles():
-    assert not cycles() - KNOWN_VIOLATIONS
+    assert not cycles()
 
 
 @cache
@@ -235,7 +231,7 @@ def test_data_pipelines_does_not_import_lookupvivit():
 
 def test_data_pipelines_does_not_name_configuration_keys():
     """It states the fact and names its own parameter; the caller, which knows the key, adds it."""
-    assert not named_keys() - KNOWN_VIOLATIONS
+    assert not named_keys()
 
 
 @cache
@@ -246,12 +242,6 @@ def named_keys() -> set[str]:
         if module.startswith("data_pipelines")
         for key in keys_in_strings(source)
     }
-
-
-@pytest.mark.xfail(strict=True, reason="known, to be removed from the list with its fix")
-@pytest.mark.parametrize("violation", sorted(KNOWN_VIOLATIONS))
-def test_known_violations(violation):
-    assert violation not in upward_imports() | cycles() | named_keys()
 
 
 @pytest.mark.parametrize(
