@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lookupvivit.cli.dry_run import memory
+from lookupvivit.cli.dry_run import memory_of_rank
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.build import build_model, build_on_meta
 from lookupvivit.training.distributed import World
@@ -69,7 +69,7 @@ def test_estimate_and_measurement_of_three_training_steps(tmp_path, overrides):
     (tmp_path / "run.yaml").write_text(CONFIG.format(root=tmp_path / "set", run=tmp_path / "run"))
     config = load_config(tmp_path / "run.yaml", overrides)
     batching = Batching.from_config(config, World(0, 1, torch.device("cpu")))
-    expected = memory(build_on_meta(lambda: build_model(config)), config, batching, "cpu").peak
+    expected = memory_of_rank(build_on_meta(lambda: build_model(config)), config, batching, "cpu").peak
     # malloc returns tensors of 64 KiB and more to the system; otherwise its fragmentation would be measured.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     process = subprocess.run(
