@@ -131,8 +131,9 @@ def measure_ms(model: LookupViT, sizes: Iterable[Size], input_size: Size, batch_
     """Median milliseconds of a call with ``batch_size`` clips at each size, in evaluation mode and in alternation."""
     weight = model.positions
     setting = ("ms", input_size, batch_size, weight.device, weight.dtype, torch.get_num_threads())
-    known, sizes = _cache.setdefault(model, {}), list(sizes)
-    if missing := [size for size in sizes if (*setting, size) not in known]:
+    known = _cache.setdefault(model, {})
+    keys = {size: (*setting, size) for size in sizes}
+    if missing := [size for size, key in keys.items() if key not in known]:
         clips = torch.rand(batch_size, 3, *input_size, device=weight.device).to(weight.dtype) * 2 - 1
         was_training = {module: module.training for module in model.modules()}
         model.eval()
@@ -141,8 +142,9 @@ def measure_ms(model: LookupViT, sizes: Iterable[Size], input_size: Size, batch_
         finally:
             for module, training in was_training.items():
                 module.training = training
-        known |= {(*setting, size): 1000 * seconds for size, seconds in zip(missing, times, strict=True)}
-    return {size: known[(*setting, size)] for size in sizes}
+        for size, seconds in zip(missing, times, strict=True):
+            known[keys[size]] = 1000 * seconds
+    return {size: known[key] for size, key in keys.items()}
 
 
 def _call_at_size(model: LookupViT, clips: Tensor, size: Size) -> Callable[[], ModelOutput]:
