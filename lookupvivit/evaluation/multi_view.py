@@ -68,14 +68,10 @@ def predict_views(
     with progress(total=num_videos, initial=num_finished, unit="video", **bar_options) as bar:
         for batch in loader:
             logits = _batch_logits(forward, batch["video"], batch_size, device, dtype)
-            num_batch, num_views = batch["video"].shape[:2]
-            columns = {name: batch[name].numpy() for name in ("video_index", "frame_indices", "boxes")}
-            columns["head_logits"] = logits.reshape(num_batch, num_views, len(classifiers), -1).numpy()  # (b, V, S, K)
-            columns["failed"] = np.array(batch["failed"], np.str_)
-            parts.append(columns)
+            parts.append(_as_columns(batch, logits, len(classifiers)))
             if partial:
-                partial.add(columns)
-            bar.update(min(world_size * num_batch, num_videos - bar.n))
+                partial.add(parts[-1])
+            bar.update(min(world_size * len(batch["video"]), num_videos - bar.n))
         if partial:
             partial.flush()  # before other ranks are waited for
         if dummy_passes:
@@ -94,6 +90,15 @@ def _batch_logits(
     """uint8 (b, V, 3, T, H, W) -> float32 (b * V, S, K) or (b * V, K), on the CPU."""
     chunks = videos.flatten(0, 1).split(batch_size)
     return torch.cat([forward(to_model_input(chunk, device, dtype)).float().cpu() for chunk in chunks])
+
+
+def _as_columns(batch: dict[str, Any], logits: Tensor, num_classifiers: int) -> Columns:
+    """One row per video of a batch; names as in the files of `PartialResult`."""
+    columns = {name: batch[name].numpy() for name in ("video_index", "frame_indices", "boxes")}
+    num_videos, num_views = batch["video"].shape[:2]
+    columns["head_logits"] = logits.reshape(num_videos, num_views, num_classifiers, -1).numpy()  # (b, V, S, K)
+    columns["failed"] = np.array(batch["failed"], np.str_)
+    return columns
 
 
 def _gather(parts: list[Columns], rank: int, world_size: int) -> list[Columns] | None:

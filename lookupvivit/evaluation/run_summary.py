@@ -30,11 +30,11 @@ def summarize_run(run: Path) -> str:
         lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {scores}")
     for file in sorted((run / "predictions").glob("*.json")):
         test = json.loads(file.read_text(encoding="utf-8"))
-        lines.append(f"  test {file.stem} on {test['videos']} videos:")
+        lines.append(f"  test with {file.stem} views of {test['videos']} videos:")
         lines += [f"    {views:>5} views: {_accuracies(scores)}" for views, scores in test["views"].items()]
         lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")
     if figures := sorted((run / "attention").glob("*.png")):
-        lines.append(f"  attention maps during training: {len(figures)} figures, the last is {figures[-1]}")
+        lines.append(f"  attention maps during training ({len(figures)}): the last is {figures[-1]}")
     tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))  # works without an active environment
     lines.append(f"  training curves: {tensorboard} --logdir {run / 'tensorboard'}")
     return "\n".join(lines)
@@ -50,4 +50,4 @@ def _last_validation(log: Path) -> dict[str, Any] | None:
 
 
 def _accuracies(scores: dict[str, Any]) -> str:
-    return f"top-1 {scores['top1']:6.2f} %   top-5 {scores['top5']:6.2f} %"
+    return f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %"

@@ -31,7 +31,7 @@ class AttentionWriter:
         class_names: K names; None: classes are called by their number.
         max_columns: the number of frames in a figure.
         fps: frames per second of the videos; None: each video lasts `VIDEO_SECONDS`.
-        gif: write each video as GIF, too.
+        gif: also write each video as GIF.
         board: a TensorBoard writer that receives the same images; None: no TensorBoard.
     """
 

@@ -1,7 +1,7 @@
 """Attention over the frames that it belongs to, drawn as in Figures 1a, 6 and 7 of the paper: uint8 (H, W, 3).
 
 `clip_grid` draws the frames of a clip side by side, with the maps below them. `frame_grid` draws one frame with its
-maps beside it: the figure of an image, or one frame of a video. Needs matplotlib.
+maps to the right: the figure of an image, or one frame of a video. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def frame_grid(
     size_labels: Sequence[str] | None = None,
     max_height: int = 1200,
 ) -> np.ndarray:
-    """Draw one frame and, beside it, its map at each size; one row per block or token (Fig. 6).
+    """Draw one frame and, to its right, its map at each size; one row per block or token (Fig. 6).
 
     Args:
         maps_per_size, title, size_labels: as for `clip_grid`. The entries may also differ in the size of their frames.

@@ -111,6 +111,6 @@ def _fill_colorbar(axes: Axes, low: float, high: float, colormap: str) -> None:
     axes.imshow(np.linspace(1, 0, 256)[:, None], cmap=colormap, vmin=0, vmax=1, aspect="auto")
     axes.set_xticks([])
     axes.yaxis.tick_right()
-    decimals = max(1, 1 - math.floor(math.log10(max(high - low, 1e-6))))  # enough to tell the numbers apart
+    decimals = max(1, 1 - math.floor(math.log10(max(high - low, 1e-6))))  # enough to distinguish the numbers
     top, middle, bottom = (f"{value:.{min(decimals, 6)}f}" for value in (high, (low + high) / 2, low))
     axes.set_yticks([0, 127.5, 255], [f"\u2265 {top}", middle, bottom], fontsize=8)  # larger values have the top colour

@@ -25,8 +25,8 @@ def test_a_complete_run(tmp_path):
     lines = summarize_run(run).splitlines()
     (validation,) = [line for line in lines if "validation" in line]
     assert "step 2" in validation and "20.00 %" in validation and "99.00 %" in validation
-    (test,) = [line for line in lines if "4x3 views" in line]
+    (test,) = [line for line in lines if "4x3 views:" in line]
     assert "33.00 %" in test and "73.00 %" in test
     assert any("13 videos" in line for line in lines)
     assert any(str(run / "predictions" / "4x3_confusion.png") in line for line in lines)
-    assert any("2 figures" in line and "0_step_2.png" in line for line in lines)
+    assert any("(2)" in line and "0_step_2.png" in line for line in lines)
