@@ -173,10 +173,10 @@ def check_scores_of_a_list(run, coco, caption, references, output):
     assert caption(*arguments, "--compressed-size", "1x3x3", "--beams", "1")[0] == 0
     assert len(json.loads((output / "captions_mine_1x3x3_greedy.json").read_text())["captions"]) == 7
     for options, message in (
-        (("--score", coco / "mine.jsonl", "--compressed-size", "1x9x9"), "9, 9"),
+        (("--score", coco / "mine.jsonl", "--compressed-size", "1x9x9"), "1x9x9"),
         (("--score", coco / "no.json"), "no.json"),
         (("--score", output), "captions_mine.json"),  # a folder without Karpathy's file: its lists are suggested
-        (("--score", output / "captions_mine.json", "--split", "val"), "split"),
+        (("--score", output / "captions_mine.json", "--split", "val"), "captions_mine.json: "),  # has no splits
     ):
         status, _, error = caption("--run", run, *options)
         assert status == 2 and message in error and error.count("\n") == 1
