@@ -139,7 +139,7 @@ def test_failed_videos_are_replaced_in_training_and_not_scored(tmp_path, command
     output = shell(command("test_net.py", run, f"data.root={root}", launcher=launcher))
     scores = json.loads((run / "predictions" / "2x3.json").read_text())
     assert scores["videos"] == 12 and [Path(name).name for name in scores["broken_videos"]] == ["42.mp4"]
-    assert "FAILED, not in the scores: " in output and "not in the scores: 1 broken" in output
+    assert "FAILED, not in the scores: " in output and "not in the scores: 1 failed" in output
     status = 2 if launcher == "python" else 1
     output = shell(command("train_net.py", tmp_path / "strict", *epoch, launcher=launcher), expect=status)
     assert "data.max_failed: 1 of 40 training videos cannot be read, more than 1.00%" in output
