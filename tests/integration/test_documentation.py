@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.paths import ROOT
 
+from data_pipelines.datasets.something_something import read_something_something
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.build import build_model, classifier_description
 from lookupvivit.weights.files import save_model
@@ -39,7 +40,7 @@ def workplace(tmp_path_factory, small_set):
     """A folder with what the documentation refers to: a run, a video, and the repository's tools and configs."""
     folder = tmp_path_factory.mktemp("documentation")
     config = load_config("configs/camera_motion.yaml")
-    names = tuple(f"class {index}" for index in range(10))
+    names = read_something_something(small_set, "validation").class_names
     torch.manual_seed(0)
     run = folder / "runs" / "camera_motion"
     save_model(run, build_model(config).state_dict(), classifier_description(config, names))
