@@ -22,7 +22,8 @@ def set_activation_checkpointing(model: nn.Module, enable: bool = True) -> None:
     Args:
         model: has its blocks in ``blocks``, a Perceiver also in ``cross_attends``.
     """
-    for block in (*model.blocks, *getattr(model, "cross_attends", ())):
+    blocks: Any = model.blocks
+    for block in (*blocks, *getattr(model, "cross_attends", ())):
         block.__dict__.pop("forward", None)
         if enable:
             block.forward = partial(_checkpointed, block.forward)
