@@ -114,7 +114,7 @@ def _(
 
 
 def _link(q: Tensor, k: Tensor, linked: bool) -> Link:
-    # Dense zeros, although nobody reads them: a compiler would copy a gradient into the strides of an expanded zero.
+    # Dense zeros, although they are never read: a compiler would copy a gradient into the strides of an expanded zero.
     # They live until the block ends.
     if not linked:
         return q.new_empty(0), q.new_empty(0), q.new_empty(0)

@@ -1,4 +1,4 @@
-"""What the model.json of a trained model says about its input and its classes.
+"""The preprocessing and the class names of a trained model, from its model.json.
 
 Loading sets ``model.description``, the contents of model.json; a model that was not loaded has none.
 """
