@@ -1,6 +1,6 @@
 """Kinetics-400, 600 and 700, and any other dataset that is given as a list of videos.
 
-The first line tells the two kinds of list apart:
+The first line distinguishes the two kinds of list:
 
     path label                                                  as in SlowFast and VideoMAE
     label,youtube_id,time_start,time_end,split[,is_cc]          the official CSV

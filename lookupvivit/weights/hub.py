@@ -1,8 +1,8 @@
 """Models on the Hugging Face Hub, as `model.safetensors` + `model.json` and a model card.
 
     model = HubModel.load("runs/camera_motion")              # any run or checkpoint directory
-    model.push_to_hub("somebody/lookupvivit-camera-motion")
-    model = HubModel.from_pretrained("somebody/lookupvivit-camera-motion")
+    model.push_to_hub("OWNER/lookupvivit-camera-motion")
+    model = HubModel.from_pretrained("OWNER/lookupvivit-camera-motion")
 
 `lookupvivit.load_model` reads the same folder without huggingface_hub.
 """
@@ -39,7 +39,7 @@ logits = model(clip[None]).logits  # (1, K)
 lookupvivit.class_names_of(model)[logits.argmax()]
 ```
 
-`model.json` tells the architecture, the classes and how the frames were taken and resized:
+`model.json` has the architecture, the classes and the preprocessing:
 
 ```json
 {{ description }}

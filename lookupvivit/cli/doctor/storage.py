@@ -51,7 +51,7 @@ def check_shared_memory(folder: Path, total: float, free: float, ranks: int) -> 
 
 
 def stale_files(folder: Path) -> list[Path]:
-    """DeepSpeed's buffers in ``folder`` that no process has mapped, as far as this user's permissions can tell."""
+    """DeepSpeed's buffers in ``folder`` that no process has mapped, as far as this user's permissions show."""
     files = sorted(folder.glob(STALE_FILES))
     if not files:
         return []

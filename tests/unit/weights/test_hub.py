@@ -40,10 +40,10 @@ def test_a_folder_round_trips_and_is_our_own_format(model, tmp_path):
 
 def test_a_repository_is_read_from_the_cache(model, tmp_path):
     """As huggingface_hub lays its cache out: refs/main names the snapshot folder."""
-    repository = tmp_path / "models--somebody--lookupvivit"
+    repository = tmp_path / "models--owner--lookupvivit"
     model.save_pretrained(repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    again = HubModel.from_pretrained("somebody/lookupvivit", cache_dir=tmp_path, local_files_only=True)
+    again = HubModel.from_pretrained("owner/lookupvivit", cache_dir=tmp_path, local_files_only=True)
     clip = torch.randn(1, 3, 2, 16, 16)
     assert torch.equal(again(clip).logits, model(clip).logits)

@@ -162,7 +162,7 @@ def test_big_visions_names_and_table_without_class_row(tmp_path):
 
 
 def test_an_image_model_becomes_a_video_model(tmp_path):
-    """Averaged kernels see in a still video what the picture's kernel sees; positions repeat over time."""
+    """On a still video, averaged kernels compute what the image kernel does; positions repeat over time."""
     file = save(timm_vit(class_token=False, global_pool="avg"), tmp_path)
     image = torch.randn(2, 3, 32, 32)
     still = image.unsqueeze(2).repeat(1, 1, 4, 1, 1)
