@@ -1,8 +1,8 @@
 """Manifests: a list of strings that behaves like a tuple, its costs at the size of Kinetics, missing videos."""
 
+import gc
 import os
 import pickle
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -46,13 +46,9 @@ def write_list(file, num_videos):
     return file
 
 
-def test_large_lists_are_read_fast_and_shared_with_forked_workers(tmp_path):
-    file = write_list(tmp_path / "train.csv", NUM_VIDEOS)
-    start = time.process_time()
-    manifest = read_kinetics(file, "/data")
-    read = time.process_time()
+def test_large_lists_are_shared_with_forked_workers(tmp_path):
+    manifest = read_kinetics(write_list(tmp_path / "train.csv", NUM_VIDEOS), "/data")
     assert len(manifest.missing()) == NUM_VIDEOS
-    assert read - start < 4 and time.process_time() - read < 4  # about 1 s each on a quiet machine
     assert manifest.paths[123_456] == "/data/train/class with a name 256/00000123456_000010_000020.mp4"
     assert manifest.labels[123_456] == 256
     if Path("/proc/self/smaps_rollup").exists():
@@ -73,19 +69,25 @@ def test_lists_need_little_memory(tmp_path):
 
 
 def private_memory_of_a_worker(manifest):
-    """Bytes that a forked process has copied after it has read every path."""
+    """Bytes that a forked process copies while it reads every path."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
+        gc.disable()  # a collection would copy the memory of the whole test process
+        before = private_kilobytes()
         num_characters = sum(map(len, manifest.paths))
-        rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        kilobytes = sum(int(row.split()[1]) for row in rows if row.startswith("Private_Dirty"))
+        kilobytes = private_kilobytes() - before
         os.write(write_end, f"{num_characters} {kilobytes}".encode())
         os._exit(0)
     os.waitpid(child, 0)
     num_characters, kilobytes = map(int, os.read(read_end, 100).split())
     assert num_characters == sum(map(len, manifest.paths))
     return 1024 * kilobytes
+
+
+def private_kilobytes():
+    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(row.split()[1]) for row in rows if row.startswith("Private_Dirty"))
 
 
 def test_a_video_that_is_listed_twice_is_named():
