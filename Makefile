@@ -1,8 +1,7 @@
 # make demo      from a fresh clone to a trained and tested model with its figures
 # make test      unit tests and quick integration tests, JOBS (2) at a time
 # make test-all  also the slow tests
-# make lint      ruff
-# make types     mypy; not clean yet, so not part of lint
+# make lint      ruff and mypy
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -16,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --dist works
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all lint types clean-demo
+.PHONY: demo test test-all lint clean-demo
 
 demo: $(VENV)/.installed
 	deepspeed tools/train_net.py --cfg $(CONFIG) output_dir=$(RUN)
@@ -32,8 +31,6 @@ test-all: $(VENV)/.installed lint
 lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
-
-types: $(VENV)/.installed
 	mypy
 
 $(VENV)/.installed: setup.cfg constraints.txt

@@ -20,6 +20,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.registry import CATALOGUE, current_arguments
 from lookupvivit.sizes import Size
@@ -187,10 +188,10 @@ def _image_size(size: int | Sequence[int]) -> Size:
     return sides
 
 
-def _entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn.Module]:
+def _entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., Model]:
     """The function that timm calls to build a model; timm registers it under its ``__name__``."""
 
-    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    def build(pretrained: bool = False, **kwargs: Any) -> Model:
         if pretrained and not kwargs.get("pretrained_cfg_overlay"):
             raise ValueError(
                 f"pretrained: found True for {name}, for which no weights have been published; load your own with "

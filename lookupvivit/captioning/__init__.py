@@ -19,9 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lookupvivit.captioning.config import CaptioningConfig as Config
+    from lookupvivit.models.base import Model
     from lookupvivit.training.distributed import World
     from lookupvivit.training.tasks import Task
 
@@ -43,7 +42,7 @@ def create_task(config: Config, world: World) -> Task:
     return Captioning(config, world)
 
 
-def model_from_description(description: dict[str, Any]) -> nn.Module:
+def model_from_description(description: dict[str, Any]) -> Model:
     """The captioner that a model.json describes, with random weights."""
     from lookupvivit.captioning.model import create_captioner
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lookupvivit.captioning.decoder import PAD, CaptionDecoder
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.models.perceiver import Perceiver
@@ -21,7 +22,7 @@ from lookupvivit.models.registry import create_model
 from lookupvivit.sizes import Size
 
 
-class Captioner(nn.Module):
+class Captioner(Model):
     """A frozen encoder and a decoder.
 
     Args:
@@ -32,24 +33,22 @@ class Captioner(nn.Module):
         ValueError: the encoder has no compressed tokens with a final norm, or a decoder argument is out of range.
     """
 
-    supervised = ("logits",)
-    num_classes = None
     encoder: Any  # Any, because models of the registry share attributes that nn.Module does not declare
     decoder: CaptionDecoder
 
-    def __init__(self, encoder: nn.Module, vocabulary: int, **decoder: Any) -> None:
+    def __init__(self, encoder: Model, vocabulary: int, **decoder: Any) -> None:
         super().__init__()
         self.set_encoder(encoder)
         self.input_size = self.encoder.input_size
         width = self.encoder.latents.shape[-1] if isinstance(encoder, Perceiver) else self.encoder.width
         self.decoder = CaptionDecoder(vocabulary, width, **decoder)
 
-    def set_encoder(self, encoder: nn.Module) -> None:
+    def set_encoder(self, encoder: Model) -> None:
         """Replace the encoder by another one of the same width, whose classifiers are removed in place."""
         self.encoder = _remove_classifiers(encoder).requires_grad_(False).eval()
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]  # they belong to the decoder
         """The blocks that are trained."""
         return self.decoder.blocks
 
@@ -128,7 +127,7 @@ def create_captioner(name: str, vocabulary: int, overrides: dict[str, Any], **de
     return Captioner(create_model(name, 1, **overrides), vocabulary, **decoder)
 
 
-def _remove_classifiers(encoder: nn.Module) -> nn.Module:
+def _remove_classifiers(encoder: Model) -> Model:
     """Remove in place what the memory does not depend on: classifiers, and LookupViT's last update of lookup tokens."""
     if not isinstance(encoder, LookupViT):
         encoder._modules.pop("head", None)

@@ -28,6 +28,7 @@ from lookupvivit.captioning.metrics import caption_scores
 from lookupvivit.captioning.model import Captioner
 from lookupvivit.captioning.tokenizer import CaptionTokenizer
 from lookupvivit.config import ConfigError, DataConfig
+from lookupvivit.models.base import Model
 from lookupvivit.training import checkpointing, ema
 from lookupvivit.training.build import build_model, build_on_meta, load_init_from, model_arguments
 from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, train_transform
@@ -49,7 +50,7 @@ class Captioning:
         """See `Task`."""
         return build_captioner(self.config)
 
-    def load_initial_weights(self, model: nn.Module) -> str:
+    def load_initial_weights(self, model: Model) -> str:
         """See `Task`: into the encoder; the decoder always starts at random."""
         if self.config.init_from is None:
             return "NOTE: init_from is not set, so the encoder is frozen at random weights"
@@ -102,7 +103,7 @@ class Captioning:
         )
 
     def loss(
-        self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
+        self, engine: Any, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
     ) -> Tensor:
         """See `Task`: cross-entropy with teacher forcing."""
         tokens = batch["tokens"].to(video.device, non_blocking=True)  # (B, L)
@@ -160,7 +161,7 @@ class Captioning:
         return CaptionGenerator(captioner, self.tokenizer, compressed_size=self.config.eval.compressed_size)
 
 
-def build_encoder(config: CaptioningConfig) -> nn.Module:
+def build_encoder(config: CaptioningConfig) -> Model:
     """The configured encoder with the classifier of one class, which `Captioner` removes."""
     return build_model(config, num_classes=1)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from data_pipelines.io.errors import MissingDataError
 from lookupvivit.config import RunConfig
+from lookupvivit.models.base import Model
 from lookupvivit.profiling.flops import count_cost
 from lookupvivit.profiling.memory_estimate import MemoryEstimate, TrainingSetup, estimate_memory
 from lookupvivit.training.build import build_on_meta
@@ -74,7 +75,7 @@ def print_cost(model: nn.Module, config: RunConfig) -> None:
     print(f"training: {per_step / 1e3:.4g} TFLOPs per step over all ranks{recomputation}")
 
 
-def memory_of_rank(model: nn.Module, config: RunConfig, batching: Batching, device: str) -> MemoryEstimate:
+def memory_of_rank(model: Model, config: RunConfig, batching: Batching, device: str) -> MemoryEstimate:
     """Estimate the memory of one rank, at the largest compressed size."""
     optim, runtime = config.optim, config.runtime
     groups = parameter_groups(model, optim.weight_decay, optim.layer_decay)

@@ -200,6 +200,12 @@ class RunConfig(Section):
         self.validate_task()
         return self
 
+    @property
+    def num_classes(self) -> int:
+        """``data.num_classes``; `validate_task` requires it for classification."""
+        assert self.data.num_classes is not None
+        return self.data.num_classes
+
     def validate_task(self) -> None:
         """Check the rules of classification; experiments override them with their own."""
         num_classes = self.data.num_classes

@@ -22,6 +22,7 @@ from data_pipelines.io.progress import progress
 from data_pipelines.loader import eval_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms.normalization import to_model_input
+from lookupvivit.models.base import Model
 from lookupvivit.weights.files import WeightsError
 from lookupvivit.weights.metadata import preprocess_of
 
@@ -40,7 +41,7 @@ class ImageOutputs(NamedTuple):
 
 @torch.no_grad()
 def image_outputs(
-    model: nn.Module,
+    model: Model,
     manifest: VideoManifest,
     batch_size: int,
     device: torch.device,
@@ -82,7 +83,7 @@ def image_outputs(
     return ImageOutputs(torch.cat(logits).numpy(), torch.cat(features).numpy())
 
 
-def _preprocess(model: nn.Module) -> Preprocess:
+def _preprocess(model: Model) -> Preprocess:
     try:
         return preprocess_of(model)
     except WeightsError as error:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_pipelines.preprocess import ArrayReader, open_any
 from data_pipelines.transforms.normalization import to_model_input
 from data_pipelines.video.reader import VideoReader
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
@@ -114,7 +115,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         clips: int = 4,
         crops: int = 3,
         window: float | None = None,

@@ -1,9 +1,48 @@
-"""Functions that the models share."""
+"""The interface of all models, and functions that they share."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from einops import reduce
 from torch import Tensor, nn
+
+from lookupvivit.sizes import Size
+
+
+class Model(nn.Module):
+    """What training, evaluation and weight files rely on.
+
+    Attributes:
+        num_classes: K.
+        input_size: (T, H, W) of the position embeddings.
+        tubelet: (t, h, w), frames and pixels of a token.
+        blocks: the repeated modules that are trained; they are compiled and recomputed one by one.
+        description: contents of model.json, which `lookupvivit.load_model` sets.
+    """
+
+    num_classes: int
+    input_size: Size
+    tubelet: Size
+    blocks: nn.ModuleList
+    description: dict[str, Any]
+
+    @property
+    def supervised(self) -> tuple[str, ...]:
+        """Fields of the output that have a loss; the losses are summed with equal weights."""
+        return ("logits",)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""
+        raise NotImplementedError
+
+    def layer_groups(self) -> list[list[str]]:
+        """Parameter names by depth, for layer-wise learning rate decay: the stem, each block, and the rest."""
+        raise NotImplementedError
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifiers with newly initialised ones for ``num_classes`` classes."""
+        raise NotImplementedError
 
 
 def require_choice(key: str, value: object, choices: tuple[str, ...]) -> None:

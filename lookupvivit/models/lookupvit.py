@@ -25,7 +25,7 @@ from lookupvivit.layers.patch_embed import TubeletEmbedding
 from lookupvivit.layers.pos_embed import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.base import check_transformer, create_classifier, groups_by_depth, pool, require_choice
+from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.sizes import Size, as_size, format_size
 
@@ -104,7 +104,7 @@ class LookupViTBlock(nn.Module):
         return compressed, lookup, attention
 
 
-class LookupViT(nn.Module):
+class LookupViT(Model):
     """LookupViT for images (tubelet t = 1) and LookupViViT for video.
 
     Args:
@@ -159,9 +159,9 @@ class LookupViT(nn.Module):
         require_choice("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.classifiers, self.antialias = num_classes, width, classifiers, antialias
         self.input_size, self.compressed_size = as_size(input_size), as_size(compressed_size)
-        self.classifier_bias = classifier_bias
+        self.tubelet, self.classifier_bias = as_size(tubelet), classifier_bias
 
-        self.embedding = TubeletEmbedding(as_size(tubelet), width)
+        self.embedding = TubeletEmbedding(self.tubelet, width)
         grid = self.embedding.grid(self.input_size)  # (t, h, w)
         self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))  # (1, t, h, w, D)
         self.compress = COMPRESSED_INITS[compressed_init](grid, self.compressed_size, width, antialias)
@@ -237,7 +237,7 @@ class LookupViT(nn.Module):
         size = self.compressed_size if compressed_size is None else as_size(compressed_size)
         return lookup, self.compress(lookup, size)  # Eq. 1 and 2
 
-    # The interface that all models have
+    # The interface of `Model`
 
     @property
     def supervised(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.patch_embed import as_video, tubelet_grid
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.base import check_transformer, create_classifier, groups_by_depth
+from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.sizes import Size, as_size
 
@@ -53,7 +53,7 @@ class CrossAttend(nn.Module):
         return latents + self.mlp(self.mlp_norm(latents))
 
 
-class Perceiver(nn.Module):
+class Perceiver(Model):
     """Perceiver for images (T = 1) and video.
 
     Args:
@@ -69,8 +69,6 @@ class Perceiver(nn.Module):
         bands: Fourier frequencies per axis.
         eps, gelu, classifier_bias: as in LookupViT.
     """
-
-    supervised = ("logits",)  # fields of the output that have a loss
 
     def __init__(
         self,
@@ -162,7 +160,7 @@ class Perceiver(nn.Module):
         """Return the input elements (t, h, w) of a video (T, H, W); raises as `tubelet_grid`."""
         return tubelet_grid(video_size, self.tubelet)
 
-    # The interface that all models have
+    # The interface of `Model`
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""

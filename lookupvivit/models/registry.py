@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
-from torch import nn
-
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.models.token_learner import TokenLearner
@@ -46,8 +45,8 @@ PICO_PERCEIVER = {
 RENAMED_ARGUMENTS = {"heads": "classifiers", "head_bias": "classifier_bias"}
 
 
-def _catalogue() -> dict[str, tuple[type[nn.Module], dict[str, Any]]]:
-    models: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {}
+def _catalogue() -> dict[str, tuple[type[Model], dict[str, Any]]]:
+    models: dict[str, tuple[type[Model], dict[str, Any]]] = {}
     for variant in ("ti", "s", "b", "l"):
         arguments = VARIANTS[variant]
         models[f"vit_{variant}16"] = ViT, arguments
@@ -77,7 +76,7 @@ def list_models() -> list[str]:
     return sorted(CATALOGUE)
 
 
-def create_model(name: str, num_classes: int, **overrides: Any) -> nn.Module:
+def create_model(name: str, num_classes: int, **overrides: Any) -> Model:
     """Build a model by name, with random weights.
 
     Args:

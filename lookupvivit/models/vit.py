@@ -14,14 +14,14 @@ from lookupvivit.layers.patch_embed import TubeletEmbedding
 from lookupvivit.layers.pos_embed import POSITION_INITS
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.vit_block import ViTBlock
-from lookupvivit.models.base import check_transformer, create_classifier, groups_by_depth, pool, require_choice
+from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.sizes import Size, as_size
 
 POOLINGS = ("gap", "gap_norm", "token")
 
 
-class ViT(nn.Module):
+class ViT(Model):
     """ViT for images (tubelet t = 1) and ViViT for video.
 
     Args:
@@ -36,8 +36,6 @@ class ViT(nn.Module):
         position_init: initial values of the learned position embeddings, "normal" (N(0, 0.02)) or "sincos".
         antialias, eps, gelu, classifier_bias: as in LookupViT.
     """
-
-    supervised = ("logits",)  # fields of the output that have a loss
 
     def __init__(
         self,
@@ -61,9 +59,10 @@ class ViT(nn.Module):
         require_choice("pooling", pooling, POOLINGS)
         require_choice("position_init", position_init, tuple(POSITION_INITS))
         self.num_classes, self.width, self.antialias = num_classes, width, antialias
-        self.input_size, self.classifier_bias, self.pooling = as_size(input_size), classifier_bias, pooling
+        self.input_size, self.tubelet = as_size(input_size), as_size(tubelet)
+        self.classifier_bias, self.pooling = classifier_bias, pooling
 
-        self.embedding = TubeletEmbedding(as_size(tubelet), width)
+        self.embedding = TubeletEmbedding(self.tubelet, width)
         grid = self.embedding.grid(self.input_size)  # (t, h, w)
         self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))  # (1, t, h, w, D)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pooling == "token" else None
@@ -121,7 +120,7 @@ class ViT(nn.Module):
         tokens = self.embedding(video)
         return tokens + resample(self.positions, tokens.shape[1:4], self.antialias)
 
-    # The interface that all models have
+    # The interface of `Model`
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""

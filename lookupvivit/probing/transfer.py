@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from lookupvivit.evaluation.image_outputs import image_outputs
+from lookupvivit.models.base import Model
 from lookupvivit.probing.few_shot import SHOTS, FewShotScore, few_shot_scores
 
 
@@ -41,7 +41,7 @@ class FewShotTransfer:
 
 
 def evaluate_transfer(
-    model: nn.Module,
+    model: Model,
     train: VideoManifest,
     test: VideoManifest,
     shots: Sequence[int] = SHOTS,

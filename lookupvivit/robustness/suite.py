@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from data_pipelines.datasets.class_folders import read_class_folders
 from data_pipelines.datasets.class_names import class_names
@@ -18,6 +17,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.hashing import file_digest
 from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
 from lookupvivit.evaluation.image_outputs import ImageOutputs, image_names, image_outputs
+from lookupvivit.models.base import Model
 from lookupvivit.robustness.metrics import (
     ALEXNET_ERRORS,
     EXTRA_CORRUPTIONS,
@@ -79,7 +79,7 @@ class RobustnessSuite:
     """
 
     def __init__(
-        self, model: nn.Module, source: str | Path, folder: Path, batch_size: int, device: torch.device, workers: int
+        self, model: Model, source: str | Path, folder: Path, batch_size: int, device: torch.device, workers: int
     ) -> None:
         self.model, self.folder, self.batch_size = model, Path(folder), batch_size
         self.device, self.workers = device, workers

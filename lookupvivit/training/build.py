@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.sizes import Size
@@ -35,7 +35,7 @@ def compute_dtype(config: RunConfig, world: World) -> torch.dtype:
     return DTYPES[precision]
 
 
-def build_model(config: RunConfig, num_classes: int | None = None) -> nn.Module:
+def build_model(config: RunConfig, num_classes: int | None = None) -> Model:
     """The configured model with random weights; its input size is that of the data's clips.
 
     Args:
@@ -45,7 +45,7 @@ def build_model(config: RunConfig, num_classes: int | None = None) -> nn.Module:
         ConfigError: no such model, impossible arguments, or a compressed size that the model does not support.
     """
     try:
-        model = create_model(config.model.name, num_classes or config.data.num_classes, **model_arguments(config))
+        model = create_model(config.model.name, num_classes or config.num_classes, **model_arguments(config))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model: {error}") from None
     for key, size in _requested_sizes(config).items():
@@ -56,7 +56,7 @@ def build_model(config: RunConfig, num_classes: int | None = None) -> nn.Module:
     return model
 
 
-def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+def build_on_meta(build: Callable[[], Model]) -> Model:
     """The model that ``build`` returns, on the meta device: shapes without memory or initialisation."""
     with torch.device("meta"):
         return build()
@@ -78,8 +78,9 @@ def _requested_sizes(config: RunConfig) -> dict[str, Size]:
     return sizes
 
 
-def load_init_from(model: nn.Module, config: RunConfig) -> ImportReport:
+def load_init_from(model: Model, config: RunConfig) -> ImportReport:
     """Load the weights of ``init_from``, which must be set, into ``model``."""
+    assert config.init_from is not None
     return import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
 
 
@@ -87,7 +88,7 @@ def classifier_description(config: RunConfig, class_names: tuple[str, ...]) -> d
     """The contents of model.json: how to rebuild the model, and the preprocessing of its input."""
     return {
         "name": config.model.name,
-        "num_classes": config.data.num_classes,
+        "num_classes": config.num_classes,
         "overrides": model_arguments(config),
         "class_names": list(class_names),
         "preprocessing": preprocess_from_config(config.data).to_dict(),

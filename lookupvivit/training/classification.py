@@ -15,6 +15,7 @@ from data_pipelines.transforms.mixup import mix
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.multi_view import predict_views
+from lookupvivit.models.base import Model
 from lookupvivit.training.attention_logging import AttentionLogger
 from lookupvivit.training.build import build_model, classifier_description, load_init_from
 from lookupvivit.training.data import train_dataset, view_loader
@@ -32,11 +33,11 @@ class Classification:
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> Model:
         """See `Task`."""
         return build_model(self.config)
 
-    def load_initial_weights(self, model: nn.Module) -> str | None:
+    def load_initial_weights(self, model: Model) -> str | None:
         """See `Task`."""
         if self.config.init_from is None:
             return None
@@ -80,12 +81,12 @@ class Classification:
         return train_dataset(self.config, self.train_set)
 
     def loss(
-        self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
+        self, engine: Any, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
     ) -> Tensor:
         """See `Task`: the cross-entropy of each classifier with smoothed and mixed targets."""
         augment = self.config.augment
         labels = batch["label"].to(video.device, non_blocking=True)
-        targets = smooth_one_hot(labels, self.config.data.num_classes, augment.label_smoothing)
+        targets = smooth_one_hot(labels, self.config.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
         output, loss = engine(video, **call), LOSSES[self.config.optim.loss]
         return torch.stack([loss(output[name], targets) for name in engine.module.supervised])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from lookupvivit.config import RunConfig
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
+from lookupvivit.models.base import Model
 from lookupvivit.profiling.memory_estimate import REDUCE_BUCKET_SIZE
 from lookupvivit.training.distributed import World
 from lookupvivit.training.ema import AveragedSteps
@@ -15,7 +14,7 @@ from lookupvivit.training.optimizer import FiniteSteps, build_optimizer
 from lookupvivit.training.schedule import Batching
 
 
-def initialize(model: nn.Module, config: RunConfig, batching: Batching, world: World) -> tuple[Any, FiniteSteps]:
+def initialize(model: Model, config: RunConfig, batching: Batching, world: World) -> tuple[Any, FiniteSteps]:
     """Build optimizer and DeepSpeed engine around ``model``.
 
     Returns:

@@ -96,7 +96,8 @@ def open_partial_result(
     folder: Path, config: RunConfig, manifest: VideoManifest, weights_digest: str, world: World
 ) -> PartialResult:
     """The results of an interrupted test with the same weights, videos and settings; collective."""
-    restored, done = None, [[]]
+    restored = None
+    done: list[list[int]] = [[]]
     if world.is_main:
         restored, messages = restore(folder, identity(config, manifest, weights_digest, world))
         print("".join(f"{line}\n" for line in messages), end="")

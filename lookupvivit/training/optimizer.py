@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lookupvivit.config import OptimConfig
+from lookupvivit.models.base import Model
 
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, base: float) -> float:
@@ -23,7 +24,7 @@ def learning_rate(step: int, total_steps: int, warmup_steps: int, base: float) -
     return base * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(model: Model, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Group the trainable parameters by weight decay and learning rate.
 
     Weight decay applies to kernels, not to biases, norms and `model.no_weight_decay()`. The last of
@@ -49,7 +50,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
     ]
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, offloaded: bool = False) -> torch.optim.Optimizer:
+def build_optimizer(model: Model, config: OptimConfig, offloaded: bool = False) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW.
 
     Args:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from data_pipelines.datasets.clips import ClipDataset
 from lookupvivit.config import RunConfig
 from lookupvivit.experiments import experiment_of_dataset
+from lookupvivit.models.base import Model
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 
@@ -27,10 +28,10 @@ class Task(Protocol):
     metric: str
     num_samples: int
 
-    def build_model(self) -> nn.Module:
+    def build_model(self) -> Model:
         """The configured model with random weights."""
 
-    def load_initial_weights(self, model: nn.Module) -> str | None:
+    def load_initial_weights(self, model: Model) -> str | None:
         """Load ``init_from`` into a new model. Returns what to report about it."""
 
     def count_samples(self) -> int:
@@ -46,7 +47,7 @@ class Task(Protocol):
         """Random, augmented clips with their targets."""
 
     def loss(
-        self, engine: nn.Module, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
+        self, engine: Any, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
     ) -> Tensor:
         """The losses (S,) of a micro-batch, one per field of the output in ``engine.module.supervised``.
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.io.atomic import atomic_write
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.models.perceiver import Perceiver
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
 
@@ -23,7 +23,7 @@ class ExportError(WeightsError):
 
 
 def export_program(
-    model: nn.Module, input_shape: tuple[int, ...], compressed_size: Size | None = None
+    model: Model, input_shape: tuple[int, ...], compressed_size: Size | None = None
 ) -> torch.export.ExportedProgram:
     """Capture ``model`` for one input size and any batch size.
 
@@ -47,7 +47,7 @@ def export_program(
 
 
 def export_onnx(
-    model: nn.Module,
+    model: Model,
     file: str | Path,
     input_shape: tuple[int, ...],
     compressed_size: Size | None = None,
@@ -93,15 +93,14 @@ def export_onnx(
     return difference
 
 
-def input_shape(model: nn.Module) -> tuple[int, ...]:
+def input_shape(model: Model) -> tuple[int, ...]:
     """The shape of one input: (1, 3, T, H, W), or (1, 3, H, W) for an image model."""
     frames, height, width = model.input_size
-    tubelet = model.tubelet if isinstance(model, Perceiver) else model.embedding.tubelet
-    is_image = tubelet[0] == 1 and frames == 1
+    is_image = model.tubelet[0] == 1 and frames == 1
     return (1, 3, height, width) if is_image else (1, 3, frames, height, width)
 
 
-def _with_fixed_size(model: nn.Module, compressed_size: Size | None) -> nn.Module:
+def _with_fixed_size(model: Model, compressed_size: Size | None) -> nn.Module:
     """The model with a fixed compressed size; weights and their names are shared with ``model``."""
     if not isinstance(model, LookupViT):
         if compressed_size is not None:
@@ -116,13 +115,13 @@ def _with_fixed_size(model: nn.Module, compressed_size: Size | None) -> nn.Modul
     return fixed
 
 
-def _random_video(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+def _random_video(model: Model, shape: tuple[int, ...]) -> Tensor:
     parameter = next(model.parameters())
     return torch.rand(shape, dtype=parameter.dtype, device=parameter.device) * 2 - 1
 
 
 @torch.no_grad()
-def _compare(model: nn.Module, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]]) -> tuple[float, float]:
+def _compare(model: Model, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]]) -> tuple[float, float]:
     """Largest absolute difference between the file's outputs and the model's, and the largest output."""
     import onnxruntime
 

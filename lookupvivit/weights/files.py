@@ -10,10 +10,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_pipelines.io.atomic import atomic_write, write_json, write_text
 from lookupvivit.experiments import experiment
+from lookupvivit.models.base import Model
 from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.sizes import Size
 
@@ -65,7 +66,7 @@ def save_model(folder: Path, state: dict[str, Tensor], description: dict[str, An
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
 
 
-def load_model(path: str | Path) -> nn.Module:
+def load_model(path: str | Path) -> Model:
     """Rebuild a trained model, in eval mode on the CPU, with its model.json as the attribute ``description``.
 
     Args:
@@ -81,7 +82,7 @@ def load_model(path: str | Path) -> nn.Module:
     return model.eval()
 
 
-def load_classifier(path: str | Path) -> nn.Module:
+def load_classifier(path: str | Path) -> Model:
     """As `load_model`, for callers that need classes.
 
     Raises:
@@ -145,7 +146,7 @@ def _read_tokenizer(file: Path) -> str:
         raise WeightsError(f"{file}: cannot be read ({error}); a captioner needs it") from None
 
 
-def described_model(description: dict[str, Any]) -> nn.Module:
+def described_model(description: dict[str, Any]) -> Model:
     """The model that a ``model.json`` describes, with random weights.
 
     Raises:
@@ -164,7 +165,7 @@ def described_model(description: dict[str, Any]) -> nn.Module:
 
 
 def load_weights(
-    model: nn.Module,
+    model: Model,
     path: str | Path,
     heads_may_differ: bool = True,
     fit_positions: Callable[[Tensor, Size], Tensor] | None = None,

@@ -101,6 +101,7 @@ class HubModel(
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
+        **model_kwargs: Any,
     ) -> HubModel:
         if not Path(model_id).is_dir():
             model_id = snapshot_download(

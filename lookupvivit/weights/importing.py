@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.token_learner import TokenLearner
 from lookupvivit.models.vit import ViT
@@ -77,7 +78,7 @@ class ImportReport:
 
 
 def import_weights(
-    model: nn.Module, path: str | Path, inflation: str = "central", pixels: str | None = None
+    model: Model, path: str | Path, inflation: str = "central", pixels: str | None = None
 ) -> ImportReport:
     """Load the weights of any known checkpoint into ``model``.
 
@@ -103,7 +104,7 @@ def import_weights(
         raise WeightsError(
             f"{path}: another model's weights cannot initialise a {type(model).__name__}, only ViT, ViViT and LookupViT"
         )
-    source = read_source(path) if own_model is None else _as_source(own_model, path)
+    source = read_source(path) if own_model is None else _as_source(cast(ViT, own_model), path)
     report = ImportReport(source.kind, ignored=dict(source.ignored))
     _require_same_sizes(model, source, path)
     if source.conventions.get("num_heads") is None:
@@ -122,7 +123,7 @@ def import_weights(
 # Sources of this library
 
 
-def _own_model(path: str | Path) -> nn.Module | None:
+def _own_model(path: str | Path) -> Model | None:
     """The model of this library's own weights, on the meta device; None for other files."""
     path = Path(path)
     if not path.is_dir() and not (path.name == WEIGHTS and path.with_name(DESCRIPTION).is_file()):
@@ -131,15 +132,15 @@ def _own_model(path: str | Path) -> nn.Module | None:
         return described_model(read_description(path))
 
 
-def _converts(source: nn.Module, model: nn.Module) -> bool:
+def _converts(source: Model, model: Model) -> bool:
     """Whether weights of this library are converted: a ViT's into a LookupViT, or an image ViT's into a ViViT."""
     if type(source) is not ViT:
         return False
-    is_image_to_video = isinstance(model, ViT) and source.embedding.tubelet[0] == 1 < model.embedding.tubelet[0]
+    is_image_to_video = isinstance(model, ViT) and source.tubelet[0] == 1 < model.tubelet[0]
     return isinstance(model, LookupViT) or is_image_to_video
 
 
-def _load_own(model: nn.Module, source: nn.Module, path: str | Path) -> ImportReport:
+def _load_own(model: Model, source: Model, path: str | Path) -> ImportReport:
     """Load a run of the same model, whose classes and input size may differ."""
     imported = ImportReport(f"{type(source).__name__}, trained here")
     if isinstance(model, ViT | LookupViT) and isinstance(source, ViT | LookupViT):
@@ -167,7 +168,9 @@ def _as_source(source: ViT, path: str | Path) -> Source:
 
 def _conventions(model: ViT | LookupViT) -> dict[str, Any]:
     """The arguments in which a source is compared with the model."""
-    block = model.blocks[0].refine if isinstance(model, LookupViT) else model.blocks[0]
+    block: Any = model.blocks[0]
+    if isinstance(model, LookupViT):
+        block = block.refine
     return {
         "width": model.width,
         "depth": len(model.blocks),
@@ -186,7 +189,7 @@ def _require_same_sizes(model: ViT | LookupViT, source: Source, path: str | Path
             raise WeightsError(f"{path}: found a {source.kind} with {key} {theirs}, but the model has {ours[key]}")
 
 
-def _compare_conventions(model: nn.Module, conventions: dict[str, Any], report: ImportReport) -> None:
+def _compare_conventions(model: ViT | LookupViT, conventions: dict[str, Any], report: ImportReport) -> None:
     """Report in what the model computes something else than the source did."""
     ours = _conventions(model)
     for key in ("gelu", "eps", "pooling"):
@@ -256,7 +259,7 @@ def _drop_class_token(model: ViT | LookupViT, state: dict[str, Tensor], report: 
         report.ignored["class_token"] = "the model averages its tokens"
 
 
-def _copy(model: nn.Module, state: dict[str, Tensor], report: ImportReport, path: str | Path) -> None:
+def _copy(model: Model, state: dict[str, Tensor], report: ImportReport, path: str | Path) -> None:
     """Copy the state into the model; every tensor must have its place, and every place its tensor."""
     own = model.state_dict()
     unexpected = state.keys() - own.keys()
@@ -277,7 +280,7 @@ def _copy(model: nn.Module, state: dict[str, Tensor], report: ImportReport, path
                 report.loaded.append(name)
 
 
-def _may_stay_random(model: nn.Module, name: str) -> bool:
+def _may_stay_random(model: Model, name: str) -> bool:
     """A classifier for other classes, and those parts of LookupViT that a ViT does not have."""
     if name.rpartition(".")[0].endswith("head"):
         return True

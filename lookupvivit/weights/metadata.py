@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from data_pipelines.preprocess import Preprocess
+from lookupvivit.models.base import Model
 from lookupvivit.weights.files import WeightsError
 
 
-def preprocess_of(model: nn.Module) -> Preprocess:
+def preprocess_of(model: Model) -> Preprocess:
     """Return the preprocessing that a trained model was validated with.
 
         preprocess = lookupvivit.preprocess_of(model)
@@ -29,7 +28,7 @@ def preprocess_of(model: nn.Module) -> Preprocess:
     return Preprocess.from_dict(_description(model, "preprocessing"))
 
 
-def class_names_of(model: nn.Module) -> tuple[str, ...]:
+def class_names_of(model: Model) -> tuple[str, ...]:
     """Return the names of a trained model's classes, in the order of its logits.
 
     Args:
@@ -48,7 +47,7 @@ def class_names_of(model: nn.Module) -> tuple[str, ...]:
     return names
 
 
-def _description(model: nn.Module, key: str) -> Any:
+def _description(model: Model, key: str) -> Any:
     """One entry of the model's model.json."""
     description = getattr(model, "description", None)
     if description is None:

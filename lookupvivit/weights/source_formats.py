@@ -11,6 +11,7 @@ import pickle
 import re
 import zipfile
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,11 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _rename(name: str, rules: list[tuple[str, str]]) -> str:
+# Regular expressions and what `re.sub` replaces each by
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+def _rename(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
@@ -174,9 +179,9 @@ def _join_qkv(state: dict[str, Tensor]) -> None:
         parts = [state.pop(name)]
         for other in ("k", "v"):
             part = state.pop(name.replace(".q.", f".{other}."), None)
-            parts.append(torch.zeros_like(parts[0]) if part is None and name.endswith("bias") else part)
-        if any(part is None for part in parts):
-            raise WeightsError(f"tensor {name}: its key or value is missing")
+            if part is None and not name.endswith("bias"):
+                raise WeightsError(f"tensor {name}: its key or value is missing")
+            parts.append(torch.zeros_like(parts[0]) if part is None else part)
         state[name.replace(".q.", ".qkv.")] = torch.cat(parts)
 
 
@@ -281,7 +286,7 @@ def _finish_video_mae(kind: str, state: dict[str, Tensor], ignored: dict[str, st
     return Source(kind, state, {**conventions, "fixed_positions": True}, ignored, pixels="imagenet")
 
 
-_FLAX_BLOCKS = [
+_FLAX_BLOCKS: Rules = [
     (r"^(?:params/|img/|opt/target/)*", ""),
     (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
     (r"\.LayerNorm_0/", ".attention_norm."),
@@ -300,7 +305,8 @@ _FLAX_BLOCKS = [
 
 
 def _flax(kind: str, raw: dict[str, Tensor]) -> Source:
-    state, ignored = {}, {}
+    state: dict[str, Tensor] = {}
+    ignored: dict[str, str] = {}
     for name, tensor in raw.items():
         if re.search(r"(^|/)pre_logits/", name):
             ignored[name] = "a tanh layer before the classifier, which no model here has"

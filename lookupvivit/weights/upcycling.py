@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor
 
-from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.lookupvit import LookupViT, LookupViTBlock
 
 ZEROS = "zeros that open during training"
 OWN_ATTENTION = "the block's own attention"
@@ -30,19 +33,20 @@ def upcycle(model: LookupViT, state: dict[str, Tensor]) -> tuple[dict[str, Tenso
     for name in ("embedding.projection.weight", "embedding.projection.bias", "positions"):
         if name in state:
             upcycled[name] = state.pop(name)
-    for index, block in enumerate(model.blocks):
+    blocks = cast(Sequence[LookupViTBlock], model.blocks)
+    for index, block in enumerate(blocks):
         prefix = f"blocks.{index}."
         vit_block = {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
         upcycled |= {f"{prefix}refine.{name}": tensor for name, tensor in vit_block.items()}
-        for name, (tensor, origin) in _exchange(block.exchange, block, vit_block).items():
+        for name, (tensor, origin) in _exchange(block, vit_block).items():
             upcycled[prefix + name], origins[prefix + name] = tensor, origin
     upcycled |= _classifiers(model, state)
     return upcycled | state, origins
 
 
-def _exchange(exchange: str, block: torch.nn.Module, vit: dict[str, Tensor]) -> dict[str, tuple[Tensor, str]]:
+def _exchange(block: LookupViTBlock, vit: dict[str, Tensor]) -> dict[str, tuple[Tensor, str]]:
     """The tensors of a block's exchange and lookup MLP, each with its origin, from those of a ViT block."""
-    if exchange == "none":
+    if block.exchange == "none":
         return {}
     tensors: dict[str, tuple[Tensor, str]] = {}
     for kind in ("weight", "bias"):
@@ -53,7 +57,7 @@ def _exchange(exchange: str, block: torch.nn.Module, vit: dict[str, Tensor]) -> 
         for stream in ("compressed", "lookup"):
             tensors[f"gather_norm_{stream}.{kind}"] = norm, OWN_ATTENTION
         tensors[f"gather.out.{kind}"] = torch.zeros_like(out), ZEROS
-        if exchange == "both":
+        if block.exchange == "both":
             tensors[f"infuse.v.{kind}"] = v, OWN_ATTENTION
             tensors[f"infuse_norm.{kind}"] = norm, OWN_ATTENTION
             tensors[f"infuse.out.{kind}"] = torch.zeros_like(out), ZEROS
