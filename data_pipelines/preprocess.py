@@ -25,7 +25,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from data_pipelines.io.errors import DataError
-from data_pipelines.sampling import Sampling, require_positive_integer, resized_size, spatial_crops
+from data_pipelines.sampling import Sampling, require_crop_within, require_positive_integer, resized_size, spatial_crops
 from data_pipelines.transforms.geometry import RESIZE_METHODS, crop_views
 from data_pipelines.transforms.normalization import to_model_input
 from data_pipelines.video.reader import TIMEOUT, VideoReader, open_video
@@ -123,8 +123,7 @@ class Preprocess:
     def __post_init__(self) -> None:
         require_positive_integer("short_side", self.short_side)
         require_positive_integer("crop", self.crop)
-        if self.crop > self.short_side:
-            raise DataError(f"crop: found {self.crop}, expected at most short_side = {self.short_side}")
+        require_crop_within(self.crop, self.short_side)
         if self.resize not in RESIZE_METHODS:
             raise DataError(f"resize: found {self.resize!r}, expected {' or '.join(RESIZE_METHODS)}")
 

@@ -238,6 +238,12 @@ def spatial_crops(height: int, width: int, crop: int, num_crops: int) -> list[tu
     return [(0, left), (top, left), (height - crop, left)]
 
 
+def require_crop_within(crop: int, short_side: int) -> None:
+    """Raise a DataError unless a square crop fits into frames of this shorter side, in pixels."""
+    if crop > short_side:
+        raise DataError(f"crop: found {crop}, expected at most short_side = {short_side}")
+
+
 def require_positive_integer(name: str, value: object) -> None:
     """Raise a DataError unless ``value`` is an integer of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -23,7 +23,6 @@ from lookupvivit.profiling.budget import default_sizes
 from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
 from lookupvivit.sizes import Size, format_size
 from lookupvivit.training.build import require_trained_as
-from lookupvivit.training.data import preprocess_from_config
 from lookupvivit.weights.files import load_classifier, read_description, weights_file
 
 
@@ -132,7 +131,7 @@ def load_checkpoint(
         ConfigError: it was trained on other classes or clips than the configuration's.
         WeightsError: it cannot be loaded.
     """
-    preprocessing = preprocess_from_config(config.data).to_dict()
+    preprocessing = config.data.preprocess().to_dict()
     require_trained_as(path, {"class_names": list(manifest.class_names), "preprocessing": preprocessing})
     description = read_description(path)
     return Checkpoint(
@@ -208,7 +207,7 @@ def _conditions(config: RunConfig, checkpoint: Checkpoint, videos: str) -> dict[
         "videos": videos,
         "views": [config.eval.clips, config.eval.crops],
         "backend": config.data.backend,
-        "preprocessing": preprocess_from_config(config.data).to_dict(),
+        "preprocessing": config.data.preprocess().to_dict(),
     }
     return json.loads(json.dumps(conditions))  # tuples become lists, as in the file
 

@@ -31,7 +31,7 @@ from lookupvivit.config import ConfigError, DataConfig
 from lookupvivit.models.base import Model
 from lookupvivit.training import checkpointing, ema
 from lookupvivit.training.build import build_model, build_on_meta, load_init_from, model_arguments
-from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, train_transform
+from lookupvivit.training.data import multi_view_dataset, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.manifests import exclude_absent
@@ -84,7 +84,7 @@ class Captioning:
             "name": self.config.model.name,
             "overrides": model_arguments(self.config),
             "captioner": self.config.caption.model_dump(),
-            "preprocessing": preprocess_from_config(self.config.data).to_dict(),
+            "preprocessing": self.config.data.preprocess().to_dict(),
             "tokenizer": self.tokenizer.to_json(),
         }
 
@@ -94,7 +94,7 @@ class Captioning:
         return CaptionedClips(
             self.train_set,
             PaddedTokens(self.tokenizer, self.config.caption.length),
-            preprocess_from_config(data).sampling,
+            data.preprocess().sampling,
             train_transform(self.config, self.train_set.images),
             self.config.seed,
             data.repeats,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from typing_extensions import Self
 
-from lookupvivit.config.errors import require
+from data_pipelines.io.errors import DataError
+from data_pipelines.sampling import Sampling, require_crop_within
+from lookupvivit.config.errors import ConfigError, require
 from lookupvivit.config.section import (
     Fraction,
     Mapping,
@@ -17,6 +19,9 @@ from lookupvivit.config.section import (
     Section,
     list_to_tuple,
 )
+
+if TYPE_CHECKING:
+    from data_pipelines.preprocess import Preprocess
 
 
 class DataConfig(Section):
@@ -83,7 +88,10 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _validate(self) -> Self:
-        require(self.crop <= self.short_side, "data.crop", self.crop, f"at most data.short_side = {self.short_side}")
+        try:
+            require_crop_within(self.crop, self.short_side)
+        except DataError as error:
+            raise ConfigError(f"data.{error}") from None
         fixed_rate = self.target_fps is None or self.sampling == "clip"
         require(fixed_rate, "data.target_fps", self.target_fps, "no value with data.sampling segments")
         for key, datasets in _KEYS_OF_SOME_DATASETS.items():
@@ -91,6 +99,13 @@ class DataConfig(Section):
             is_used = self.dataset in datasets or value == self.default(key)
             require(is_used, f"data.{key}", value, f"no value unless data.dataset is {' or '.join(datasets)}")
         return self
+
+    def preprocess(self) -> Preprocess:
+        """The preprocessing of test clips; `Preprocess.to_dict` is its entry in model.json."""
+        from data_pipelines.preprocess import Preprocess  # imports torch, which checking a configuration does not need
+
+        sampling = Sampling(self.frames, self.stride, self.target_fps, segments=self.sampling == "segments")
+        return Preprocess(sampling, self.short_side, self.crop, self.test_resize)
 
 
 _KEYS_OF_SOME_DATASETS = {  # other datasets would silently ignore them

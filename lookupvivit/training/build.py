@@ -13,7 +13,6 @@ from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.sizes import Size
-from lookupvivit.training.data import preprocess_from_config
 from lookupvivit.training.distributed import World
 from lookupvivit.weights.files import read_description
 from lookupvivit.weights.importing import ImportReport, import_weights
@@ -91,7 +90,7 @@ def classifier_description(config: RunConfig, class_names: tuple[str, ...]) -> d
         "num_classes": config.num_classes,
         "overrides": model_arguments(config),
         "class_names": list(class_names),
-        "preprocessing": preprocess_from_config(config.data).to_dict(),
+        "preprocessing": config.data.preprocess().to_dict(),
     }
 
 

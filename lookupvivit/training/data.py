@@ -9,25 +9,17 @@ from torch.utils.data import DataLoader
 from data_pipelines.datasets.clips import ClipDataset, MultiViewDataset
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.loader import eval_loader
-from data_pipelines.preprocess import Preprocess
-from data_pipelines.sampling import Sampling
 from data_pipelines.transforms.train_transform import TrainTransform
-from lookupvivit.config import ConfigError, DataConfig, RunConfig
+from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import prefix_data_errors
-
-
-def preprocess_from_config(data: DataConfig) -> Preprocess:
-    """The preprocessing that a run's model is tested with; `Preprocess.to_dict` is its entry in model.json."""
-    sampling = Sampling(data.frames, data.stride, data.target_fps, segments=data.sampling == "segments")
-    return Preprocess(sampling, data.short_side, data.crop, data.test_resize)
 
 
 def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
     """Randomly placed and augmented clips."""
     return ClipDataset(
         manifest,
-        preprocess_from_config(config.data).sampling,
+        config.data.preprocess().sampling,
         train_transform(config, manifest),
         config.seed,
         repeats=config.data.repeats,
@@ -102,7 +94,7 @@ def multi_view_dataset(
     """All views of every video, see `data_pipelines.datasets.clips.MultiViewDataset`."""
     return MultiViewDataset(
         manifest,
-        preprocess_from_config(config.data),
+        config.data.preprocess(),
         num_clips,
         num_crops,
         backend=config.data.backend,

@@ -57,7 +57,7 @@ DEMO = ROOT / "configs" / "camera_motion.yaml"
         ("eval.compressed_size=4x5", ("eval.compressed_size", "'4x5'", "TxHxW")),
         # rules that involve several keys
         ("eval.crops=2", ("eval.crops", "2", "1 or 3")),
-        ("data.crop=300", ("data.crop", "300", "data.short_side = 64")),
+        ("data.crop=300", ("data.crop", "300", "short_side = 64")),
         ("data.num_classes=null", ("data.num_classes", "None", "integer")),
         ("data.train_list=a.csv", ("data.train_list", "'a.csv'", "data.dataset is kinetics or captions")),
         ("data={sampling: segments, target_fps: 5}", ("data.target_fps", "5", "data.sampling segments")),

@@ -9,7 +9,7 @@ from data_pipelines.datasets.class_names import class_names
 from data_pipelines.io.errors import DataError, MissingDataError
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config
-from lookupvivit.training.data import multi_view_dataset, preprocess_from_config, train_transform
+from lookupvivit.training.data import multi_view_dataset, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import READERS, exclude_absent, listed_videos, read_manifest
 
@@ -191,14 +191,14 @@ def test_an_unknown_recipe_key_is_named(tmp_path):
 )
 def test_preprocessing_as_it_stands_in_model_json(overrides, text):
     data = kinetics("videos", *overrides).data
-    assert json.dumps(preprocess_from_config(data).to_dict()) == text
+    assert json.dumps(data.preprocess().to_dict()) == text
 
 
 def test_training_and_testing_select_frames_alike(two_classes):
     config = kinetics(two_classes, "data.num_classes=2", "data.target_fps=10", "eval.crops=1")
     manifest = listed_videos(config, "val")
     dataset = multi_view_dataset(config, manifest, num_clips=4, num_crops=3, centre_view=True)
-    assert dataset.preprocess == preprocess_from_config(config.data)
+    assert dataset.preprocess == config.data.preprocess()
     assert (len(dataset.clip_index), dataset.preprocess.sampling.target_fps) == (13, 10)
 
 
