@@ -9,11 +9,13 @@ Size = tuple[int, int, int]  # (t, h, w)
 
 
 def as_size(size: object) -> Size:
-    """Convert a list or tuple to (t, h, w).
+    """Convert a list, a tuple or text in the form TxHxW to (t, h, w).
 
     Raises:
         ValueError: it does not consist of three positive integers.
     """
+    if isinstance(size, str):
+        return parse_size(size)
     if not isinstance(size, list | tuple) or len(size) != 3 or any(int(n) != n or n < 1 for n in size):
         raise ValueError(f"size: found {size!r}, expected three positive integers (t, h, w)")
     t, h, w = (int(n) for n in size)

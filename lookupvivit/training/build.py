@@ -12,12 +12,11 @@ from lookupvivit.config.loading import changes
 from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
+from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.sizes import Size
 from lookupvivit.training.distributed import World
 from lookupvivit.weights.files import read_description
 from lookupvivit.weights.importing import ImportReport, import_weights
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def compute_dtype(config: RunConfig, world: World) -> torch.dtype:
