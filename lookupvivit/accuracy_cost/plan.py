@@ -17,7 +17,7 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.hashing import file_digest
 from lookupvivit.accuracy_cost.record import Key, size_name
 from lookupvivit.config import ConfigError, RunConfig
-from lookupvivit.layers.compressed_init import Resample, require_size_within
+from lookupvivit.layers.compressed_init import require_size_within
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.budget import default_sizes
 from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
@@ -74,7 +74,7 @@ class Checkpoint:
     @property
     def resizable(self) -> bool:
         """Whether a call may choose the compressed size."""
-        return isinstance(self.model, LookupViT) and isinstance(self.model.compress, Resample)
+        return isinstance(self.model, LookupViT) and self.model.compress.any_size
 
     @property
     def own_size(self) -> Size | None:

@@ -1,7 +1,6 @@
 """How compressed tokens are created: resampling (Eq. 1), or one of the ablations of Table 5.
 
-Every class of `COMPRESSED_INITS` takes the lookup grid (t, h, w), the compressed size (t, h, w), the width D and
-``antialias``, and maps lookup tokens (B, t, h, w, D) to compressed tokens (B, *size, D).
+`COMPRESSED_INITS` names them.
 """
 
 from __future__ import annotations
@@ -32,11 +31,26 @@ def require_size_within(size: Size, grid: Size, key: str = "compressed_size") ->
         )
 
 
-class Resample(nn.Module):
+class CompressedInit(nn.Module):
+    """Maps lookup tokens (B, t, h, w, D) and a size to compressed tokens (B, *size, D).
+
+    Subclasses are constructed with the lookup grid (t, h, w), the compressed size (t, h, w), the width D and
+    ``antialias``.
+
+    Attributes:
+        any_size: whether a call may request another size than the one of the constructor.
+    """
+
+    any_size = False
+
+
+class Resample(CompressedInit):
     """Eq. 1 and 2: resize the lookup tokens to any size, without parameters.
 
     The lookup tokens already contain their positions. As T is linear, T(tokens) + T(positions) = T(tokens + positions).
     """
+
+    any_size = True
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()
@@ -47,7 +61,7 @@ class Resample(nn.Module):
         return resample(lookup, size, self.antialias)
 
 
-class RandomTokens(nn.Module):
+class RandomTokens(CompressedInit):
     """Table 5, "Random Primary Tokens": learned tokens, initially N(0, 0.02), the same for every input."""
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
@@ -65,7 +79,7 @@ class RandomTokens(nn.Module):
         return self.tokens.expand(lookup.shape[0], -1, -1, -1, -1)
 
 
-class ConvReduction(nn.Module):
+class ConvReduction(CompressedInit):
     """Table 5, "No Lookup Tokens": a strided convolution reduces the lookup tokens to the compressed size.
 
     It starts as the mean over its window.
@@ -98,4 +112,8 @@ class ConvReduction(nn.Module):
         return compressed
 
 
-COMPRESSED_INITS = {"resample": Resample, "random": RandomTokens, "conv": ConvReduction}
+COMPRESSED_INITS: dict[str, type[CompressedInit]] = {
+    "resample": Resample,
+    "random": RandomTokens,
+    "conv": ConvReduction,
+}

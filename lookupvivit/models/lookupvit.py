@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lookupvivit.layers.compressed_init import COMPRESSED_INITS, Resample, require_size_within
+from lookupvivit.layers.compressed_init import COMPRESSED_INITS, require_size_within
 from lookupvivit.layers.drop_path import DropPath, drop_path_rates
 from lookupvivit.layers.mhbc import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
@@ -274,7 +274,7 @@ def check_compressed_size(model: nn.Module, size: Size, key: str = "compressed_s
     Raises:
         ValueError: the model has no compressed tokens or a fixed number of them, or fewer lookup tokens.
     """
-    if not (isinstance(model, LookupViT) and isinstance(model.compress, Resample)):
+    if not (isinstance(model, LookupViT) and model.compress.any_size):
         raise ValueError(
             f"{key}: found {format_size(size)} (TxHxW), expected none: this {type(model).__name__} has a fixed "
             "compressed size, or no compressed tokens"

@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from lookupvivit.layers.compressed_init import Resample
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.profiling.flops import count_cost
@@ -110,7 +109,7 @@ def default_sizes(model: LookupViT) -> list[Size]:
     A model with a fixed compressed size (two ablations of Table 5) has only its own.
     """
     t, *_ = own = model.compressed_size
-    if not isinstance(model.compress, Resample):
+    if not model.compress.any_size:
         return [own]
     _, height, width = model.embedding.grid(model.input_size)
     sizes = {own}
