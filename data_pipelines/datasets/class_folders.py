@@ -18,7 +18,7 @@ import numpy as np
 from data_pipelines.datasets.layout import find_folder, require_split
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.listing import is_image, is_video, sorted_entries
+from data_pipelines.io.listing import is_hidden, is_image, is_video, sorted_entries
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
@@ -85,7 +85,7 @@ def _read(folder: Path, classes: Sequence[str], allow_empty: bool = False, num_i
     paths: list[str] = []
     counts: list[int] = []
     for name in classes:
-        entries = [entry for entry in sorted_entries(folder / name) if not entry.name.startswith(".")]
+        entries = sorted_entries(folder / name)
         samples = [os.path.join(folder, name, entry.name) for entry in entries if _is_sample(entry)]
         if not samples and not allow_empty:
             raise DataError(f"{folder / name}: found no video or image of this class, expected at least one")
@@ -109,11 +109,11 @@ def _found(path: Path) -> str:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return [entry.name for entry in sorted_entries(folder) if not entry.name.startswith(".") and entry.is_dir()]
+    return [entry.name for entry in sorted_entries(folder) if entry.is_dir()]
 
 
 def _num_files(folder: Path) -> int:
-    return sum(not entry.name.startswith(".") and not entry.is_dir() for entry in sorted_entries(folder))
+    return sum(not entry.is_dir() for entry in sorted_entries(folder))
 
 
 def _require_same_classes(folder: Path, classes: Collection[str], train_folder: Path) -> None:
@@ -135,4 +135,4 @@ def _is_sample(entry: os.DirEntry[str]) -> bool:
     if not entry.is_dir():
         return False
     with os.scandir(entry.path) as files:
-        return any(is_image(file.name) and not file.name.startswith(".") for file in files)
+        return any(is_image(file.name) and not is_hidden(file.name) for file in files)

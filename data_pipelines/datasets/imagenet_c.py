@@ -59,6 +59,6 @@ def unrecognized_folders(root: str | os.PathLike[str], corruptions: Collection[s
     for parent in (root, *(root / archive for archive in ARCHIVES)):
         known = {*corruptions, *(ARCHIVES if parent == root else ())}
         for entry in sorted_entries(parent) if parent.is_dir() else ():
-            if entry.is_dir() and entry.name not in known and not entry.name.startswith("."):
+            if entry.is_dir() and entry.name not in known:
                 unrecognized.append(str((parent / entry.name).relative_to(root)))
     return unrecognized

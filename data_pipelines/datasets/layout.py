@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.listing import videos_below
+from data_pipelines.io.listing import is_hidden, videos_below
 
 
 def require_split(split: str, splits: Iterable[str]) -> None:
@@ -29,7 +29,7 @@ def find_file(root: Path, folders: Sequence[str], patterns: Sequence[str], hint:
     for folder in folders:
         for pattern in patterns:
             for file in sorted((root / folder).glob(pattern)):
-                if file.is_file():
+                if file.is_file() and not is_hidden(file.name):
                     return file
     subfolders = ", ".join(filter(None, folders))
     raise MissingDataError(f"{root}: no {' or '.join(patterns)} in it or its folders {subfolders}; {hint}")

@@ -20,7 +20,7 @@ import numpy as np
 from data_pipelines.datasets.manifest import ENCODING
 from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.listing import IMAGE_SUFFIXES
+from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
 from data_pipelines.io.progress import progress
 
 INDEX_FOLDER, INDEX_VERSION = ".index", 1
@@ -181,7 +181,8 @@ def _read_samples(shard: str) -> Iterator[_Sample]:
             yield sample
             sample = _Sample(key)
         suffix = (suffix or "").lower()
-        if key is not None and f".{suffix}" in IMAGE_SUFFIXES:
+        is_contiguous = not member.issparse()  # the bytes of other members cannot be read by offset and size
+        if key is not None and f".{suffix}" in IMAGE_SUFFIXES and is_contiguous:
             sample.images.append(_Image(member.offset_data, member.size, member.name))
         elif key is not None and suffix in LABEL_SUFFIXES and member.size <= MAX_LABEL_BYTES:
             content = tar.extractfile(member)
@@ -193,11 +194,11 @@ def _read_samples(shard: str) -> Iterator[_Sample]:
 
 
 def _read_members(shard: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    """The regular files of a complete, uncompressed tar."""
+    """The regular files of a complete, uncompressed tar, except hidden ones."""
     try:
         with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if member.isreg():
+                if member.isreg() and not is_hidden(os.path.basename(member.name)):
                     yield member, tar
             # tarfile takes a damaged header for the end of the archive.
             if _read_block(file, tar.offset) != END_OF_ARCHIVE:

@@ -25,6 +25,7 @@ import numpy as np
 from data_pipelines.datasets.layout import find_file, find_folder, iterate_videos, require_split
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.listing import sorted_entries
 from data_pipelines.io.text_lines import numbered_lines
 
 FOLDS = (1, 2, 3)
@@ -81,7 +82,8 @@ def read_hmdb51(root: str | os.PathLike[str], split: str, fold: int = 1) -> Vide
     _check_arguments(split, fold)
     ending = f"_test_split{fold}.txt"
     list_folder = find_file(root, HMDB_LIST_FOLDERS, [f"*{ending}"], HINT).parent
-    classes = sorted(file.name.removesuffix(ending) for file in list_folder.glob(f"*{ending}"))
+    files = [entry.name for entry in sorted_entries(list_folder) if entry.name.endswith(ending)]
+    classes = sorted(file.removesuffix(ending) for file in files)
     videos, labels = [], []
     for label, name in enumerate(classes):
         list_file = list_folder / f"{name}{ending}"

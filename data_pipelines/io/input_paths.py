@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from data_pipelines.io.errors import MissingDataError
-from data_pipelines.io.listing import is_image, is_video
+from data_pipelines.io.listing import is_hidden, is_image, is_video
 
 
 @dataclass
@@ -75,8 +75,8 @@ def _add_folder(inputs: Inputs, root: str, separate_images: bool) -> None:
     """Add the videos and images below ``root``."""
     num_paths, num_ignored = len(inputs.paths), inputs.num_ignored
     for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))  # in place: os.walk reads it
-        names = sorted(name for name in names if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))  # in place: os.walk reads it
+        names = sorted(name for name in names if not is_hidden(name))
         media = [name for name in names if is_video(name) or is_image(name)]
         inputs.num_ignored += len(names) - len(media)
         if media and all(map(is_image, media)) and not separate_images:

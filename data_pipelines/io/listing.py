@@ -1,6 +1,7 @@
 """Folder listings and file types by suffix.
 
-Each folder is read once, and its files (there may be a million) are not opened.
+Each folder is read once, and its files (there may be a million) are not opened. Hidden files are not data: macOS, for
+example, puts a file ``._clip.mp4`` of its own next to each ``clip.mp4`` that it copies.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether the name of a file or folder starts with a dot."""
+    return name.startswith(".")
+
+
 def sorted_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder, sorted by name."""
+    """Return the entries of a folder that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+        return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
 
 
 def videos_below(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> Iterator[tuple[str, str, str]]:

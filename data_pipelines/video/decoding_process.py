@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -114,6 +115,8 @@ class DecodingProcess:
             code = self._child.returncode
             reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise VideoDecodeError(f"the decoding process crashed ({reason})") from None
+        for notice in answer.pop("notices", ()):
+            warnings.warn(notice, stacklevel=2)
         if "exception" in answer:
             raise RuntimeError(answer["exception"])
         if "error" in answer:
@@ -253,6 +256,8 @@ def serve(descriptor: int | None = None) -> None:
     os.dup2(2, 1)  # keeps the output of libraries out of the answers
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole process group; the parent handles them
+    notices: list[str] = []
+    warnings.showwarning = lambda message, category, *_, **__: notices.append(str(message))
     _send(answers, {})
     readers: dict[int, Reader] = {}
     for line in requests:
@@ -263,6 +268,8 @@ def serve(descriptor: int | None = None) -> None:
             answer = {"error": str(error)}
         except Exception as error:
             answer = {"exception": f"{type(error).__name__}: {error}"}
+        if notices:  # standard error is not read; the parent repeats them
+            answer["notices"], notices[:] = notices[:], []
         if frames is not None and memory:
             memory.array(frames.size)[:] = frames.reshape(-1)
             frames = None

@@ -5,27 +5,35 @@ from __future__ import annotations
 import io
 import os
 import re
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_pipelines.io.errors import VideoDecodeError, first_line
-from data_pipelines.io.listing import is_image
+from data_pipelines.io.listing import is_image, sorted_entries
 from data_pipelines.io.tar_paths import parse_tar_path
 from data_pipelines.video.streams import DEFAULT_FPS
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Other formats that Pillow reads start programs (PostScript) or open further files.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 2**26  # of one image; 0.2 GB as RGB
 
 
 class ImageReader:
     """An image, an image inside a tar, or a folder of images as a `data_pipelines.video.backends.Reader`.
 
-    The frames of a folder are in the order of the numbers in their names.
+    The frames of a folder are in the order of the numbers in their names; hidden files are no frames.
     """
 
     def __init__(self, path: str) -> None:
         self._files = [path]
         if os.path.isdir(path):
-            names = sorted(filter(is_image, os.listdir(path)), key=_numeric_key)
-            self._files = [os.path.join(path, name) for name in names]
+            names = [entry.name for entry in sorted_entries(path) if is_image(entry.name)]
+            self._files = [os.path.join(path, name) for name in sorted(names, key=_numeric_key)]
         if not self._files:
             raise VideoDecodeError("images: found a folder without images")
         self.num_frames, self.fps = len(self._files), DEFAULT_FPS
@@ -47,14 +55,47 @@ class ImageReader:
 
 def _load(file: str) -> np.ndarray:
     """Read an image, upright: uint8 (H, W, 3)."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # these two register themselves
 
-    member = parse_tar_path(file)
     try:
-        with Image.open(file if member is None else io.BytesIO(member.read())) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        with Image.open(_content(file), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"found {width} x {height} pixels, expected at most {MAX_PIXELS} in all")
+            return _upright_rgb(image)
+    except Exception as error:  # damaged files raise errors of every type in Pillow's parsers, MemoryError included
         raise VideoDecodeError(f"images: {os.path.basename(file)}: {first_line(error)}") from error
+
+
+def _content(file: str) -> str | io.BytesIO:
+    """What Pillow opens. Anything but a regular file could block for ever."""
+    member = parse_tar_path(file)
+    if member is not None:
+        return io.BytesIO(member.read())
+    if not os.path.isfile(file):
+        raise ValueError("found no regular file")
+    return file
+
+
+def _upright_rgb(image: Image.Image) -> np.ndarray:
+    """Apply the EXIF orientation and convert to uint8 (H, W, 3).
+
+    Grey values of 16 bits (depth, thermal and medical images) are scaled. Pillow would cut them off at 255.
+
+    Raises:
+        ValueError: values of 32 bits, whose range is unknown.
+    """
+    from PIL import ImageOps
+
+    is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if image.mode in ("I", "F") and not is_16_bit:
+        raise ValueError(f"found values of 32 bits (mode {image.mode}), expected 8 or 16 bits")
+    upright = ImageOps.exif_transpose(image)
+    if not is_16_bit:
+        return np.asarray(upright.convert("RGB"))
+    warnings.warn("images: found 16-bit grey values; 0 to 65535 is scaled to 0 to 255", stacklevel=2)
+    grey = ((np.asarray(upright).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _numeric_key(name: str) -> list[Any]:

@@ -87,8 +87,7 @@ class VideoReader:
         while self._untried:
             backend = self._untried.pop(0)
             try:
-                # Pillow neither hangs nor crashes, and images are too small to be worth the transfer.
-                if self._timeout and backend != "images":
+                if self._timeout:
                     self._reader = RemoteReader(backend, self.path, self._timeout)
                 else:
                     self._reader = READERS[backend](self.path)

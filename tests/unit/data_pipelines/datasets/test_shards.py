@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import re
+import shutil
+import subprocess
 import sys
 import tarfile
 
@@ -312,3 +314,28 @@ def test_a_missing_library_is_named(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(DataError, match=r"webdataset .*pip install 'lookupvivit\[shards\]'"):
         read_shards(dataset[0] / "shards", "train-*.tar", CLASSES)
+
+
+def test_hidden_members_do_not_separate_an_image_from_its_label(tmp_path):
+    members = [
+        ("._a.png", b"AppleDouble"),
+        ("x/a.png", image_bytes(3)),
+        ("x/._a.cls", b"AppleDouble"),
+        ("x/a.cls", b"0"),
+    ]
+    write_tar(tmp_path / "train-0.tar", members)
+    manifest = read_shards(tmp_path, "train-0.tar", CLASSES)
+    assert read_frames(manifest.paths[0], [0])[0, 0, 0].tolist() == [3, 3, 3] and len(manifest) == 1
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="tar is not installed")
+def test_a_sparse_member_is_ignored_and_costs_no_other_image(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(image_bytes(5))
+        (tmp_path / f"{name}.cls").write_text("1")
+    with open(tmp_path / "b.png", "ab") as file:
+        file.truncate(2**20)
+    members = ["a.png", "a.cls", "b.png", "b.cls"]
+    subprocess.run(["tar", "--sparse", "-cf", "train-0.tar", *members], cwd=tmp_path, check=True)
+    manifest = read_shards(tmp_path, "train-0.tar", CLASSES)
+    assert [parse_tar_path(path).name for path in manifest.paths] == ["a.png"] and manifest.num_ignored == 2

@@ -1,5 +1,6 @@
 """Folder listings and file types."""
 
+from data_pipelines.datasets.layout import find_file
 from data_pipelines.io.listing import is_image, is_video, sorted_entries, videos_below
 
 
@@ -16,3 +17,12 @@ def test_videos_of_a_folder_and_its_subfolders(tmp_path):
     assert found == [("", "z"), ("a", "4"), ("b", "1"), ("b", "2")]
     assert [path for *_, path in videos_below(tmp_path / "a")] == [str(tmp_path / "a" / "4.avi")]
     assert [entry.name for entry in sorted_entries(tmp_path)] == ["a", "b", "notes.txt", "skipped", "z.mp4"]
+
+
+def test_hidden_files_are_not_listed(tmp_path):
+    for name in ("a.mp4", "._a.mp4", ".DS_Store", ".trash/b.mp4", "c/d.mp4", "c/._d.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [stem for _, stem, _ in videos_below(tmp_path)] == ["a", "d"]
+    assert [entry.name for entry in sorted_entries(tmp_path)] == ["a.mp4", "c"]
+    assert find_file(tmp_path, [""], ["*.mp4"], "").name == "a.mp4"
