@@ -54,44 +54,48 @@ def json_field(entry: Any, key: str, kind: type, location: str) -> Any:
     return value
 
 
-def read_csv(file: Path, columns: Sequence[str], strip: bool = False) -> Iterator[tuple[int, list[str]]]:
+def read_csv(
+    file: Path, columns: Sequence[str], strip: bool = False, separator: str = ","
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and the values of ``columns``, in this order, for each row of a CSV file with a header.
 
     Args:
         file: UTF-8 text. Other columns and blank lines are ignored.
         columns: names that the header must contain.
         strip: ignore spaces around values and names.
+        separator: between values, one character.
 
     Raises:
         DataError: the file is not UTF-8, lacks a column, or a row does not match the header.
     """
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:
-            rows = _nonblank_rows(lines, strip)
+            rows = _nonblank_rows(lines, strip, separator)
             line, header = next(rows, (1, []))
-            positions = _positions(header, columns, f"{file}:{line}")
+            positions = _positions(header, columns, separator, f"{file}:{line}")
             for line, values in rows:
                 if not max(positions) < len(values) <= len(header):
                     raise DataError(
                         f"{file}:{line}: found {len(values)} values, expected {len(header)} as in the header; "
-                        "quote values that contain commas"
+                        f"quote values that contain {separator!r}"
                     )
                 yield line, [values[position] for position in positions]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: not a UTF-8 CSV file: {error}") from None
 
 
-def _nonblank_rows(lines: Iterable[str], strip: bool) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, skipinitialspace=strip)
+def _nonblank_rows(lines: Iterable[str], strip: bool, separator: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=strip)
     for row in reader:
         values = [value.strip() for value in row] if strip else row
         if values not in ([], [""]):
             yield reader.line_num, values
 
 
-def _positions(header: list[str], columns: Sequence[str], location: str) -> list[int]:
+def _positions(header: list[str], columns: Sequence[str], separator: str, location: str) -> list[int]:
     if not set(columns) <= set(header):
-        raise DataError(f"{location}: found the columns {','.join(header)}, expected {','.join(columns)}")
+        found, expected = separator.join(header), separator.join(columns)
+        raise DataError(f"{location}: found the columns {found}, expected {expected}")
     return [header.index(column) for column in columns]
 
 

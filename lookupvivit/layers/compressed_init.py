@@ -39,9 +39,11 @@ class CompressedInit(nn.Module):
 
     Attributes:
         any_size: whether a call may request another size than the one of the constructor.
+        no_weight_decay: names of own parameters without weight decay, in addition to all 1-D parameters.
     """
 
     any_size = False
+    no_weight_decay: tuple[str, ...] = ()
 
 
 class Resample(CompressedInit):
@@ -63,6 +65,8 @@ class Resample(CompressedInit):
 
 class RandomTokens(CompressedInit):
     """Table 5, "Random Primary Tokens": learned tokens, initially N(0, 0.02), the same for every input."""
+
+    no_weight_decay = ("tokens",)
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()

@@ -248,7 +248,7 @@ class LookupViT(Model):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""
-        return {"positions"} | {name for name, _ in self.named_parameters() if name == "compress.tokens"}
+        return {"positions"} | {f"compress.{name}" for name in self.compress.no_weight_decay}
 
     def layer_groups(self) -> list[list[str]]:
         """Parameter names by depth for layer-wise learning rate decay: embedding, each block, norms and classifiers."""

@@ -190,7 +190,8 @@ _FREE_ELEMENTWISE = """
     abs ceil clamp_min clone cos exp log maximum minimum neg pow rsqrt sigmoid silu sin sqrt tanh where
 """
 _FREE_NORMS_POOLING_AND_RESIZING = """
-    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool2d avg_pool3d batch_norm group_norm
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d avg_pool2d avg_pool3d batch_norm group_norm
     linalg_vector_norm log_softmax max_pool2d max_pool3d mean std sum var
     upsample_bicubic2d _upsample_bicubic2d_aa upsample_bilinear2d _upsample_bilinear2d_aa
 """

@@ -7,6 +7,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
+from lookupvivit.layers.compressed_init import COMPRESSED_INITS
 from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
 from lookupvivit.models.vit import ViT
 
@@ -115,7 +116,7 @@ ABLATIONS = {
     "no p->l": {"classifiers": "compressed", "exchange": "gather"},
     "no loss on lookup": {"classifiers": "compressed"},
     "no loss on primary": {"classifiers": "lookup"},
-    "random": {"compressed_init": "random"},
+    **{name: {"compressed_init": name} for name in COMPRESSED_INITS},
 }
 
 
@@ -150,6 +151,11 @@ def test_other_sizes_are_accepted_or_raise(ablation, video):
 def test_without_infusion_there_is_no_lookup_classifier(exchange):
     with pytest.raises(ValueError, match="classifiers: found 'both', expected one of compressed"):
         small_model(exchange=exchange)
+
+
+def test_learned_tokens_have_no_weight_decay():
+    assert small_model().no_weight_decay() == {"positions"}
+    assert small_model(compressed_init="random").no_weight_decay() == {"positions", "compress.tokens"}
 
 
 def test_random_tokens_do_not_depend_on_the_input(video):
