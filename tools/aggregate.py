@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.atomic import write_text
+from data_pipelines.io.output_paths import OutputPathError, require_output_file
 from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import confusion_matrix
@@ -32,7 +33,7 @@ def main() -> None:
         report = score_one(predictions, arguments) if is_single else score_all(predictions, arguments.average)
     except FileNotFoundError:
         sys.exit(f"error: {arguments.file}: not found; expected a test's predictions, such as RUN/predictions/4x3.npz")
-    except (PredictionsError, OSError) as error:
+    except (PredictionsError, OutputPathError, OSError) as error:
         sys.exit(f"error: {error}")
     if arguments.json:
         print(json.dumps(report, indent=2))
@@ -66,12 +67,14 @@ def score_one(predictions: Predictions, arguments: argparse.Namespace) -> dict[s
     """The scores of one view subset and classifier, with classes and confusions, which are also written to files."""
     views = aggregate.find_view_subset(predictions, arguments.clips, arguments.crops)
     classifier, average = arguments.classifier or BOTH, arguments.average
+    stem = f"{arguments.file.stem}_as_{views}_{classifier}_{average}"
+    table, figure = (arguments.file.with_name(stem + ending) for ending in ("_classes.csv", "_confusion.png"))
+    for file in (table, figure):
+        require_output_file(file)
     score = {"views": views, "classifier": classifier, "average": average}
     score |= predictions.summary(classifier, average)["views"][views]
     logits = predictions.video_logits(predictions.view_subsets()[views], classifier, average)
     classes = aggregate.class_table(predictions, logits)
-    stem = f"{arguments.file.stem}_as_{views}_{classifier}_{average}"
-    table, figure = (arguments.file.with_name(stem + ending) for ending in ("_classes.csv", "_confusion.png"))
     write_text(table, aggregate.class_table_csv(classes))
     matrix = confusion_matrix(predictions.labels, logits.argmax(axis=1), len(predictions.class_names))
     save_png(figure, confusion_figure(matrix, predictions.class_names))

@@ -13,9 +13,7 @@ installed; the last two take their sizes from the first model of the registry, p
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 import torch
 
@@ -70,8 +68,6 @@ def parse_args() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.compile and arguments.operators:
         parser.error("argument --operators: not possible with --compile, which merges operators across modules")
-    if arguments.json and (problem := find_output_problem(arguments.json)):
-        parser.error(f"argument --json: found {str(arguments.json)!r}, {problem}")
     return arguments
 
 
@@ -82,17 +78,6 @@ def kernel_names(text: str) -> list[str]:
         if name not in kernels.NAMES:
             raise argparse.ArgumentTypeError(f"found {name!r}, expected one of {', '.join(kernels.NAMES)}")
     return names
-
-
-def find_output_problem(path: Path) -> str | None:
-    """Create the folder of an output file. Returns why the file cannot be written, before minutes of measurement."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return f"whose folder cannot be created: {error.strerror}"
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        return "expected a file in a writable folder"
-    return None
 
 
 def measure(arguments: argparse.Namespace) -> Benchmark:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from data_pipelines.datasets.captions import SPLITS
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.input_paths import expand_inputs
+from data_pipelines.io.output_paths import require_output_folder
 from data_pipelines.io.progress import progress
 from lookupvivit.captioning.figures import caption_grid, middle_frames
 from lookupvivit.captioning.generation import CaptionGenerator, caption_files
@@ -44,6 +45,9 @@ NUM_BEAMS = 4
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("nothing was saved"):
+        if arguments.score:
+            arguments.output = arguments.output or weights_file(arguments.run).parent / "predictions"
+            require_output_folder(arguments.output)
         generator = CaptionGenerator.load(
             arguments.run,
             arguments.device,
@@ -127,8 +131,7 @@ def score(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
     """Score the captions of a dataset; returns the number of images that could not be read."""
     manifest, name = read_captioned_dataset(arguments.score, arguments.split, arguments.root)
     evaluation = evaluate_captions(generator, manifest, arguments.batch_size, arguments.workers)
-    folder = arguments.output or weights_file(arguments.run).parent / "predictions"
-    file = folder / result_name(name, arguments)
+    file = arguments.output / result_name(name, arguments)
     write_json(file.with_name(f"{file.name}.json"), {**settings_json(arguments), "split": name, **evaluation.as_json()})
     cider = 100 * evaluation.scores["CIDEr"]
     figure = evaluation.figure(f"{name}: CIDEr {cider:.1f}; each image with its caption (and a reference)")

@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipelines.io.output_paths import require_output_folder
 from lookupvivit.accuracy_cost.evaluate import cost_accuracy
 from lookupvivit.accuracy_cost.plan import Options
 from lookupvivit.cli.arguments import (
@@ -35,9 +36,11 @@ def main() -> None:
     run: Path = arguments.run
     with one_line_errors("finished points are kept"):
         config = load_config(run / "config.yaml", arguments.overrides)
+        output = arguments.output or run / "cost_accuracy"
+        require_output_folder(output)
         options = Options(
             run=config.checkpoint or str(run),
-            output=arguments.output or run / "cost_accuracy",
+            output=output,
             individuals=tuple(str(Path(path)) for path in arguments.individual),
             everywhere=arguments.everywhere,
             sizes=arguments.sizes,

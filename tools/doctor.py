@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lookupvivit.cli.arguments import add_json_flag, add_output_option, exit_with_error
+from lookupvivit.cli.arguments import add_json_flag, exit_with_error
 from lookupvivit.cli.doctor.checks import all_checks
 from lookupvivit.cli.doctor.report import FAIL, WARN, Result, run_check
 
@@ -38,7 +38,8 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_output_option(parser, "runs, whose disk is measured", default=Path("runs"))
+    help = "folder for runs, whose disk is measured (default: runs)"
+    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="FOLDER", help=help)  # checked by a check
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of videos, whose reading speed is measured")
     add_json_flag(parser)
     return parser.parse_args()

@@ -4,9 +4,8 @@ python tools/export.py --run runs/camera_motion --onnx camera_motion.onnx --comp
 """
 
 import argparse
-from pathlib import Path
 
-from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, one_line_errors
+from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, one_line_errors, output_file
 from lookupvivit.weights.export import export_onnx, input_shape
 from lookupvivit.weights.files import load_classifier
 
@@ -14,7 +13,7 @@ from lookupvivit.weights.files import load_classifier
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_run_option(parser)
-    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument("--onnx", type=output_file, required=True, metavar="FILE", help="the file to write")
     add_compressed_size_option(parser)
     return parser.parse_args()
 

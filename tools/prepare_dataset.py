@@ -20,7 +20,7 @@ from data_pipelines.io.atomic import write_text
 from data_pipelines.preparation.copies import CopySettings
 from data_pipelines.preparation.scanning import VideoRecord, scan
 from data_pipelines.preparation.shard_writing import write_shards
-from lookupvivit.cli.arguments import one_line_errors, positive_int
+from lookupvivit.cli.arguments import one_line_errors, output_folder, positive_int
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.manifests import listed_videos
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--cfg", required=True, metavar="FILE", help="configuration with the dataset")
     add("overrides", nargs="*", metavar="key=value", help="set a key, such as data.root=/data/k400")
-    add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the lists, copies or shards")
+    add("--output", required=True, type=output_folder, metavar="FOLDER", help="folder for the lists, copies or shards")
     add("--splits", nargs="+", default=["train", "val"], choices=["train", "val"])
     add("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help="videos at a time (default: cores)")
     add("--seconds", type=float, default=600, help="time limit per video (default: 600)")

@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 
 from data_pipelines.io.atomic import write_json
+from data_pipelines.io.output_paths import require_output_folder
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_device_option,
@@ -35,6 +36,7 @@ def main() -> None:
     model_name = str(arguments.run)
     try:
         output = arguments.output or weights_file(arguments.run).parent / "predictions" / "robustness"
+        require_output_folder(output)
         model = load_classifier(arguments.run).to(arguments.device)
         suite = RobustnessSuite(model, arguments.run, output, arguments.batch_size, arguments.device, arguments.workers)
         results = evaluate(suite, arguments)

@@ -15,7 +15,6 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lookupvivit
@@ -28,6 +27,7 @@ from lookupvivit.cli.arguments import (
     add_output_option,
     add_run_option,
     one_line_errors,
+    output_folder,
     positive_int,
     token_size,
 )
@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     help = "files, folders (searched recursively) or patterns"
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help=help)
     add_run_option(parser)
-    add_output_option(parser, "the figures and videos", default=Path("attention"))
+    add_output_option(parser, "the figures and videos", default="attention")
     help = "block numbers from 0, or all (default: 0)"
     parser.add_argument("--blocks", type=_blocks, default=[0], metavar="0,5,11", help=help)
     help = "attention heads to average over (default: all)"
@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--fps", type=_fps, metavar="N", help=help)
     parser.add_argument("--gif", action="store_true", help="also write each video as GIF")
     help = "also write all images to this TensorBoard folder"
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER", help=help)
+    parser.add_argument("--tensorboard", type=output_folder, metavar="FOLDER", help=help)
     add_device_option(parser)
     return parser.parse_args()
 

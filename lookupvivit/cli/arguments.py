@@ -27,6 +27,7 @@ import torch
 from tqdm import tqdm
 
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.output_paths import OutputPathError, require_output_file, require_output_folder
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.array_files import PredictionsError
@@ -68,6 +69,24 @@ def device(text: str) -> torch.device:
         raise argparse.ArgumentTypeError(message) from None
 
 
+def output_file(text: str) -> Path:
+    """A file that can be written; checked before any work, so that no result is lost."""
+    return _output_path(text, require_output_file)
+
+
+def output_folder(text: str) -> Path:
+    """A folder that can be written to, or created; checked before any work, so that no result is lost."""
+    return _output_path(text, require_output_folder)
+
+
+def _output_path(text: str, require: Callable[[str], None]) -> Path:
+    try:
+        require(text)
+    except OutputPathError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return Path(text)
+
+
 # Common options
 
 
@@ -96,15 +115,15 @@ def add_batch_size_option(parser: argparse.ArgumentParser, default: int | None, 
     _add_option(parser, "--batch-size", alias="--batch", default=default, type=positive_int, metavar="N", help=help)
 
 
-def add_output_option(parser: argparse.ArgumentParser, contents: str, default: Path | None = None) -> None:
+def add_output_option(parser: argparse.ArgumentParser, contents: str, default: str | None = None) -> None:
     """Add ``--output FOLDER``, a Path or None; ``contents`` says in the help what is written there."""
     help = f"folder for {contents}" + (f" (default: {default})" if default else "")
-    parser.add_argument("--output", type=Path, default=default, metavar="FOLDER", help=help)
+    parser.add_argument("--output", type=output_folder, default=default, metavar="FOLDER", help=help)
 
 
 def add_json_file_option(parser: argparse.ArgumentParser, contents: str = "the results") -> None:
     """Add ``--json FILE``, a Path or None, for tools that print text and can also write JSON."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help=f"also write {contents} to this file as JSON")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help=f"also write {contents} to this file as JSON")
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +171,7 @@ def run_with_config(
                 print(to_yaml(config))
             dry_run(config, arguments.world)
         else:
+            _require_output_dir(config)
             program(config)
             _end_distributed_program()
 
@@ -173,6 +193,13 @@ def _parse_config_arguments(description: str, has_dry_run: bool) -> argparse.Nam
         if is_given and not arguments.dry_run:
             parser.error(f"argument {option}: expected --dry-run as well")
     return arguments
+
+
+def _require_output_dir(config: RunConfig) -> None:
+    try:
+        require_output_folder(config.output_dir)
+    except OutputPathError as error:
+        raise ConfigError(f"output_dir: {error}") from None
 
 
 def _end_distributed_program() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.hashing import file_digest
+from data_pipelines.io.output_paths import require_output_folder
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_dict
 from lookupvivit.evaluation.aggregate import excluded_videos
@@ -41,6 +42,8 @@ def test(config: RunConfig) -> None:
     # Model: what is wrong with the checkpoint shows before any data is read.
     source = config.checkpoint or config.output_dir
     weights = weights_file(source)
+    folder = Path(config.output_dir) / "predictions"
+    require_output_folder(folder)
     world = distributed.start(config.runtime.threads)
     manifest = read_manifest(config, "val", world)
     require_trained_as(source, classifier_description(config, manifest.class_names))
@@ -53,7 +56,6 @@ def test(config: RunConfig) -> None:
 
     # Results, and what an interrupted test left of them.
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
-    folder = Path(config.output_dir) / "predictions"
     name = f"{clips}x{crops}" + (f"_compressed_{format_size(size)}" if size else "")
     weights_digest = file_digest(weights) if world.is_main else ""
     partial = open_partial_result(folder / f"{name}.partial", config, manifest, weights_digest, world)

@@ -75,7 +75,7 @@ def test_the_tool_prints_tables_and_writes_json(tmp_path):
     ("arguments", "words"),
     [
         ([VIVIT, "--operators", "--compile"], "--operators"),
-        ([VIVIT, "--json", "."], "--json: found"),
+        ([VIVIT, "--json", "."], "--json: .: found a folder"),
         (["vivit_b16x3"], "error: name: found 'vivit_b16x3'"),
     ],
 )
