@@ -265,11 +265,14 @@ class LookupViT(Model):
         return create_classifier(self.width, self.num_classes, self.classifier_bias)
 
 
-def check_compressed_size(model: nn.Module, size: Size, key: str = "compressed_size") -> None:
+def check_compressed_size(
+    model: nn.Module, size: Size, key: str = "compressed_size", input_size: Size | None = None
+) -> None:
     """Check that a model can be called with ``size`` (t, h, w) compressed tokens.
 
     Args:
         key: name of the size in the message.
+        input_size: (T, H, W) of the input; default: the model's own.
 
     Raises:
         ValueError: the model has no compressed tokens or a fixed number of them, or fewer lookup tokens.
@@ -279,4 +282,4 @@ def check_compressed_size(model: nn.Module, size: Size, key: str = "compressed_s
             f"{key}: found {format_size(size)} (TxHxW), expected none: this {type(model).__name__} has a fixed "
             "compressed size, or no compressed tokens"
         )
-    require_size_within(size, model.embedding.grid(model.input_size), key)
+    require_size_within(size, model.embedding.grid(input_size or model.input_size), key)

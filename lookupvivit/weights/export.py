@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from data_pipelines.io.atomic import atomic_write
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
 
@@ -36,14 +36,16 @@ def export_program(
         A program with one input, ``video``, whose ``module()`` returns the model's output.
 
     Raises:
-        ExportError: the model is in training mode, or has no compressed tokens.
+        ExportError: the model is in training mode, or does not support the compressed size.
     """
     if model.training:
         raise ExportError("model: found training mode, expected eval mode; call model.eval() first")
     # Traced with a batch of two: torch.export would take a batch of one for a constant.
     video = _random_video(model, (2, *input_shape[1:]))
     batch_is_free = ({0: torch.export.Dim("batch")},)
-    return torch.export.export(_with_fixed_size(model, compressed_size), (video,), dynamic_shapes=batch_is_free)
+    frames, height, width = video.shape[2:] if video.ndim == 5 else (1, *video.shape[2:])
+    fixed = _with_fixed_size(model, compressed_size, (frames, height, width))
+    return torch.export.export(fixed, (video,), dynamic_shapes=batch_is_free)
 
 
 def export_onnx(
@@ -100,18 +102,18 @@ def input_shape(model: Model) -> tuple[int, ...]:
     return (1, 3, height, width) if is_image else (1, 3, frames, height, width)
 
 
-def _with_fixed_size(model: Model, compressed_size: Size | None) -> nn.Module:
+def _with_fixed_size(model: Model, compressed_size: Size | None, input_size: Size) -> nn.Module:
     """The model with a fixed compressed size; weights and their names are shared with ``model``."""
-    if not isinstance(model, LookupViT):
-        if compressed_size is not None:
-            raise ExportError(
-                f"compressed_size: found {compressed_size}, but a {type(model).__name__} has no compressed tokens"
-            )
-        return model
     if compressed_size is None:
         return model
+    size = as_size(compressed_size)
+    try:
+        check_compressed_size(model, size, input_size=input_size)
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+    assert isinstance(model, LookupViT)  # no other model passes the check
     fixed = copy.copy(model)
-    fixed.compressed_size = as_size(compressed_size)
+    fixed.compressed_size = size
     return fixed
 
 

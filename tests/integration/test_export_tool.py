@@ -32,7 +32,7 @@ def test_export_of_a_run_and_errors_of_the_user(tmp_path, shell):
     assert "input video (batch, 3, 8, 64, 64)" in export("--run", perceiver_run, "--onnx", file)
     for message, arguments in {
         "not found": ("--run", tmp_path / "nowhere", "--onnx", file),
-        "File exists": ("--run", video_run, "--onnx", file / "model.onnx"),
+        "compressed_size: found 3x4x4": ("--run", video_run, "--onnx", file, "--compressed-size", "3x4x4"),
     }.items():
         error = export(*arguments, expect=2)
         assert message in error and error.startswith("error: ") and error.count("\n") == 1, error

@@ -4,18 +4,20 @@ import pytest
 import torch
 
 import lookupvivit
+from lookupvivit.evaluation.predictor import Predictor
 from lookupvivit.weights.export import ExportError, export_onnx, export_program
+from lookupvivit.weights.files import WeightsError
 
 SMALL = {"width": 24, "depth": 2, "num_heads": 3}
 VIDEO = {**SMALL, "input_size": (4, 32, 32), "tubelet": (2, 8, 8)}
 IMAGE = {**SMALL, "input_size": (1, 32, 32), "tubelet": (1, 8, 8)}
 CASES = {
     "video, fewer": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, None),
-    "video, more": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, (3, 5, 6)),
+    "video, more": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "compressed_size": (1, 3, 3)}, (2, 4, 3)),
     "video, one head": ("lookupvivit_b16x2_9x9x8", {**VIDEO, "classifiers": "compressed"}, (2, 3, 2)),
     "image, fewer": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 3, 3)}, None),
     "image, as many": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 4, 4)}, None),
-    "image, more": ("lookupvit_b16_5x5", IMAGE, (1, 7, 6)),
+    "image, other": ("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 3, 3)}, (1, 2, 4)),
     "ViT": ("vit_b16", IMAGE, None),
     "ViT, class token": ("vit_b16", {**IMAGE, "pooling": "token"}, None),
     "ViViT": ("vivit_b16x2", VIDEO, None),
@@ -84,8 +86,23 @@ def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_sizes_that_a_prediction_refuses_are_refused(tmp_path):
+    """A larger input has a larger grid."""
+    model = build("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 3, 3)})
+    model.description = {"preprocessing": {"frames": 1, "stride": 1, "short_side": 32, "crop": 32, "range": [-1, 1]}}
+    with pytest.raises(
+        WeightsError, match=r"compressed_size: found 1x5x4 \(TxHxW\), expected at most 1x4x4"
+    ) as refused:
+        Predictor(model, compressed_size=(1, 5, 4))
+    for export in (export_program, lambda *arguments: export_onnx(model, tmp_path / "model.onnx", *arguments[1:])):
+        with pytest.raises(ExportError) as error:
+            export(model, (1, 3, 32, 32), (1, 5, 4))
+        assert str(error.value) == str(refused.value) and not list(tmp_path.iterdir())
+    export_program(model, (1, 3, 40, 32), (1, 5, 4))
+
+
 def test_mistakes_are_named(monkeypatch, tmp_path):
-    with pytest.raises(ExportError, match="has no compressed tokens"):
+    with pytest.raises(ExportError, match="or no compressed tokens"):
         export_program(build("vit_b16", IMAGE), (1, 3, 32, 32), (1, 2, 2))
     with pytest.raises(ExportError, match=r"model\.eval\(\)"):
         export_program(build("vit_b16", IMAGE).train(), (1, 3, 32, 32))
