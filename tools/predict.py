@@ -19,6 +19,7 @@ from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
+from data_pipelines.io.text import output_name
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_compressed_size_option,
@@ -86,7 +87,7 @@ def predict(arguments: argparse.Namespace) -> int:
             reports.append(as_json(prediction, arguments.top))
             if arguments.output:
                 figure = as_figure(prediction, arguments.top, name, str(arguments.run), views)
-                save_png(arguments.output / f"{name}.png", figure)
+                save_png(arguments.output / f"{output_name(name)}.png", figure)
     if failed:
         print(f"{failed} of {len(inputs.paths)} files could not be read", file=sys.stderr)
     if arguments.output and failed < len(inputs.paths):

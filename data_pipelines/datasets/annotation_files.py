@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.text import ENCODING
 
 JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
@@ -60,16 +61,16 @@ def read_csv(
     """Yield the line number and the values of ``columns``, in this order, for each row of a CSV file with a header.
 
     Args:
-        file: UTF-8 text. Other columns and blank lines are ignored.
+        file: text. Other columns and blank lines are ignored.
         columns: names that the header must contain.
         strip: ignore spaces around values and names.
         separator: between values, one character.
 
     Raises:
-        DataError: the file is not UTF-8, lacks a column, or a row does not match the header.
+        DataError: the file is no CSV, lacks a column, or a row does not match the header.
     """
     try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
+        with open(file, encoding="utf-8-sig", errors=ENCODING[1], newline="") as lines:
             rows = _nonblank_rows(lines, strip, separator)
             line, header = next(rows, (1, []))
             positions = _positions(header, columns, separator, f"{file}:{line}")
@@ -80,8 +81,8 @@ def read_csv(
                         f"quote values that contain {separator!r}"
                     )
                 yield line, [values[position] for position in positions]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: not a UTF-8 CSV file: {error}") from None
+    except csv.Error as error:
+        raise DataError(f"{file}: not a CSV file: {error}") from None
 
 
 def _nonblank_rows(lines: Iterable[str], strip: bool, separator: str) -> Iterator[tuple[int, list[str]]]:

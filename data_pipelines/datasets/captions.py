@@ -22,7 +22,7 @@ from data_pipelines.datasets.clips import ClipDataset, ClipTransform
 from data_pipelines.datasets.layout import require_split
 from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.text_lines import numbered_lines
+from data_pipelines.io.text import numbered_lines
 from data_pipelines.random_streams import CAPTION
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import TIMEOUT

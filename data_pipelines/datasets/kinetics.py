@@ -24,7 +24,7 @@ from data_pipelines.datasets.annotation_files import read_csv
 from data_pipelines.datasets.layout import iterate_videos
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.text_lines import numbered_lines
+from data_pipelines.io.text import numbered_lines
 
 SEPARATORS = ("\t", ",", ";", " ")
 CSV_COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")

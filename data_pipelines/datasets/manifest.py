@@ -14,11 +14,9 @@ import numpy as np
 
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.tar_paths import containing_file
+from data_pipelines.io.text import ENCODING, numbered_lines
 
 CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x1 scoring
-
-# Python decodes file names in this way: bytes that are not UTF-8 survive a round trip.
-ENCODING = ("utf-8", "surrogateescape")
 
 
 class StringList(Sequence[str]):
@@ -133,6 +131,34 @@ class VideoManifest:
         """The videos at ``indices``."""
         return replace(self, paths=StringList(self.paths[i] for i in indices), labels=self.labels[list(indices)])
 
+    def in_class_order(self, class_names: Sequence[str], source: str) -> VideoManifest:
+        """The same videos with the class ids of ``class_names``, which contains the same names in any order.
+
+        Args:
+            source: of ``class_names``, for the message.
+
+        Raises:
+            DataError: one of the two has a class that the other lacks.
+        """
+        if self.class_names == tuple(class_names):
+            return self
+        ids, own = {name: label for label, name in enumerate(class_names)}, set(self.class_names)
+        for place, names, other, other_names in (
+            (self.source, self.class_names, source, ids.keys()),
+            (source, class_names, self.source, own),
+        ):
+            if missing := [name for name in names if name not in other_names]:
+                raise DataError(
+                    f"{place}: found the class {missing[0]!r}, which {other} lacks ({len(missing)} such classes)"
+                )
+        new_ids = np.array([ids[name] for name in self.class_names], dtype=np.int64)
+        return replace(self, labels=new_ids[self.labels], class_names=tuple(class_names))
+
+    def empty_classes(self) -> list[str]:
+        """Names of the classes without a video."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return [name for name, count in zip(self.class_names, counts, strict=True) if not count]
+
 
 def exclude_missing(manifest: VideoManifest) -> VideoManifest:
     """The videos whose files exist; ``num_missing`` counts the others, which the caller reports.
@@ -161,8 +187,13 @@ def exclude_listed(manifest: VideoManifest, skip_list: Path) -> VideoManifest:
     """
     if not skip_list.is_file():
         raise MissingDataError(f"{skip_list}: no such file, expected a skip list written by tools/prepare_dataset.py")
-    skipped = {line.partition("\t")[0] for line in skip_list.read_text(encoding="utf-8").splitlines()}
-    kept = [index for index, path in enumerate(manifest.paths) if path not in skipped]
+    skipped = {_location(line.rstrip("\n").partition("\t")[0]) for _, line in numbered_lines(skip_list)}
+    kept = [index for index, path in enumerate(manifest.paths) if _location(path) not in skipped]
     if not kept:
         raise DataError(f"{skip_list}: names all {len(manifest)} videos of {manifest.source}")
     return manifest.select(kept)
+
+
+def _location(path: str) -> str:
+    """The absolute path, so that different paths of the same file are equal. Symbolic links are not resolved."""
+    return os.path.abspath(path)

@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_pipelines.datasets.manifest import ENCODING
 from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
 from data_pipelines.io.progress import progress
+from data_pipelines.io.text import ENCODING
 
 INDEX_FOLDER, INDEX_VERSION = ".index", 1
 LABEL_SUFFIXES = ("cls", "json", "txt")  # by precedence; a .txt next to another label may be a caption

@@ -29,6 +29,7 @@ from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.datasets.shard_index import ShardIndex, load_indices, require_webdataset
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.tar_paths import TarMember
+from data_pipelines.io.text import read_names
 
 CLASS_FILES = ("classes.txt", "classes.json")
 
@@ -125,10 +126,7 @@ def _read_class_file(file: Path) -> tuple[str, ...]:
         if isinstance(names, dict) and sorted(map(str, names.values())) == sorted(map(str, range(len(names)))):
             names = sorted(names, key=lambda name: int(names[name]))
     else:
-        try:
-            names = file.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file}: not a UTF-8 text file: {error}") from None
+        return read_names(file)
     are_names = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
     if not are_names or len(set(names)) < len(names):
         raise DataError(

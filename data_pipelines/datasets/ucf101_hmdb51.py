@@ -26,7 +26,7 @@ from data_pipelines.datasets.layout import find_file, find_folder, iterate_video
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.listing import sorted_entries
-from data_pipelines.io.text_lines import numbered_lines
+from data_pipelines.io.text import numbered_lines
 
 FOLDS = (1, 2, 3)
 UCF_LIST_FOLDERS, UCF_VIDEO_FOLDERS = ("ucfTrainTestlist", "annotations", ""), ("UCF-101", "videos", "")

@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from data_pipelines.io.text import ENCODING, escape_surrogates
+
 PREFIX = ".writing-"
 
 
@@ -96,11 +98,11 @@ def sync(path: Path) -> None:
 
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write text atomically, in the encoding of `data_pipelines.io.text`."""
     with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode(*ENCODING))
 
 
 def write_json(file: str | os.PathLike[str], content: Any) -> None:
     """Write indented JSON atomically."""
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, escape_surrogates(json.dumps(content, indent=2, ensure_ascii=False)) + "\n")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from data_pipelines.io.errors import DataError, VideoDecodeError
 from data_pipelines.io.listing import is_image
 from data_pipelines.io.progress import progress
 from data_pipelines.io.tar_paths import containing_file, size_and_mtime
+from data_pipelines.io.text import ENCODING
 from data_pipelines.preparation.copies import CopySettings, copy_video
 from data_pipelines.video.decoding_process import decoding_process
 from data_pipelines.video.image_reader import ImageReader
@@ -93,7 +94,7 @@ def scan(
     remaining = [(path, label) for path, label in labels if path not in records]
     write_records(file, records.values())
     with (
-        file.open("a", encoding="utf-8", newline="") as lines,
+        _open_csv(file, "a") as lines,
         ThreadPoolExecutor(workers) as pool,  # each thread has a decoding process, which does the work
         progress(total=len(manifest), initial=len(records), unit="video", desc=description) as bar,
     ):
@@ -244,7 +245,7 @@ def read_records(file: Path) -> list[VideoRecord]:
     """
     if not file.exists():
         return []
-    text = file.read_text(encoding="utf-8")
+    text = file.read_bytes().decode(*ENCODING)
     complete_lines = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(complete_lines, newline=""))
     if reader.fieldnames != COLUMNS:
@@ -261,7 +262,15 @@ def _parse_row(row: dict[str, str]) -> VideoRecord:
 
 def write_records(file: Path, records: Iterable[VideoRecord]) -> None:
     """Write a CSV file atomically."""
-    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as lines:
+    with (
+        atomic_write(file) as temporary,
+        temporary.open("w", encoding=ENCODING[0], errors=ENCODING[1], newline="") as lines,
+    ):
         writer = csv.DictWriter(lines, COLUMNS)
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
+
+
+def _open_csv(file: Path, mode: str) -> TextIO:
+    encoding, errors = ENCODING
+    return cast(TextIO, file.open(mode, encoding=encoding, errors=errors, newline=""))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -88,6 +89,11 @@ def _output_path(text: str, require: Callable[[str], None]) -> Path:
 
 
 # Common options
+
+
+# Names may contain characters that the terminal's encoding lacks. Standard error escapes them by default.
+if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def add_run_option(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lookupvivit.config.validation import validate
 from lookupvivit.config.yaml_files import dump_yaml, merge, parse_yaml, read_with_base
 from lookupvivit.experiments import experiment_of_dataset
 
+_NOT_YAML = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # in file names; YAML rejects or folds these characters
 MAX_VALUE_LENGTH = 120  # characters of a value in `changes`
 
 
@@ -84,7 +86,7 @@ def _parse_override(override: str) -> tuple[str, dict[str, Any]]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"command line: found {override!r}, expected key=value, such as optim.lr=0.05")
-    value = parse_yaml(text, f"command line: {key}")
+    value: Any = text if _NOT_YAML.search(text) else parse_yaml(text, f"command line: {key}")
     parts = key.split(".")
     for part in reversed(parts):
         value = {part: value}

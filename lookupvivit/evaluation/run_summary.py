@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.io.text import numbered_lines
 from lookupvivit.profiling.flops import count_cost
 from lookupvivit.weights.files import load_classifier, read_description
 
@@ -44,7 +45,7 @@ def _last_validation(log: Path) -> dict[str, Any] | None:
     """The last validation record of a log.jsonl; None if there is none, for example without the file."""
     if not log.is_file():
         return None
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for _, line in numbered_lines(log)]
     validations = [record for record in records if record["kind"] == "val"]
     return validations[-1] if validations else None
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.io.text import output_name
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.training.data import multi_view_dataset
@@ -53,7 +54,8 @@ class AttentionLogger:
             label, prediction = (self._class_name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
             title = f"{label}  |  predicted at step {step}: {prediction} ({100 * maps.probabilities.max():.0f} %)"
             figure = clip_grid([maps], title)
-            name = f"{number}_{Path(sample['video_name']).stem}"  # numbered: file names may repeat between classes
+            stem = output_name(Path(sample["video_name"]).stem)
+            name = f"{number}_{stem}"  # numbered: file names may repeat between classes
             log.image(step, f"attention/{name}", figure)
             save_png(log.run_dir / "attention" / f"{name}_step_{step:08d}.png", figure)
 

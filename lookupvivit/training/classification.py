@@ -22,7 +22,7 @@ from lookupvivit.training.data import train_dataset, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.losses import LOSSES, smooth_one_hot
-from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest, require_same_classes
+from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest
 
 
 class Classification:
@@ -48,7 +48,7 @@ class Classification:
         if self.config.data.dataset == "camera_motion" and (count := self._count_unrendered()):
             return count
         train_set, val_set = (present_videos(self.config, split) for split in ("train", "val"))
-        require_same_classes(train_set, val_set)
+        val_set.in_class_order(train_set.class_names, train_set.source)
         return len(train_set)
 
     def _count_unrendered(self) -> int:
@@ -67,8 +67,8 @@ class Classification:
 
     def read_data(self) -> None:
         """See `Task`."""
-        self.train_set, self.val_set = (read_manifest(self.config, split, self.world) for split in ("train", "val"))
-        require_same_classes(self.train_set, self.val_set)
+        self.train_set, val_set = (read_manifest(self.config, split, self.world) for split in ("train", "val"))
+        self.val_set = val_set.in_class_order(self.train_set.class_names, self.train_set.source)
         self.num_samples = len(self.train_set)
         self.attention_logger = AttentionLogger(self.config, self.val_set, self.world)
 

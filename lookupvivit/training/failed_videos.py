@@ -8,6 +8,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.text import numbered_lines, printable
 from lookupvivit.training.distributed import World
 
 FILE = "failed_videos.txt"  # one reason per line
@@ -32,13 +33,13 @@ class FailedVideos:
         self.reasons: set[str] = set()
         for file in (self.file, run_dir / EARLIER_FILE):
             if file.exists():
-                self.reasons.update(file.read_text(encoding="utf-8").splitlines())
+                self.reasons.update(line.rstrip("\n") for _, line in numbered_lines(file))
         self._new: set[str] = set()
 
     def add(self, reasons: Iterable[str]) -> None:
         """Take over the ``failed`` field of a batch."""
         for lines in reasons:
-            self._new.update(set(lines.splitlines()) - self.reasons)
+            self._new.update({printable(line) for line in lines.split("\n") if line} - self.reasons)
 
     def gather(self) -> list[str]:
         """New reasons of all ranks, in the same order on each; collective.

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.io.atomic import write_text
 from data_pipelines.io.progress import progress
+from data_pipelines.io.text import numbered_lines
 from lookupvivit.training.distributed import World
 
 
@@ -90,7 +91,7 @@ def _remove_after(file: Path, step: int) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     kept: list[dict[str, Any]] = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for _, line in numbered_lines(file):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

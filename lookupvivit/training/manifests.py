@@ -22,12 +22,16 @@ from data_pipelines.datasets.shards import read_shard_classes, read_shards
 from data_pipelines.datasets.something_something import read_something_something
 from data_pipelines.datasets.ucf101_hmdb51 import read_hmdb51, read_ucf101
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.text import read_names
 from data_pipelines.video.backends import require_backend
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.training.distributed import World
 
 if TYPE_CHECKING:
     from data_pipelines.datasets.camera_motion import Recipe
+
+
+MAX_EMPTY_CLASSES = 5  # that are printed by name
 
 
 @contextmanager
@@ -57,7 +61,7 @@ def _kinetics_classes(data: DataConfig, list_file: Path) -> tuple[str, ...]:
     """
     file = list_file.with_name("classes.txt")
     if file.is_file():
-        return tuple(file.read_text(encoding="utf-8").splitlines())
+        return read_names(file)
     if data.num_classes in (400, 600, 700):
         return class_names(f"kinetics{data.num_classes}")
     train_list = Path(data.root) / data.train_list
@@ -174,6 +178,9 @@ def present_videos(config: RunConfig, split: str, verbose: bool = True) -> Video
         unit = "images" if config.data.frames == 1 else "videos"
         print(f"{split}: {len(manifest)} {unit} from {manifest.source}{note}")
         print(f"{split}: classes: {describe_classes(manifest.class_names)}")
+        if split == "train" and (empty := manifest.empty_classes()):
+            examples = ", ".join(empty[:MAX_EMPTY_CLASSES]) + (", ..." if len(empty) > MAX_EMPTY_CLASSES else "")
+            print(f"train: {len(empty)} classes WITHOUT a training video: {examples}")
     return manifest
 
 
@@ -196,12 +203,6 @@ def exclude_absent(config: RunConfig, listed: VideoManifest) -> tuple[VideoManif
     if present.num_ignored:
         notes.append(f"{present.num_ignored} other files or folders ignored")
     return present, "".join(f", {note}" for note in notes)
-
-
-def require_same_classes(train_set: VideoManifest, val_set: VideoManifest) -> None:
-    """Raise a ConfigError unless training and validation set have the same classes."""
-    if train_set.class_names != val_set.class_names:
-        raise ConfigError(f"data: the classes of {train_set.source} and {val_set.source} differ, expected the same")
 
 
 def _require_same_on_every_rank(manifest: VideoManifest, split: str, world: World) -> None:

@@ -46,6 +46,8 @@ def test(config: RunConfig) -> None:
     require_output_folder(folder)
     world = distributed.start(config.runtime.threads)
     manifest = read_manifest(config, "val", world)
+    if trained_classes := read_description(source).get("class_names"):
+        manifest = manifest.in_class_order(trained_classes, source)
     require_trained_as(source, classifier_description(config, manifest.class_names))
     model = build_model(config)
     report = load_weights(model, source, heads_may_differ=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.io.text import output_name, printable
 from lookupvivit.visualization.attention_grid import clip_grid, frame_grid, size_text
 from lookupvivit.visualization.attention_maps import AttentionMaps
 from lookupvivit.visualization.canvas import save_png
@@ -70,7 +71,7 @@ class AttentionWriter:
             figure = clip_grid(maps_per_size, title, frame_labels, size_labels, self.max_columns)
         save_png(file, figure)
         if self.board:
-            self.board.add_image(f"attention/{name}", figure, dataformats="HWC")
+            self.board.add_image(f"attention/{printable(name)}", figure, dataformats="HWC")
         if len(seconds) == 1:
             return [file]
         images = [
@@ -88,7 +89,7 @@ class AttentionWriter:
             save_gif(files[1], images, fps)
         if self.board:
             for index, image in enumerate(images):  # one step per frame: TensorBoard has a slider over the steps
-                self.board.add_image(f"attention_video/{name}", image, index, dataformats="HWC")
+                self.board.add_image(f"attention_video/{printable(name)}", image, index, dataformats="HWC")
         return files
 
     def _size_labels(self, maps_per_size: Sequence[AttentionMaps]) -> list[str]:
@@ -115,6 +116,7 @@ def output_stems(names: Sequence[str]) -> list[str]:
     Args:
         names: of the inputs, all different, such as "a.mp4", "b.mp4", "b.png": the stems are "a", "b.mp4", "b.png".
     """
+    names = [output_name(name) for name in names]
     stems = [str(Path(name).with_suffix("")) for name in names]
     uses = Counter([*stems, *(name for name, stem in zip(names, stems, strict=True) if name != stem)])
     return [stem if uses[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]

@@ -16,9 +16,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from data_pipelines.io.atomic import atomic_write
+from data_pipelines.io.text import printable
 
 # Colours of lines and bars: Okabe and Ito's palette for colour-blind readers, without yellow, which is pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -67,6 +69,8 @@ def add_text(
 
 def render(figure: Figure) -> np.ndarray:
     """Draw the figure and return its pixels, uint8 (height, width, 3)."""
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg), "the figure was not created by new_figure"
     with warnings.catch_warnings():

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 
+from data_pipelines.io.text import printable
 from lookupvivit.visualization.canvas import add_axes, new_figure, render
 
 MAX_LABELLED_CLASSES = 20  # class names and counts of more classes would not be legible
@@ -36,7 +37,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarr
             f"matrix: found shape {matrix.shape}, expected ({classes}, {classes}) for {classes} class names"
         )
     labelled = classes <= MAX_LABELLED_CLASSES
-    names = [textwrap.shorten(name, 48, placeholder=" …") for name in class_names]
+    names = [textwrap.shorten(printable(name), 48, placeholder=" …") for name in class_names]
     label_width = 40 + LETTER_WIDTH * max(map(len, names), default=0) if labelled else 70
     cell = max(44, 320 // max(classes, 1)) if labelled else max(2, 800 // classes)
     side, top = cell * classes, 40

@@ -281,8 +281,8 @@ def test_class_lists(tmp_path):
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(DataError, match=r"a\.json: "):
             read_shard_classes(tmp_path, "a.json", 3)
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9\n")
-    with pytest.raises(DataError, match=r"a\.txt: "):
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfec\x00\n\x00")
+    with pytest.raises(DataError, match=r"a\.txt:1: "):
         read_shard_classes(tmp_path, "a.txt", 1)
 
 

@@ -1,0 +1,77 @@
+"""Names and lines of text whose bytes may not be UTF-8.
+
+File names are bytes on most systems, and some are in older encodings. Python decodes them with "surrogateescape": each
+byte that is not UTF-8 becomes a lone surrogate, so that the name still opens the file. Lists of files and classes are
+read and written in the same way; JSON and YAML contain the escapes of the surrogates. Whatever is shown (terminals,
+figures, TensorBoard) or becomes a new file name is made `printable` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from data_pipelines.io.errors import DataError
+
+ENCODING = ("utf-8", "surrogateescape")
+MAX_NAME_BYTES = 180  # of `output_name`; file systems permit 255, and endings follow
+DIGEST_LENGTH = 8
+
+
+def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that are not blank, each with its number, counted from 1.
+
+    Raises:
+        DataError: the file is not text, or is UTF-16.
+    """
+    with open(file, encoding="utf-8-sig", errors=ENCODING[1]) as lines:
+        for number, line in enumerate(lines, start=1):
+            if "\0" in line:
+                raise DataError(f"{file}:{number}: found a zero byte, expected a text file in UTF-8")
+            if line.strip():
+                yield number, line
+
+
+def read_names(file: Path) -> tuple[str, ...]:
+    """Read a file with one name per line.
+
+    Raises:
+        DataError: the file has no names, or one of them twice.
+    """
+    names: dict[str, int] = {}
+    for number, line in numbered_lines(file):
+        name = line.strip()
+        if name in names:
+            raise DataError(f"{file}:{number}: found {name!r} as on line {names[name]}, expected different names")
+        names[name] = number
+    if not names:
+        raise DataError(f"{file}: found no names, expected one per line")
+    return tuple(names)
+
+
+def printable(text: str) -> str:
+    """Replace what is not text by escapes such as ``\\xe4`` or ``\\u2028``; spaces and line feeds stay."""
+    text = text.encode(*ENCODING).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def output_name(name: str) -> str:
+    """A relative path for an output that is named after an input: `printable`, with parts of bounded length."""
+    return str(PurePath(*map(_shorten, PurePath(printable(name)).parts)))
+
+
+def _shorten(part: str) -> str:
+    """Replace the middle of a long file name by a hash, which keeps different names different."""
+    content = part.encode()
+    if len(content) <= MAX_NAME_BYTES:
+        return part
+    digest = hashlib.blake2b(content, digest_size=DIGEST_LENGTH // 2).hexdigest()
+    kept = content[: MAX_NAME_BYTES - DIGEST_LENGTH - 1].decode("utf-8", "ignore")
+    return f"{kept}~{digest}"
+
+
+def escape_surrogates(text: str) -> str:
+    """Write lone surrogates as the escapes of JSON strings, ``\\udce4``."""
+    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
