@@ -17,6 +17,7 @@ from typing import Any
 
 from data_pipelines.io.atomic import write_text
 from data_pipelines.io.output_paths import OutputPathError, require_output_file
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import confusion_matrix
@@ -25,6 +26,7 @@ from lookupvivit.visualization.canvas import save_png
 from lookupvivit.visualization.confusion_figure import confusion_figure
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     try:

@@ -27,6 +27,7 @@ from lookupvivit.cli.arguments import (
     exit_with_error,
     positive_int,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.profiling.benchmark import Benchmark, count_calls, run_benchmark
 from lookupvivit.profiling.benchmark_cases import Setting, meta_model, parse_cases
 from lookupvivit.profiling.benchmark_table import format_legend, format_operator_table, format_tables
@@ -34,17 +35,18 @@ from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.profiling.memory_measurement import MemoryMeasurementError
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     try:
         benchmark = measure(arguments)
+        print_results(benchmark, arguments.markdown)
         if arguments.json:
             write_json(arguments.json, benchmark.to_dict())
     except (ValueError, MemoryMeasurementError, OSError) as error:
         exit_with_error(error)
     except torch.OutOfMemoryError as error:
         exit_with_error(f"the models do not fit into memory together; give fewer or a smaller --batch-size: {error}")
-    print_results(benchmark, arguments.markdown)
 
 
 def parse_args() -> argparse.Namespace:

@@ -19,10 +19,12 @@ from data_pipelines.preparation.copies import copy_video
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import BACKENDS, TIMEOUT
 from lookupvivit.cli.arguments import exit_with_error, positive_int
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 
 SHORT_SIDE, KEYFRAME_EVERY, CRF = 256, 16, 20  # of the copies
 
 
+@quiet_when_output_closes()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file; about ten are enough")

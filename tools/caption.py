@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from data_pipelines.datasets.captions import SPLITS
 from data_pipelines.io.atomic import write_json
+from data_pipelines.io.growing_json import growing_json
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.output_paths import require_output_folder
 from data_pipelines.io.progress import progress
@@ -35,6 +36,7 @@ from lookupvivit.cli.arguments import (
     one_line_errors,
     positive_int,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.sizes import format_size
 from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import weights_file
@@ -42,9 +44,10 @@ from lookupvivit.weights.files import weights_file
 NUM_BEAMS = 4
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
-    with one_line_errors("nothing was saved"):
+    with one_line_errors("captions printed so far are valid"):
         if arguments.score:
             arguments.output = arguments.output or weights_file(arguments.run).parent / "predictions"
             require_output_folder(arguments.output)
@@ -103,27 +106,28 @@ def write(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
     if inputs.num_ignored:
         print(f"{inputs.num_ignored} files ignored, which are neither images nor videos")
     paths = list(inputs.paths.values())
-    results: list[dict[str, str]] = []
+    report: dict[str, Any] = {**settings_json(arguments), "captions": []}
     num_figures = 0
-    with progress(total=len(paths), unit="file", desc="caption", disable=not sys.stdout.isatty()) as bar:
+    bar = progress(total=len(paths), unit="file", desc="caption", disable=not sys.stdout.isatty())
+    with growing_json(arguments.json, report) as save, bar:
         for batch in caption_files(generator, paths, arguments.batch_size):
-            results += batch.as_json()
+            report["captions"] += batch.as_json()
+            save()
             for error in batch.errors.values():
                 tqdm.write(f"error: {error}", file=sys.stderr)
             for path, caption in batch.captions.items():
                 tqdm.write(f"{path}: {caption}")
+            sys.stdout.flush()
             if arguments.output and batch.captions:
                 num_figures += 1
                 figure = caption_grid(middle_frames(batch.clips), list(batch.captions.values()))
                 save_png(arguments.output / f"captions_{num_figures:04d}.png", figure)
             bar.update(len(batch.captions) + len(batch.errors))
-    num_failed = sum("error" in result for result in results)
+    num_failed = sum("error" in result for result in report["captions"])
     if num_failed:
         print(f"{num_failed} of {len(paths)} files could not be read", file=sys.stderr)
     if num_figures:
         print(f"saved {num_figures} figures in {arguments.output}")
-    if arguments.json:
-        write_json(arguments.json, {**settings_json(arguments), "captions": results})
     return num_failed
 
 

@@ -27,10 +27,12 @@ from lookupvivit.cli.arguments import (
     positive_int,
     token_size,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.config.loading import load_config
 from lookupvivit.sizes import Size
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     run: Path = arguments.run

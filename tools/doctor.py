@@ -16,10 +16,12 @@ import tempfile
 from pathlib import Path
 
 from lookupvivit.cli.arguments import add_json_flag, exit_with_error
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.doctor.checks import all_checks
 from lookupvivit.cli.doctor.report import FAIL, WARN, Result, run_check
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     if arguments.data and not arguments.data.is_dir():

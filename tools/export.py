@@ -6,6 +6,7 @@ python tools/export.py --run runs/camera_motion --onnx camera_motion.onnx --comp
 import argparse
 
 from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, one_line_errors, output_file
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.weights.export import export_onnx, input_shape
 from lookupvivit.weights.files import load_classifier
 
@@ -18,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("nothing was written"):

@@ -20,15 +20,24 @@ from lookupvivit.cli.arguments import (
     add_json_file_option,
     add_run_option,
     exit_with_error,
+    one_line_errors,
     positive_int,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.probing.few_shot import SEEDS, SHOTS
 from lookupvivit.probing.transfer import evaluate_transfer
 from lookupvivit.weights.files import load_classifier
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    with one_line_errors("nothing was saved"):
+        probe(arguments)
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    """Measure the transfer, print it and write it."""
     try:
         train = read_class_folders(arguments.train)
         test = read_class_folders(arguments.test, train.class_names)

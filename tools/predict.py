@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.growing_json import growing_json
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import output_name
@@ -30,12 +30,14 @@ from lookupvivit.cli.arguments import (
     one_line_errors,
     positive_int,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.evaluation.prediction_report import as_figure, as_json, as_text
 from lookupvivit.evaluation.predictor import Predictor
 from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import WeightsError, load_classifier
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the results printed so far are valid"):
@@ -70,21 +72,25 @@ def predict(arguments: argparse.Namespace) -> int:
     inputs = expand_inputs(arguments.videos, separate_images=predictor.preprocess.sampling.frames == 1)
     if inputs.num_ignored:
         print(f"{inputs.num_ignored} files ignored that are neither videos nor images")
-    reports: list[dict[str, Any]] = []
+    report: dict[str, Any] = {"model": str(arguments.run), "views": views, "videos": []}
     failed = 0
     # Without a terminal, the printed results show the progress.
     no_bar = len(inputs.paths) < 2 or not sys.stdout.isatty()
-    with progress(inputs.paths.items(), unit="file", desc="predict", disable=no_bar) as bar:
+    bar = progress(inputs.paths.items(), unit="file", desc="predict", disable=no_bar)
+    with growing_json(arguments.json, report) as save, bar:
         for name, path in bar:
             try:
                 prediction = predictor(path)
             except (DataError, OSError) as error:
                 failed += 1
+                report["videos"].append({"path": path, "error": str(error)})
+                save()
                 tqdm.write(f"error: {error}", file=sys.stderr)
-                reports.append({"path": path, "error": str(error)})
                 continue
+            report["videos"].append(as_json(prediction, arguments.top))
+            save()
             tqdm.write(as_text(prediction, arguments.top))
-            reports.append(as_json(prediction, arguments.top))
+            sys.stdout.flush()
             if arguments.output:
                 figure = as_figure(prediction, arguments.top, name, str(arguments.run), views)
                 save_png(arguments.output / f"{output_name(name)}.png", figure)
@@ -92,8 +98,6 @@ def predict(arguments: argparse.Namespace) -> int:
         print(f"{failed} of {len(inputs.paths)} files could not be read", file=sys.stderr)
     if arguments.output and failed < len(inputs.paths):
         print(f"figures: {arguments.output}")
-    if arguments.json:
-        write_json(arguments.json, {"model": str(arguments.run), "views": views, "videos": reports})
     return failed
 
 

@@ -21,6 +21,7 @@ from data_pipelines.preparation.copies import CopySettings
 from data_pipelines.preparation.scanning import VideoRecord, scan
 from data_pipelines.preparation.shard_writing import write_shards
 from lookupvivit.cli.arguments import one_line_errors, output_folder, positive_int
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.manifests import listed_videos
@@ -28,6 +29,7 @@ from lookupvivit.training.manifests import listed_videos
 MAX_CODECS, MAX_REASONS = 4, 5  # lines of a summary
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the same command continues an interrupted scan"):

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 from lookupvivit.cli.arguments import add_run_option
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.evaluation.run_summary import summarize_run
 from lookupvivit.weights.files import WeightsError
 
 
+@quiet_when_output_closes()
 def main() -> None:
     try:
         print(summarize_run(parse_args().run))

@@ -7,8 +7,10 @@ Without checkpoint=..., it tests the newest model in output_dir. The same comman
 """
 
 from lookupvivit.cli.arguments import run_with_config
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 
 
+@quiet_when_output_closes()
 def main() -> None:
     from lookupvivit.training.multi_view_test import test
 

@@ -23,7 +23,9 @@ from lookupvivit.cli.arguments import (
     add_output_option,
     add_run_option,
     exit_with_error,
+    one_line_errors,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.robustness.figures import deviation_figure
 from lookupvivit.robustness.report import TITLES, Report, load_report, tables
 from lookupvivit.robustness.suite import RobustnessSuite
@@ -31,8 +33,15 @@ from lookupvivit.visualization.canvas import save_png
 from lookupvivit.weights.files import load_classifier, weights_file
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    with one_line_errors("finished parts are saved"):
+        test(arguments)
+
+
+def test(arguments: argparse.Namespace) -> None:
+    """Evaluate, print the tables and write the report."""
     model_name = str(arguments.run)
     try:
         output = arguments.output or weights_file(arguments.run).parent / "predictions" / "robustness"

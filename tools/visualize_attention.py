@@ -31,6 +31,7 @@ from lookupvivit.cli.arguments import (
     positive_int,
     token_size,
 )
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.sizes import Size
 from lookupvivit.visualization.attention_files import (
     VIDEO_SECONDS,
@@ -42,6 +43,7 @@ from lookupvivit.visualization.attention_maps import AttentionMaps, attention_ma
 from lookupvivit.weights.files import WeightsError
 
 
+@quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the files written so far are complete"):

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.output_paths import OutputPathError, require_output_file, require_output_folder
+from lookupvivit.cli.closed_output import exit_if_output_is_closed
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.array_files import PredictionsError
@@ -228,6 +229,8 @@ def _end_distributed_program() -> None:
 
 def exit_with_error(error: Exception | str) -> NoReturn:
     """End a single-process tool with one line on standard error and exit status 2."""
+    if isinstance(error, BrokenPipeError):
+        exit_if_output_is_closed()
     sys.stdout.flush()  # the error comes last, also where both streams go to one file
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -245,6 +248,8 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
     try:
         yield
     except USER_ERRORS as error:
+        if isinstance(error, BrokenPipeError):
+            exit_if_output_is_closed()
         # Errors of loader workers arrive with the worker's traceback as text; the message is its last line.
         message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""

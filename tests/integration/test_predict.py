@@ -77,6 +77,18 @@ def test_errors_in_the_command_are_one_line_with_status_2(small_set, predict, ar
     assert all(fact in error.splitlines()[-1] for fact in facts)
 
 
+def test_a_late_failure_loses_no_result(tmp_path, small_set, predict):
+    """The figure of the second of three videos cannot be written."""
+    videos = [small_set / "videos" / f"{number}.mp4" for number in (1, 2, 3)]
+    (tmp_path / "2.mp4.png").mkdir()
+    options = ["--output", tmp_path, "--json", tmp_path / "p.json", "--views", "1x1"]
+    status, output, error = predict(*videos, *options)
+    assert status == 2 and error.startswith("error: ") and error.count("\n") == 1
+    reports = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["videos"]
+    assert [report["path"] for report in reports] == [str(video) for video in videos[:2]]
+    assert str(videos[1]) in output and (tmp_path / "1.mp4.png").is_file()
+
+
 def test_an_empty_folder_is_an_error(tmp_path, predict):
     status, _, error = predict(tmp_path)
     assert status == 2 and error.startswith(f"error: {tmp_path}") and error.count("\n") == 1
