@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +63,42 @@ class PartialResult:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def unfinished_folder(folder: Path, identity: dict[str, Any]) -> tuple[Path, list[str]]:
+    """Choose where a test keeps its finished videos: ``folder``, or one with a number if that is of another test.
+
+    The unfinished tests with other settings stay as they are.
+
+    Args:
+        folder: with the suffix ``.partial``.
+        identity: everything that the logits depend on, as JSON values by name.
+
+    Returns:
+        The folder, which may not exist yet; and messages for the user about other unfinished tests.
+    """
+    others = {
+        other: found for other in sorted(folder.parent.glob("*.partial")) if (found := _differences(other, identity))
+    }
+    messages = [
+        f"{other}: not used, it is an unfinished test with other settings ({'; '.join(found)})"
+        for other, found in others.items()
+    ]
+    numbered = (folder.with_name(f"{folder.stem}-{number}{folder.suffix}") for number in count(2))
+    return next(path for path in chain([folder], numbered) if path not in others), messages
+
+
 def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, list[str]]:
     """Read what an interrupted test left in ``folder``; call it on one rank.
 
-    Results of a test with another identity are deleted. The folder is created, with the identity in it.
+    The folder is created, with the identity in it.
 
     Args:
-        folder: of the `PartialResult`.
+        folder: of the `PartialResult`, chosen by `unfinished_folder`.
         identity: everything that the logits depend on, as JSON values by name.
 
     Returns:
         The rows, or None; and messages for the user.
     """
-    messages = [
-        f"{other}: not used, it is an unfinished test of other views or another compressed size"
-        for other in sorted(folder.parent.glob("*.partial"))
-        if other != folder
-    ]
-    if folder.is_dir() and (differences := _differences(folder, identity)):
-        messages.append(f"{folder}: deleted, it is an unfinished test with other settings ({'; '.join(differences)})")
-        shutil.rmtree(folder)
+    messages: list[str] = []
     write_json(folder / IDENTITY, identity)
     parts = []
     for file in sorted(folder.glob("*.npz")):

@@ -21,7 +21,7 @@ from lookupvivit.config.loading import to_dict
 from lookupvivit.evaluation.aggregate import excluded_videos
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
-from lookupvivit.evaluation.resume import PartialResult, restore
+from lookupvivit.evaluation.resume import PartialResult, restore, unfinished_folder
 from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.sizes import format_size
 from lookupvivit.training import distributed
@@ -101,14 +101,17 @@ def open_partial_result(
 ) -> PartialResult:
     """The results of an interrupted test with the same weights, videos and settings; collective."""
     restored = None
-    done: list[list[int]] = [[]]
+    shared: list[Any] = [folder, []]
     if world.is_main:
-        restored, messages = restore(folder, identity(config, manifest, weights_digest, world))
-        print("".join(f"{line}\n" for line in messages), end="")
-        done = [restored["video_index"].tolist() if restored else []]
+        settings = identity(config, manifest, weights_digest, world)
+        folder, about_others = unfinished_folder(folder, settings)
+        restored, messages = restore(folder, settings)
+        print("".join(f"{line}\n" for line in about_others + messages), end="")
+        shared = [folder, restored["video_index"].tolist() if restored else []]
     if world.size > 1:
-        dist.broadcast_object_list(done, src=0)
-    return PartialResult(folder, config.eval.save_seconds, restored, frozenset(done[0]))
+        dist.broadcast_object_list(shared, src=0)
+    folder, finished = shared
+    return PartialResult(folder, config.eval.save_seconds, restored, frozenset(finished))
 
 
 def identity(config: RunConfig, manifest: VideoManifest, weights_digest: str, world: World) -> dict[str, Any]:

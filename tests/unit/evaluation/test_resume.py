@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lookupvivit.evaluation.resume import PartialResult, restore
+from lookupvivit.evaluation.resume import PartialResult, restore, unfinished_folder
 
 IDENTITY = {"checkpoint": "a", "eval.clips": 2, "size": (4, 5, 5)}
 
@@ -70,15 +70,26 @@ def test_repeated_videos_are_counted_once(tmp_path):
     assert restored["video_index"].tolist() == [0, 1, 2]
 
 
-def test_results_with_other_settings_are_deleted_and_those_of_other_tests_kept(tmp_path):
-    folder, other = tmp_path / "4x3.partial", tmp_path / "2x3.partial"
-    other.mkdir()
+def test_unfinished_tests_with_other_settings_are_reported_and_kept(tmp_path):
+    folder, views = tmp_path / "4x3.partial", tmp_path / "2x3.partial"
+    restore(views, {**IDENTITY, "eval.clips": 1})
     restore(folder, IDENTITY)
     partial_result(folder).add(rows(0, 1))
-    restored, (about_other, about_settings) = restore(folder, {**IDENTITY, "checkpoint": "b"})
-    assert restored is None and not list(folder.glob("*.npz")) and other.is_dir()
-    assert str(other) in about_other
+    changed = {**IDENTITY, "checkpoint": "b"}
+    own, (about_views, about_settings) = unfinished_folder(folder, changed)
+    assert own == tmp_path / "4x3-2.partial"
+    assert str(views) in about_views and "eval.clips: 1 before, 2 now" in about_views
     assert str(folder) in about_settings and "checkpoint: a before, b now" in about_settings
+    assert restore(own, changed) == (None, [])
+    partial_result(own).add(rows(2))
+    # each test finds its own again
+    for identity, expected, videos in ((IDENTITY, folder, [0, 1]), (changed, own, [2])):
+        found, _ = unfinished_folder(folder, identity)
+        restored, _ = restore(found, identity)
+        assert found == expected and restored["video_index"].tolist() == videos
+    (views / "test.json").unlink()
+    found, (about_views, _) = unfinished_folder(folder, IDENTITY)
+    assert found == folder and "test.json cannot be read" in about_views and views.is_dir()
 
 
 def test_files_of_version_0_1_are_read(tmp_path):
