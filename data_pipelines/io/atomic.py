@@ -7,6 +7,7 @@ matches an incomplete file. A process that is killed leaves its temporary folder
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 from data_pipelines.io.text import ENCODING, escape_surrogates
 
 PREFIX = ".writing-"
+DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def atomic_write(file: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX) -> Iterator[Path]:
+def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX, last: str = "") -> Iterator[Path]:
     """Yield a temporary folder; a block that succeeds moves its files to ``folder``, in the order of their names.
 
     Each file appears complete. A crash while they are moved leaves only the first ones in ``folder``.
@@ -45,13 +47,14 @@ def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX) -> Iterat
     Args:
         folder: created if necessary, with its parents.
         prefix: start of the temporary folder's name.
+        last: name of a file that is moved after all others.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    create_folder(folder)
     with TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as name:
         temporary = Path(name)
         yield temporary
-        files = sorted(temporary.iterdir())
+        files = sorted(temporary.iterdir(), key=lambda file: (file.name == last, file))
         for file in files:
             sync(file)
         for file in files:
@@ -59,26 +62,27 @@ def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX) -> Iterat
     sync(folder)
 
 
-def replace_folder(temporary: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
-    """Rename a complete folder to ``folder``; an existing ``folder`` is removed afterwards.
+def move_folder(temporary: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:
+    """Rename a complete folder to ``folder``, which must not exist; both are durable when this returns.
 
-    For folders that several processes fill, which must therefore agree on the name of the temporary folder. A crash
-    between the two renames leaves no ``folder``; the old one is then found in ``.writing-*``.
+    For folders that several processes fill, which must therefore agree on the name of the temporary folder.
     """
     temporary, folder = Path(temporary), Path(folder)
     for path in (*temporary.rglob("*"), temporary):
         sync(path)
-    with TemporaryDirectory(prefix=PREFIX, dir=folder.parent, ignore_cleanup_errors=True) as old:
-        previous = Path(old) / folder.name
-        if folder.exists():
-            os.replace(folder, previous)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if previous.exists():
-                os.replace(previous, folder)
-            raise
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, "exists already", str(folder))
+    os.replace(temporary, folder)
     sync(folder.parent)
+
+
+def create_folder(folder: str | os.PathLike[str]) -> None:
+    """Create a folder, with its parents, that is still there after a power failure."""
+    folder = Path(folder)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:
@@ -92,8 +96,8 @@ def sync(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    except OSError:
-        if not path.is_dir():
+    except OSError as error:
+        if not path.is_dir() or error.errno in DISK_ERRORS:
             raise
 
 

@@ -2,12 +2,16 @@
 
 run/checkpoints/step_00001000/      DeepSpeed's resume shards (pickles: load only those of your own runs),
                                     model.safetensors and model.json,
-                                    optimizer.safetensors (for another number of ranks),
+                                    optimizer.safetensors (for another number of ranks or other parameter groups),
                                     ema.safetensors (the weights' moving average, if there is one),
+                                    config.yaml (what it was trained with),
                                     state.json (step, number of ranks, file hashes)
 run/model.safetensors, model.json   the newest model, which loads with neither DeepSpeed nor the configuration;
                                     the moving average, if there is one
 run/best/                           the same of the best validation so far
+
+`lookupvivit.training.checkpoint_folders` finds, verifies and removes checkpoints; `lookupvivit.training.run_directory`
+knows which of these files belong to the run.
 """
 
 from __future__ import annotations
@@ -24,40 +28,52 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_pipelines.io.atomic import atomic_files, replace_folder
-from data_pipelines.io.hashing import file_digest
-from lookupvivit.config import ConfigError
-from lookupvivit.config.loading import changes
+from data_pipelines.io.atomic import atomic_files, create_folder, move_folder, sync, write_text
+from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.config.loading import to_yaml
 from lookupvivit.training import ema, resharding
+from lookupvivit.training.checkpoint_folders import STATE, checkpoint_folder, file_hashes, remove_old
+from lookupvivit.training.deepspeed_engine import keep_settings
 from lookupvivit.training.distributed import World
+from lookupvivit.training.optimizer import same_groups
+from lookupvivit.training.run_directory import (
+    BEST,
+    CONFIG,
+    MODEL_FILES,
+    PUBLISHING,
+    belongs,
+    differences,
+    set_aside,
+    trained_settings,
+)
 from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, read_description, read_tensors, save_model
 
 AVERAGES = "ema.safetensors"
-BEST = "best"
-STATE = "state.json"  # written last: a checkpoint without it is incomplete
 TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container")  # in the RuntimeError of torch.save
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Saving
 
 
-def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], keep: int, world: World) -> None:
-    """Write the checkpoint of ``step`` optimizer steps, publish its model, and remove all but the newest ``keep``.
+def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], config: RunConfig, world: World) -> None:
+    """Write the checkpoint of ``step`` optimizer steps, publish its model, and remove old checkpoints.
 
-    Collective. The checkpoint is written to a temporary folder that is renamed when complete.
+    Collective. The checkpoint is written to a temporary folder that is renamed when complete and on the disk.
     """
-    folder = run_dir / "checkpoints"
-    temporary, final = folder / f".step_{step:08d}", folder / f"step_{step:08d}"
+    final = checkpoint_folder(run_dir, step)
+    temporary = final.with_name(f".{final.name}")
     with write_errors(final, temporary):
         if world.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed while writing
-            temporary.mkdir(parents=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            create_folder(temporary)
         world.barrier()
 
         # Every rank writes its shard; whole tensors are gathered on all ranks and written by rank 0.
-        engine.save_checkpoint(str(folder), tag=temporary.name, save_latest=False)
-        optimizer = description["training"]["optimizer"]
-        resharding.save_moments(engine, optimizer, temporary / resharding.FILE, world.is_main)
+        resharding.ensure_state(engine)
+        engine.save_checkpoint(str(final.parent), tag=temporary.name, save_latest=False)
+        for shard in temporary.glob(f"*_rank_{world.rank}_*"):
+            sync(shard)  # rank 0 could not: other machines may still have it in memory
+        resharding.save_moments(engine, temporary / resharding.FILE, world.is_main)
         weights = full_state(engine)
         averages = full_state(engine, ema.STATE) if has_averages(description) else None
         world.barrier()
@@ -66,22 +82,31 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], kee
             save_model(temporary, weights, {**description, "step": step})
             if averages is not None:
                 save_file(averages, temporary / AVERAGES)
+            (temporary / CONFIG).write_text(to_yaml(config), encoding="utf-8")
             state = {"step": step, "world_size": world.size, "files": file_hashes(temporary)}
             (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
-            replace_folder(temporary, final)
-            publish(final, run_dir)
-            for old in complete_checkpoints(run_dir)[:-keep]:
-                shutil.rmtree(old)
+            if final.exists():
+                set_aside([final], run_dir)
+            move_folder(temporary, final)
+            publish(final, run_dir, description)
+            write_text(run_dir / CONFIG, to_yaml(config))
+            remove_old(run_dir, final, config.log.keep_checkpoints)
         world.barrier()
 
 
-def publish(checkpoint: Path, run_dir: Path) -> None:
-    """Copy the model of ``checkpoint``, or its moving average, to the run directory."""
+def publish(checkpoint: Path, run_dir: Path, description: dict[str, Any]) -> None:
+    """Copy the model of ``checkpoint``, or its moving average, to the run directory.
+
+    A model of another run is set aside. The description comes last, so that a crash cannot leave it with older weights.
+    """
+    others = [run_dir / name for name in MODEL_FILES if (run_dir / name).exists()]
+    if others and not belongs(run_dir, description):
+        print(f"{run_dir} has the model of another run, which is moved to {set_aside(others, run_dir)}")
     averages = checkpoint / AVERAGES
     sources = {DESCRIPTION: checkpoint / DESCRIPTION, WEIGHTS: averages if averages.exists() else checkpoint / WEIGHTS}
     if (checkpoint / TOKENIZER).exists():  # a captioner has one
         sources[TOKENIZER] = checkpoint / TOKENIZER
-    with write_errors(run_dir), atomic_files(run_dir) as temporary:
+    with write_errors(run_dir), atomic_files(run_dir, PUBLISHING, last=DESCRIPTION) as temporary:
         for name, source in sources.items():
             shutil.copyfile(source, temporary / name)
 
@@ -91,28 +116,37 @@ def save_best(
 ) -> None:
     """Write the evaluated model to ``best/`` if no earlier validation scored higher; collective.
 
+    ``best/`` has a complete model at every instant: an earlier one is replaced file by file, the description last.
+
     Args:
         metric: name of the score.
         score: 0 or more; the one of rank 0 counts.
     """
     best = run_dir / BEST
-    if not world.from_main(int(world.is_main and score > best_score(run_dir, metric))):
+    if not world.from_main(int(world.is_main and score > best_score(best, metric, description))):
         return
     weights = full_state(engine, ema.STATE if has_averages(description) else None)
     if not world.is_main:
         return
-    temporary = run_dir / f".{BEST}"
+    temporary, scored = run_dir / f".{BEST}", {**description, "step": step, f"validation_{metric}": score}
     with write_errors(best, temporary):
-        shutil.rmtree(temporary, ignore_errors=True)
-        save_model(temporary, weights, {**description, "step": step, f"validation_{metric}": score})
-        replace_folder(temporary, best)
+        if best.exists():
+            with atomic_files(best, last=DESCRIPTION) as folder:
+                save_model(folder, weights, scored)
+        else:
+            shutil.rmtree(temporary, ignore_errors=True)
+            save_model(temporary, weights, scored)
+            move_folder(temporary, best)
 
 
-def best_score(run_dir: Path, metric: str) -> float:
-    """The score of the model in ``best/``; -1 if there is none."""
-    if not (run_dir / BEST / WEIGHTS).is_file():
+def best_score(best: Path, metric: str, description: dict[str, Any]) -> float:
+    """The score of the model in ``best``; -1 if there is none, and infinite if it must not be replaced."""
+    if not best.exists():
         return -1.0
-    return float(read_description(run_dir / BEST).get(f"validation_{metric}", -1.0))
+    if not belongs(best, description):  # it appeared while the run was training
+        print(f"{best} is not of this run; the best model is not written until it is moved")
+        return float("inf")
+    return float(read_description(best).get(f"validation_{metric}", -1.0))
 
 
 @contextmanager
@@ -147,6 +181,8 @@ def full_state(engine: Any, state_name: str | None = None) -> dict[str, Tensor]:
     Args:
         state_name: `lookupvivit.training.ema.STATE` for the weights' moving averages.
     """
+    if state_name is not None:
+        resharding.ensure_state(engine)
     state = dict(engine.frozen_weights)
     for name, parameter in resharding.trainable(engine):
         state[name] = resharding.gather(engine, parameter, state_name).float().cpu().clone()
@@ -160,64 +196,6 @@ def has_averages(description: dict[str, Any]) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# Finding and verifying
-
-
-def newest_intact(run_dir: Path, world: World) -> Path | None:
-    """The newest checkpoint whose files are as they were written, the same on all ranks; None without checkpoints.
-
-    Corrupt checkpoints are reported, and the next older one is tried.
-
-    Raises:
-        ConfigError: all checkpoints are corrupt.
-    """
-    checkpoints = complete_checkpoints(run_dir)
-    if not checkpoints:
-        return None
-    chosen = -1
-    if world.is_main:
-        for index, checkpoint in reversed(list(enumerate(checkpoints))):
-            problem = find_corruption(checkpoint)
-            if problem is None:
-                chosen = index
-                break
-            print(f"checkpoint {checkpoint} is corrupt: {problem}")
-    chosen = world.from_main(chosen)
-    if chosen < 0:
-        raise ConfigError(
-            f"output_dir: all checkpoints in {run_dir / 'checkpoints'} are corrupt; move them elsewhere to start "
-            f"again, for example with init_from={run_dir}"
-        )
-    return checkpoints[chosen]
-
-
-def complete_checkpoints(run_dir: Path) -> list[Path]:
-    """The completely written checkpoints of a run, oldest first."""
-    return sorted(folder for folder in (run_dir / "checkpoints").glob("step_*") if (folder / STATE).is_file())
-
-
-def file_hashes(folder: Path) -> dict[str, str]:
-    """The hash of every file in a checkpoint except `STATE`, by relative path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE)
-    return {str(file.relative_to(folder)): file_digest(file) for file in files}
-
-
-def find_corruption(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files; None if they are as they were written."""
-    try:
-        written = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("files", {})
-        present = file_hashes(checkpoint)
-    except (OSError, AttributeError, ValueError) as error:
-        return f"{STATE} cannot be read ({type(error).__name__})"
-    for name, expected in written.items():
-        if name not in present:
-            return f"{name} is missing"
-        if present[name] != expected:
-            return f"{name} has changed since it was written"
-    return None
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 # Loading
 
 
@@ -227,19 +205,17 @@ def require_same_run(checkpoint: Path, run_dir: Path, description: dict[str, Any
     Raises:
         ConfigError: names what differs.
     """
-    saved = read_description(checkpoint)
-    differences = changes({key: saved.get(key) for key in description}, description)
-    if differences:
+    if different := differences(read_description(checkpoint), description):
         raise ConfigError(
-            f"output_dir: {run_dir} has a run with other settings: {'; '.join(differences[:3])}; set another output_dir"
+            f"output_dir: {run_dir} has a run with other settings: {'; '.join(different[:3])}; set another output_dir"
         )
 
 
-def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: World) -> int:
+def resume(engine: Any, checkpoint: Path, description: dict[str, Any], config: RunConfig, world: World) -> int:
     """Load optimizer and master weights from a checkpoint; collective.
 
-    With the number of ranks that wrote it, they are read from DeepSpeed's shards, bit for bit; with another number,
-    from the whole tensors.
+    With the number of ranks and the parameter groups that wrote it, they are read from DeepSpeed's shards, bit for bit;
+    otherwise from the whole tensors. The optimizer's settings are those of ``config`` in both cases.
 
     Args:
         engine: built with the checkpoint's weights.
@@ -247,19 +223,21 @@ def resume(engine: Any, checkpoint: Path, description: dict[str, Any], world: Wo
     Returns:
         The number of optimizer steps taken.
     """
+    run_dir = checkpoint.parents[1]
     state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    if state["world_size"] == world.size:
-        loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
+    before = trained_settings(run_dir, checkpoint)
+    if state["world_size"] != world.size and world.is_main:
+        print(f"{checkpoint} was written by {state['world_size']} ranks; resuming with {world.size}")
+    if state["world_size"] == world.size and before and same_groups(before.get("optim"), config.optim):
+        with keep_settings(engine):
+            loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
         if loaded is None:
             raise RuntimeError(f"{checkpoint}: DeepSpeed cannot load it; delete it to resume from an older one")
-        resharding.link_state(engine)
+        resharding.ensure_state(engine)
     else:
-        if world.is_main:
-            print(f"{checkpoint} was written by {state['world_size']} ranks; resuming with {world.size}")
         weights = read_tensors(checkpoint / WEIGHTS)
         averages = read_tensors(checkpoint / AVERAGES) if has_averages(description) else None
-        optimizer = description["training"]["optimizer"]
-        resharding.load_state(engine, optimizer, weights, averages, checkpoint / resharding.FILE)
+        resharding.load_state(engine, weights, averages, checkpoint / resharding.FILE)
     if world.is_main:
-        publish(checkpoint, checkpoint.parents[1])  # the run may have been killed before publishing it
+        publish(checkpoint, run_dir, description)  # the run may have been killed before publishing it
     return int(state["step"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lookupvivit.config import RunConfig
@@ -10,7 +12,7 @@ from lookupvivit.models.base import Model
 from lookupvivit.profiling.memory_estimate import REDUCE_BUCKET_SIZE
 from lookupvivit.training.distributed import World
 from lookupvivit.training.ema import AveragedSteps
-from lookupvivit.training.optimizer import FiniteSteps, build_optimizer
+from lookupvivit.training.optimizer import MOMENT_NAMES, FiniteSteps, build_optimizer
 from lookupvivit.training.schedule import Batching
 
 
@@ -18,8 +20,8 @@ def initialize(model: Model, config: RunConfig, batching: Batching, world: World
     """Build optimizer and DeepSpeed engine around ``model``.
 
     Returns:
-        The engine, with an attribute ``frozen_weights`` (float32 tensors by name), and the guard against non-finite
-        gradients.
+        The engine and the guard against non-finite gradients. The engine has the additional attributes
+        ``frozen_weights`` (float32 tensors by name), ``moment_names`` (of the optimizer) and ``has_averages``.
     """
     import deepspeed
 
@@ -42,7 +44,20 @@ def initialize(model: Model, config: RunConfig, batching: Batching, world: World
     settings = deepspeed_settings(config, batching, num_trainable, on_gpu=world.device.type == "cuda")
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     engine.frozen_weights = frozen
+    engine.moment_names, engine.has_averages = MOMENT_NAMES[config.optim.name], config.optim.ema_decay > 0
     return engine, guard
+
+
+@contextmanager
+def keep_settings(engine: Any) -> Iterator[None]:
+    """Keep the optimizer's settings while a checkpoint is loaded: DeepSpeed would restore those that wrote it."""
+    settings = [{key: group[key] for key in group if key != "params"} for group in engine.optimizer.param_groups]
+    clip_grad = getattr(engine.optimizer, "clip_grad", None)  # of its sharding optimizers
+    yield
+    for group, current in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(current)
+    if clip_grad is not None:
+        engine.optimizer.clip_grad = clip_grad
 
 
 def deepspeed_settings(config: RunConfig, batching: Batching, num_trainable: int, on_gpu: bool) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.atomic import write_text
+from data_pipelines.io.atomic import sync, write_text
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import numbered_lines
 from lookupvivit.training.distributed import World
+
+FILE = "log.jsonl"
 
 
 class RunLog:
@@ -40,7 +42,7 @@ class RunLog:
             return
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        self.file = run_dir / "log.jsonl"
+        self.file = run_dir / FILE
         kept = _remove_after(self.file, step)
         self.validated = any(record["step"] == step and record["kind"] == "val" for record in kept)
         self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
@@ -57,12 +59,18 @@ class RunLog:
         if not self.active:
             return
         # NaN and Infinity are no JSON.
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        record = {"step": step, "kind": kind, **finite}
-        with self.file.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
+        self._write(step, kind, **{name: value if math.isfinite(value) else None for name, value in values.items()})
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def settings(self, step: int, changes: list[str]) -> None:
+        """Write the settings that have changed from ``step`` on, if any, to log.jsonl."""
+        if self.active and changes:
+            self._write(step, "settings", changes=changes)
+
+    def _write(self, step: int, kind: str, **values: Any) -> None:
+        with self.file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Write an image (H, W, 3) uint8 to TensorBoard."""
@@ -75,9 +83,11 @@ class RunLog:
             self.bar.write(text, file=sys.stdout)
 
     def flush(self) -> None:
-        """Write pending TensorBoard events to disk; log.jsonl has none."""
+        """Write pending TensorBoard events, and flush log.jsonl to the disk."""
         if self.active:
             self.board.flush()
+            if self.file.exists():
+                sync(self.file)
 
     def close(self) -> None:
         """Close the progress bar and TensorBoard's file."""
@@ -87,7 +97,10 @@ class RunLog:
 
 
 def _remove_after(file: Path, step: int) -> list[dict[str, Any]]:
-    """Remove the records after ``step``, and an incomplete last line of a killed run. Returns the remaining records."""
+    """Remove the records after ``step``, and an incomplete last line of a killed run. Returns the remaining records.
+
+    Settings that changed at ``step`` are those of the removed steps.
+    """
     if not file.exists():
         return []
     kept: list[dict[str, Any]] = []
@@ -96,7 +109,7 @@ def _remove_after(file: Path, step: int) -> list[dict[str, Any]]:
             record = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if record["step"] <= step:
+        if record["step"] < step or (record["step"] == step and record["kind"] != "settings"):
             kept.append(record)
     write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
     return kept

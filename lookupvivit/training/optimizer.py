@@ -12,6 +12,8 @@ from torch import nn
 from lookupvivit.config import OptimConfig
 from lookupvivit.models.base import Model
 
+MOMENT_NAMES = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}  # keys of the optimizer's state
+
 
 def learning_rate(step: int, total_steps: int, warmup_steps: int, base: float) -> float:
     """Linear warmup, then a cosine decay to zero, at an optimizer step counted from 0.
@@ -48,6 +50,19 @@ def parameter_groups(model: Model, weight_decay: float, layer_decay: float = 1.0
         {"params": members, "weight_decay": decay, "lr_scale": scale, "ema_decay": 0.0}
         for (scale, decay), members in groups.items()
     ]
+
+
+def same_groups(before: Any, after: OptimConfig) -> bool:
+    """Whether `parameter_groups` groups parameters in the same way, possibly with other values.
+
+    Args:
+        before: the section ``optim`` of an earlier config.yaml.
+        after: the current one.
+    """
+    if not isinstance(before, dict):
+        return False
+    earlier = {key: before.get(key, after.default(key)) for key in ("weight_decay", "layer_decay")}
+    return bool(earlier["weight_decay"]) == bool(after.weight_decay) and earlier["layer_decay"] == after.layer_decay
 
 
 def build_optimizer(model: Model, config: OptimConfig, offloaded: bool = False) -> torch.optim.Optimizer:

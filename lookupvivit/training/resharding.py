@@ -1,7 +1,7 @@
-"""The state of a run as whole tensors, so that another number of ranks can resume it.
+"""The state of a run as whole tensors, which another number of ranks, or other parameter groups, can resume.
 
-DeepSpeed's own checkpoints can only be read by the number of ranks that wrote them. Next to them, this library stores
-the float32 weights and the optimizer's moments, each as a whole tensor under its parameter's name.
+DeepSpeed's own checkpoints can only be read by the ranks and parameter groups that wrote them. Next to them, this
+library stores the float32 weights and the optimizer's moments, each as a whole tensor under its parameter's name.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from torch import Tensor, nn
 
 from lookupvivit.training import ema
 
-MOMENT_NAMES = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}
 FILE = "optimizer.safetensors"  # "<parameter>/<moment>" -> float32 tensor
 STEPS = "optimizer_steps"  # in the file's metadata: the step count of AdamW's bias correction
 
 
 @torch.no_grad()
-def save_moments(engine: Any, optimizer: str, file: Path, is_main: bool) -> None:
-    """Write all moments of the optimizer ("sgd" or "adamw"); collective."""
-    names = MOMENT_NAMES[optimizer]
-    _ensure_state(engine, optimizer, names)
+def save_moments(engine: Any, file: Path, is_main: bool) -> None:
+    """Write all moments of the optimizer, whose state exists; collective."""
     moments = {}
     for name, parameter in trainable(engine):
-        for moment_name in names:
+        for moment_name in engine.moment_names:
             moment = gather(engine, parameter, moment_name)
             if is_main:
                 moments[f"{name}/{moment_name}"] = moment.float().cpu().contiguous()
@@ -38,28 +35,24 @@ def save_moments(engine: Any, optimizer: str, file: Path, is_main: bool) -> None
 
 
 @torch.no_grad()
-def load_state(
-    engine: Any, optimizer: str, weights: dict[str, Tensor], averages: dict[str, Tensor] | None, file: Path
-) -> None:
+def load_state(engine: Any, weights: dict[str, Tensor], averages: dict[str, Tensor] | None, file: Path) -> None:
     """Distribute whole weights, averages and moments over the ranks of an engine; collective.
 
     Args:
         engine: DeepSpeed's engine on any number of ranks.
-        optimizer: "sgd" or "adamw".
         weights: float32, by name. The engine already has them, but may have rounded them to bf16.
         averages: float32, by name; None without a moving average.
         file: written by `save_moments`.
     """
     from deepspeed.utils import safe_set_full_fp32_param
 
-    names = MOMENT_NAMES[optimizer]
-    _ensure_state(engine, optimizer, names if averages is None else (*names, ema.STATE))
+    ensure_state(engine)
     with safe_open(file, "pt") as moments:
         steps = float(moments.metadata()[STEPS])
         for name, parameter in trainable(engine):
             if engine.zero_optimization():
                 safe_set_full_fp32_param(parameter, weights[name].to(engine.device))
-            for moment_name in names:
+            for moment_name in engine.moment_names:
                 _set_state(engine, parameter, moment_name, moments.get_tensor(f"{name}/{moment_name}"))
             if averages is not None:
                 _set_state(engine, parameter, ema.STATE, averages[name])
@@ -97,16 +90,23 @@ def _set_state(engine: Any, parameter: nn.Parameter, state_name: str, value: Ten
         engine.basic_optimizer.state[parameter][state_name].copy_(value)
 
 
-def _ensure_state(engine: Any, optimizer: str, state_names: tuple[str, ...]) -> None:
-    """Create the optimizer's state, which torch and DeepSpeed create in the first step only."""
+def ensure_state(engine: Any) -> None:
+    """Create the optimizer's state, which torch and DeepSpeed create in the first step that is not skipped.
+
+    Moments are then zero, and averages are the weights.
+    """
     base = engine.basic_optimizer
-    parameters = [parameter for group in base.param_groups for parameter in group["params"]]
-    for parameter in getattr(engine.optimizer, "fp32_partitioned_groups_flat", parameters):  # ZeRO-3 has its own list
-        for state_name in state_names:
-            if base.state[parameter].get(state_name) is None:
-                base.state[parameter][state_name] = torch.zeros_like(parameter)
-        if optimizer == "adamw":
-            base.state[parameter].setdefault("step", torch.tensor(0.0))
+    groups = base.param_groups
+    flat = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)  # ZeRO-3 has its own list
+    for parameter in flat or [parameter for group in groups for parameter in group["params"]]:
+        state = base.state[parameter]
+        for moment_name in engine.moment_names:
+            if state.get(moment_name) is None:
+                state[moment_name] = torch.zeros_like(parameter)
+        if "betas" in groups[0]:
+            state.setdefault("step", torch.tensor(0.0))
+        if engine.has_averages and ema.STATE not in state:
+            state[ema.STATE] = parameter.detach().clone()
     link_state(engine)
 
 

@@ -2,7 +2,7 @@
 
 Where to find what, in reading order:
 
-    which step a run starts at          Trainer.setup: newest_intact, resume
+    which step a run starts at          Trainer.setup: `checkpoint_folders.newest_intact`, `checkpointing.resume`
     when it evaluates, saves and stops  Trainer.run
     the loss and the backward pass      Trainer.train_step
     the optimizer step                  Trainer.optimizer_step
@@ -19,13 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.io.atomic import write_text
 from data_pipelines.loader import train_loader
 from data_pipelines.random_streams import COMPRESSED_SIZE
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
-from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
-from lookupvivit.training import checkpointing, distributed, ema
+from lookupvivit.training import checkpoint_folders, checkpointing, distributed, ema, run_directory
 from lookupvivit.training.build import build_on_meta, compute_dtype, resume_constraints
 from lookupvivit.training.deepspeed_engine import initialize
 from lookupvivit.training.failed_videos import FailedVideos
@@ -78,7 +76,7 @@ class Trainer:
 
         # Where to start: the newest checkpoint whose files are as they were written, or scratch.
         distributed.require_shared(self.run_dir, world)
-        checkpoint = checkpointing.newest_intact(self.run_dir, world)
+        checkpoint = checkpoint_folders.newest_intact(self.run_dir, world)
 
         # The model comes before the data, because its errors show within seconds.
         torch.manual_seed(config.seed)  # the same weights on every rank
@@ -98,13 +96,17 @@ class Trainer:
         if checkpoint is not None:
             checkpointing.require_same_run(checkpoint, self.run_dir, self.description)
             load_weights(model, checkpoint)
+        self.description[run_directory.IDENTITY] = run_directory.claim(
+            self.run_dir, checkpoint, self.description, world
+        )
         self.engine, self.guard = initialize(model, config, self.batching, world)
         self.step = 0
         if checkpoint is not None:
-            self.step = checkpointing.resume(self.engine, checkpoint, self.description, world)
+            self.step = checkpointing.resume(self.engine, checkpoint, self.description, config, world)
 
+        changed: list[str] = []
         if world.is_main:
-            write_config(config, self.run_dir, finished=self.step >= self.plan.total)
+            changed = run_directory.begin(config, self.run_dir, checkpoint, self.step, self.step >= self.plan.total)
         self.print_start()
         loader = train_loader(
             dataset,
@@ -120,6 +122,7 @@ class Trainer:
         self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world)
         self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
         self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
+        self.log.settings(self.step, changed)
         self.micro_batches = iter(loader)
 
     def print(self, text: str | None) -> None:
@@ -305,8 +308,7 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint and publish its model as the run's; collective."""
         self.log.flush()
-        keep = self.config.log.keep_checkpoints
-        checkpointing.save(self.engine, self.run_dir, self.step, self.description, keep, self.world)
+        checkpointing.save(self.engine, self.run_dir, self.step, self.description, self.config, self.world)
 
     def close(self) -> None:
         """Close the log and leave the process group."""
@@ -326,20 +328,3 @@ def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
     rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
     t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
     return {"compressed_size": (t, k, k)}
-
-
-def write_config(config: RunConfig, run_dir: Path, finished: bool) -> None:
-    """Write config.yaml, and print what changed since the last start.
-
-    The config.yaml of a finished run stays: it describes how its weights were trained.
-    """
-    file = run_dir / "config.yaml"
-    if file.exists():
-        differences = "; ".join(changes(read_settings(file), to_dict(config)))
-        if differences and finished:
-            print(f"settings NOT used, because the run is finished: {differences}")
-        elif differences:
-            print(f"settings changed since the run began: {differences}")
-        if finished:
-            return
-    write_text(file, to_yaml(config))

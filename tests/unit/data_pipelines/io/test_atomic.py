@@ -1,5 +1,6 @@
 """Atomic writes: failures, concurrent writers, long names, crashes."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import pytest
 from support.paths import ROOT
 
 from data_pipelines.io import atomic
-from data_pipelines.io.atomic import atomic_files, atomic_write, replace_folder, write_json, write_text
+from data_pipelines.io.atomic import atomic_files, atomic_write, move_folder, write_json, write_text
 
 LONG_NAMES = ("a" * 235 + ".json", "a" * 250 + ".json", "日" * 80 + ".txt", "." + "x" * 254)
 
@@ -158,22 +159,33 @@ def test_several_files_appear_together_in_the_order_of_their_names(tmp_path, mon
     assert names_in(tmp_path / "shards") == ["1.tar", "2.tar"]
 
 
-def test_a_folder_replaces_another(tmp_path):
-    for content in ("first", "second"):
-        (tmp_path / ".step" / "deep").mkdir(parents=True)
-        (tmp_path / ".step" / "deep" / "file").write_text(content)
-        (tmp_path / ".step" / content).touch()
-        replace_folder(tmp_path / ".step", tmp_path / "step")
-        assert (tmp_path / "step" / "deep" / "file").read_text() == content
-        assert names_in(tmp_path / "step") == sorted(["deep", content]) and names_in(tmp_path) == ["step"]
+def test_a_folder_appears_complete_and_replaces_nothing(tmp_path, monkeypatch):
+    (tmp_path / ".step" / "deep").mkdir(parents=True)
+    (tmp_path / ".step" / "deep" / "file").write_text("content")
+    events = []
+    replace = os.replace
+    monkeypatch.setattr(atomic, "sync", lambda path: events.append(f"sync {path.name}"))
+    monkeypatch.setattr(os, "replace", lambda old, new: events.append(f"rename {new.name}") or replace(old, new))
+    move_folder(tmp_path / ".step", tmp_path / "step")
+    assert events == ["sync deep", "sync file", "sync .step", "rename step", f"sync {tmp_path.name}"]
+    assert (tmp_path / "step" / "deep" / "file").read_text() == "content" and names_in(tmp_path) == ["step"]
+    (tmp_path / ".step").mkdir()
+    with pytest.raises(FileExistsError, match="step"):
+        move_folder(tmp_path / ".step", tmp_path / "step")
+    assert (tmp_path / "step" / "deep" / "file").read_text() == "content"
 
 
-def test_a_folder_that_cannot_be_replaced_is_kept(tmp_path, monkeypatch):
-    (tmp_path / "step").mkdir()
-    (tmp_path / "step" / "old").touch()
-    with pytest.raises(FileNotFoundError):
-        replace_folder(tmp_path / "absent", tmp_path / "step")
-    monkeypatch.setattr(atomic, "sync", lambda path: None)
-    with pytest.raises(FileNotFoundError):  # now in the rename
-        replace_folder(tmp_path / "absent", tmp_path / "step")
-    assert names_in(tmp_path) == ["step"] and names_in(tmp_path / "step") == ["old"]
+def test_new_folders_are_durable_too(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(atomic, "sync", lambda path: synced.append(path))
+    write_text(tmp_path / "a" / "b" / "file", "text")
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(synced)
+
+
+def test_a_disk_error_of_a_folder_is_not_ignored(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EIO, "disk error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk error"):
+        atomic.sync(tmp_path)

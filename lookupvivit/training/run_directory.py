@@ -1,0 +1,174 @@
+"""Which run the contents of a run directory belong to, and which settings it was trained with.
+
+A run has a random identity from its first start on. It is in run.json, and in the model.json of its checkpoints, its
+best model and its published model. What has another identity is neither used nor replaced: it is moved to a folder
+``set_aside_N``, which nothing reads. Runs that began before there were identities have none in their first files; these
+are recognised by their model, data and optimizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io.atomic import sync, write_json, write_text
+from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
+from lookupvivit.training.distributed import World
+from lookupvivit.training.failed_videos import FILE as FAILED_VIDEOS
+from lookupvivit.training.logging import FILE as LOG
+from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, WeightsError, read_description
+
+BEST = "best"
+CHECKPOINTS = "checkpoints"
+CONFIG = "config.yaml"
+IDENTITY_FILE = "run.json"
+IDENTITY = "run"  # key in `IDENTITY_FILE` and model.json
+MODEL_FILES = (WEIGHTS, DESCRIPTION, TOKENIZER)
+PUBLISHING = ".publishing-"  # start of the names of temporary folders
+TEMPORARY = (f"{CHECKPOINTS}/.step_*", f".{BEST}", f"{PUBLISHING}*")
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Identity
+
+
+def claim(run_dir: Path, checkpoint: Path | None, description: dict[str, Any], world: World) -> str:
+    """The identity of a run, which is written to run.json; what other runs left is set aside. Collective.
+
+    Args:
+        checkpoint: from which the run resumes; None for a new run.
+        description: the run's model.json.
+
+    Returns:
+        The identity on rank 0, which writes all files; elsewhere "".
+
+    Raises:
+        ConfigError: best/ is a folder of something else, such as of a run with that name.
+    """
+    identity, old = "", []
+    if world.is_main:
+        identity = (checkpoint and (identity_of(checkpoint) or read_identity(run_dir))) or secrets.token_hex(16)
+        old = _files_of_others(run_dir, checkpoint is None, {**description, IDENTITY: identity})
+    best = run_dir / BEST
+    if world.any(best in old and not _is_model_folder(best)):
+        raise ConfigError(f"output_dir: {best} is not the best model of a run; move it, or set another output_dir")
+    if old:
+        names = ", ".join(path.name for path in old)
+        print(f"{run_dir} has files of another run: {names} moved to {set_aside(old, run_dir)}")
+    if world.is_main:
+        write_json(run_dir / IDENTITY_FILE, {IDENTITY: identity})
+    return identity
+
+
+def _files_of_others(run_dir: Path, is_new: bool, description: dict[str, Any]) -> list[Path]:
+    """The files of another run that this one would replace at once; models are replaced by `checkpointing.publish`."""
+    best, earlier = run_dir / BEST, [run_dir / name for name in (CONFIG, LOG, FAILED_VIDEOS)]
+    if not is_new:
+        files = [] if belongs(best, description) else [best]
+    else:
+        files = [best, *earlier] if best.exists() or (run_dir / WEIGHTS).exists() else []
+    return [file for file in files if file.exists()]
+
+
+def read_identity(run_dir: Path) -> str | None:
+    """The identity in run.json; None without this file."""
+    return _read_key(run_dir / IDENTITY_FILE)
+
+
+def identity_of(folder: Path) -> str | None:
+    """The identity in the model.json of ``folder``; None if there is none."""
+    return _read_key(folder / DESCRIPTION)
+
+
+def _read_key(file: Path) -> str | None:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))[IDENTITY]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def belongs(folder: Path, description: dict[str, Any]) -> bool:
+    """Whether the model in ``folder`` is of the run with this model.json."""
+    try:
+        saved = read_description(folder)
+    except WeightsError:
+        return False
+    if IDENTITY in saved:
+        return saved[IDENTITY] == description[IDENTITY]
+    return not differences(saved, description)
+
+
+def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]:
+    """How a model.json differs from that of this run in model, data and optimizer."""
+    expected = {key: value for key, value in description.items() if key != IDENTITY}
+    return changes({key: saved.get(key) for key in expected}, expected)
+
+
+def _is_model_folder(folder: Path) -> bool:
+    """Whether ``folder`` has a model, and no run."""
+    return (folder / DESCRIPTION).is_file() and not any((folder / name).exists() for name in (CHECKPOINTS, CONFIG, LOG))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Old files
+
+
+def set_aside(paths: Iterable[Path], run_dir: Path) -> Path:
+    """Move files and folders to a new folder ``set_aside_N`` of the run, which is returned."""
+    number = 1
+    while (folder := run_dir / f"set_aside_{number}").exists():
+        number += 1
+    folder.mkdir()
+    for path in paths:
+        os.replace(path, folder / path.name)
+        sync(path.parent)
+    sync(folder)
+    sync(run_dir)
+    return folder
+
+
+def remove_temporary(run_dir: Path) -> None:
+    """Remove what a killed run had not completely written."""
+    for pattern in TEMPORARY:
+        for path in run_dir.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Settings
+
+
+def trained_settings(run_dir: Path, checkpoint: Path) -> dict[str, Any] | None:
+    """The settings that a checkpoint was trained with; None if they are not known.
+
+    Checkpoints of version 0.1 do not contain them, but their run directory does.
+    """
+    for file in (checkpoint / CONFIG, run_dir / CONFIG):
+        if file.is_file():
+            return read_settings(file)
+    return None
+
+
+def begin(config: RunConfig, run_dir: Path, checkpoint: Path | None, step: int, finished: bool) -> list[str]:
+    """Write the config.yaml of a new run; print and return the settings that a resumed run changes.
+
+    config.yaml states what the newest checkpoint was trained with. A resumed run therefore replaces it when it saves
+    its first checkpoint, and a finished run does not.
+    """
+    if checkpoint is None:
+        write_text(run_dir / CONFIG, to_yaml(config))
+        return []
+    before = trained_settings(run_dir, checkpoint)
+    changed = changes(before, to_dict(config)) if before else []
+    if finished and (checkpoint / CONFIG).is_file():
+        write_text(run_dir / CONFIG, (checkpoint / CONFIG).read_text(encoding="utf-8"))
+    if changed and finished:
+        print(f"settings NOT used, because the run is finished: {'; '.join(changed)}")
+    elif changed:
+        print(f"step {step}: settings changed since the run began: {'; '.join(changed)}")
+    return [] if finished else changed
