@@ -154,5 +154,5 @@ def _collate_clips(samples: list[list[dict[str, Any]]]) -> dict[str, Any]:
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)  # one core per worker
     # A signal to the whole process group asks the trainer to save; the workers must keep loading until it has.
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

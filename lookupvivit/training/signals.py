@@ -1,11 +1,19 @@
-"""SIGTERM and SIGUSR1, by which schedulers announce the end of a job: the run saves and exits with status 75."""
+"""Signals that ask a run to stop: it saves and exits with status 75.
+
+SIGTERM and SIGUSR1 announce the end of a scheduler's job. Ctrl-C (SIGINT) does the same while the run trains; a second
+one ends it at once. Before and after training, Ctrl-C raises KeyboardInterrupt as usual.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: start the command again
+INTERRUPTED = 130  # 128 + SIGINT, as after any Ctrl-C
 
 
 class StoppedBySignal(Exception):
@@ -15,14 +23,40 @@ class StoppedBySignal(Exception):
 class StopRequest:
     """Records the first of these signals; the training loop checks it between steps.
 
+    Args:
+        reports: whether this process reports to the user.
+
     Attributes:
         name: of the signal that arrived, else "".
+        saved: which step is saved.
     """
 
-    def __init__(self) -> None:
-        self.name = ""
+    def __init__(self, reports: bool) -> None:
+        self.name, self.saved = "", "no step is saved"
+        self._reports, self._was_interrupted = reports, False
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._record)
 
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Record also SIGINT within the block."""
+        before = signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def _record(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
+        self.name = self.name or signal.Signals(number).name
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._was_interrupted:
+            self._report(f"interrupted again: {self.saved}; the same command continues from there")
+            os._exit(INTERRUPTED)
+        self._was_interrupted = True
+        self._record(number, frame)
+        self._report(f"interrupted: saving after this step; press Ctrl-C again to end at once ({self.saved})")
+
+    def _report(self, line: str) -> None:
+        if self._reports:
+            os.write(2, f"\n{line}\n".encode())  # a handler may not enter Python's buffers, which may be in use

@@ -43,13 +43,14 @@ def train(config: RunConfig) -> None:
     """Train a run to its end, from its newest checkpoint if it has one.
 
     Raises:
-        StoppedBySignal: SIGTERM or SIGUSR1 arrived, and the run is saved.
+        StoppedBySignal: SIGTERM, SIGUSR1 or SIGINT arrived, and the run is saved.
         ConfigError, DataError, WeightsError: the run cannot start.
         FloatingPointError: loss or gradients are not finite.
     """
     trainer = Trainer(config)
     trainer.setup()
-    trainer.run()
+    with trainer.stop_request.on_interrupt():
+        trainer.run()
     trainer.close()
 
 
@@ -63,7 +64,7 @@ class Trainer:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.world = distributed.start(config.runtime.threads)
-        self.stop_request = StopRequest()
+        self.stop_request = StopRequest(reports=self.world.is_main)
         self.run_dir = Path(config.output_dir)
         compute_dtype(config, self.world)  # raises where the device lacks it
 
@@ -103,6 +104,7 @@ class Trainer:
         self.step = 0
         if checkpoint is not None:
             self.step = checkpointing.resume(self.engine, checkpoint, self.description, config, world)
+            self.stop_request.saved = self.saved_message()
 
         changed: list[str] = []
         if world.is_main:
@@ -309,6 +311,11 @@ class Trainer:
         """Write a checkpoint and publish its model as the run's; collective."""
         self.log.flush()
         checkpointing.save(self.engine, self.run_dir, self.step, self.description, self.config, self.world)
+        self.stop_request.saved = self.saved_message()
+
+    def saved_message(self) -> str:
+        """What is reported when the run ends without saving."""
+        return f"step {self.step} of {self.plan.total} is saved in {self.run_dir}"
 
     def close(self) -> None:
         """Close the log and leave the process group."""
