@@ -20,8 +20,8 @@ with request.on_interrupt():
     print(f"stopping for {request.name}", flush=True)
     while WAITING and time.monotonic() < deadline:
         time.sleep(0.01)
-print("saved", flush=True)
 try:
+    print("saved", flush=True)
     while time.monotonic() < deadline:
         time.sleep(0.01)
 except KeyboardInterrupt:
