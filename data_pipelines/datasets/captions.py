@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_pipelines.datasets.annotation_files import excerpt, json_field, parse_json, read_csv, read_json
 from data_pipelines.datasets.clips import ClipDataset, ClipTransform
 from data_pipelines.datasets.layout import require_split
 from data_pipelines.datasets.manifest import StringList, VideoManifest
+from data_pipelines.io.csv_files import read_csv
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.json_files import excerpt, json_field, parse_json, read_json
 from data_pipelines.io.text import numbered_lines
 from data_pipelines.random_streams import CAPTION
 from data_pipelines.sampling import Sampling

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_pipelines.datasets.annotation_files import read_csv
 from data_pipelines.datasets.layout import iterate_videos
 from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.io.csv_files import read_csv
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.text import numbered_lines
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import re
@@ -19,6 +18,7 @@ import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.json_files import parse_json
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import ENCODING
@@ -219,8 +219,8 @@ def _parse_label(suffix: str, content: bytes) -> int | None:
     if suffix != "json":
         return int(content) if re.fullmatch(rb"\s*\d{1,9}\s*", content) else None
     try:
-        parsed = json.loads(content)
-    except (ValueError, RecursionError):
+        parsed = parse_json(content, "label")
+    except DataError:
         return None
     label = parsed.get("label") if isinstance(parsed, dict) else None
     if not isinstance(label, int) or isinstance(label, bool):

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets.annotation_files import excerpt, read_json
 from data_pipelines.datasets.class_names import CLASS_LISTS, class_names
 from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.datasets.shard_index import ShardIndex, load_indices, require_webdataset
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.json_files import excerpt, read_json
 from data_pipelines.io.tar_paths import TarMember
 from data_pipelines.io.text import read_names
 

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.datasets.annotation_files import excerpt, read_json
 from data_pipelines.datasets.layout import find_file, find_folder, require_split
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.json_files import excerpt, read_json
 from data_pipelines.io.listing import sorted_entries
 
 SPLITS = ("train", "validation")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.atomic import write_json
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import top_k_correct, wilson_interval
 from lookupvivit.evaluation.stored_predictions import Predictions
@@ -150,7 +150,7 @@ class Record:
         self.points: dict[Key, Point] = {}
         if file.is_file():
             try:
-                rows = json.loads(file.read_text(encoding="utf-8"))["points"]
+                rows = read_json(file, dict, max_bytes=SMALL_BYTES)["points"]
                 points = [Point.from_json(row) for row in rows]
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 reason = " ".join(str(error).split())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.io.atomic import write_json
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
 
 Columns = dict[str, np.ndarray]  # arrays with one row per video; `video_index` identifies the video
@@ -122,7 +123,7 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
 def _differences(folder: Path, identity: dict[str, Any]) -> list[str]:
     """How the identity in ``folder`` differs from ``identity``; empty if they are equal."""
     try:
-        stored = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        stored = read_json(folder / IDENTITY, dict, max_bytes=SMALL_BYTES)
         keys = sorted(stored.keys() | identity.keys())
     except (AttributeError, OSError, ValueError) as error:
         return [f"{IDENTITY} cannot be read: {error}"]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from data_pipelines.io.text import numbered_lines
 from lookupvivit.profiling.flops import count_cost
 from lookupvivit.weights.files import load_classifier, read_description
@@ -30,7 +31,7 @@ def summarize_run(run: Path) -> str:
         scores = _accuracies(validation)
         lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {scores}")
     for file in sorted((run / "predictions").glob("*.json")):
-        test = json.loads(file.read_text(encoding="utf-8"))
+        test = read_json(file, dict, max_bytes=SMALL_BYTES)
         lines.append(f"  test with {file.stem} views of {test['videos']} videos:")
         lines += [f"    {views:>5} views: {_accuracies(scores)}" for views, scores in test["views"].items()]
         lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.robustness.metrics import SEVERITIES
 from lookupvivit.robustness.suite import NUM_IMAGES
 
@@ -31,10 +32,10 @@ def load_report(file: Path, fingerprint: str) -> Report:
         fingerprint: of `RobustnessSuite`.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(file, dict, max_bytes=SMALL_BYTES)
+    except DataError:
         return {}
-    if not isinstance(content, dict) or content.get("weights") != fingerprint:
+    if content.get("weights") != fingerprint:
         return {}
     return {name: content[name] for name in TITLES if name in content}
 

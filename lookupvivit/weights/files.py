@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data_pipelines.io.atomic import atomic_write, write_json, write_text
+from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.experiments import experiment
 from lookupvivit.models.base import Model
 from lookupvivit.models.registry import create_model, current_arguments
@@ -106,13 +107,11 @@ def read_description(path: str | Path) -> dict[str, Any]:
     """
     file = weights_file(path).with_name(DESCRIPTION)
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        description = read_json(file, dict, max_bytes=SMALL_BYTES)
+    except MissingDataError:
         raise WeightsError(f"{file}: not found; without it, the model of {WEIGHTS} cannot be rebuilt") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(description, dict):
-        raise WeightsError(f"{file}: found {type(description).__name__}, expected a mapping with the key name")
+    except DataError as error:
+        raise WeightsError(str(error)) from None
     is_captioner = "captioner" in description
     _require_keys(file, description, is_captioner)
     description["overrides"] = current_arguments(description["overrides"])

@@ -6,7 +6,6 @@ MCG-NJU's VideoMAE. Every tensor of a file is either translated or reported.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -22,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.weights.files import WeightsError
 
 
@@ -98,9 +99,9 @@ def _hugging_face_config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise WeightsError(f"{file}: not valid JSON") from None
+        config = read_json(file, dict, max_bytes=SMALL_BYTES)
+    except DataError as error:
+        raise WeightsError(str(error)) from None
     gelus = {"gelu": "none", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
     conventions = {
         "num_heads": config.get("num_attention_heads"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +18,7 @@ from data_pipelines.datasets.camera_motion.worlds import build_world
 from data_pipelines.datasets.something_something import Annotation, write_something_something
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from data_pipelines.io.progress import progress
 
 RECIPE_FILE = "recipe.json"
@@ -49,7 +49,7 @@ def unrendered(root: Path, recipe: Recipe) -> list[tuple[str, int]]:
     """
     recipe_file = root / RECIPE_FILE
     if recipe_file.is_file():
-        found, expected = json.loads(recipe_file.read_text(encoding="utf-8")), recipe.to_dict()
+        found, expected = read_json(recipe_file, max_bytes=SMALL_BYTES), recipe.to_dict()
         if found != expected:
             raise DataError(f"{recipe_file}: found {found}, expected {expected}; delete {root} or use another folder")
     elif root.is_dir() and any(root.iterdir()):

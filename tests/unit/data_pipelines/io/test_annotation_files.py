@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipelines.datasets.annotation_files import read_csv
+from data_pipelines.io.csv_files import read_csv
 from data_pipelines.io.errors import DataError
 
 

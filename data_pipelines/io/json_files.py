@@ -1,0 +1,69 @@
+"""Read JSON files of any origin in bounded time and memory. Errors name the file, and where there is one, the entry."""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io.errors import DataError, MissingDataError
+
+JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+MAX_BYTES = 2**30  # the largest annotations in use, COCO's captions, have 2**27
+SMALL_BYTES = 2**26  # of files that describe one model, test or dataset
+
+
+def read_json(file: Path, *types: type, max_bytes: int = MAX_BYTES) -> Any:
+    """Read a UTF-8 JSON file.
+
+    Args:
+        file: path of the file.
+        types: the types that the content may have; any type by default.
+        max_bytes: size of the largest file that is read.
+
+    Raises:
+        MissingDataError: the file does not exist.
+        DataError: the content is not JSON, is too large or too deeply nested, or has another type.
+    """
+    try:
+        num_bytes = os.path.getsize(file)
+        if num_bytes > max_bytes:
+            raise DataError(f"{file}: found {num_bytes} bytes, expected at most {max_bytes}")
+        text = file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise MissingDataError(f"{file}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: invalid JSON: {error}") from None
+    content = parse_json(text, str(file))
+    if types and not isinstance(content, types):
+        expected = " or ".join(JSON_TYPES[kind] for kind in types)
+        raise DataError(f"{file}: found {excerpt(content)}, expected {expected}")
+    return content
+
+
+def parse_json(text: str | bytes, location: str) -> Any:
+    """Parse JSON; DataError names ``location``."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise DataError(f"{location}: invalid JSON: nested too deeply") from None
+    except ValueError as error:  # also an integer of thousands of digits
+        raise DataError(f"{location}: invalid JSON: {error}") from None
+
+
+def json_field(entry: Any, key: str, kind: type, location: str) -> Any:
+    """Return ``entry[key]``; DataError unless ``entry`` is an object and the value has type ``kind``."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, kind):
+        raise DataError(f"{location}: found {excerpt(entry)}, expected {key!r} with {JSON_TYPES[kind]}")
+    return value
+
+
+def excerpt(value: Any) -> str:
+    """The value in at most 80 characters, for messages."""
+    text = reprlib.repr(value)  # in bounded time, whatever the value's size
+    return text if len(text) <= 80 else f"{text[:60]}..."
