@@ -35,6 +35,7 @@ REQUIRED_KEYS = ("frames", "stride", "short_side", "crop")
 OPTIONAL_KEYS = ("range", "target_fps", "sampling", "resize")
 MODEL_RANGE = [-1, 1]  # of the values that `to_model_input` returns
 FRAMES_PER_READ = 32  # whole frames in memory at a time: 0.2 GB at 1920 x 1080
+MAX_CLIP_PIXELS, MAX_SIDE = 2**30, 2**14  # a model.json from elsewhere must not fill the memory
 BYTES_PER_SECOND = 1e6  # a fifth of the decoding rate of one core; large files may take longer than TIMEOUT
 
 
@@ -124,6 +125,12 @@ class Preprocess:
         require_positive_integer("short_side", self.short_side)
         require_positive_integer("crop", self.crop)
         require_crop_within(self.crop, self.short_side)
+        num_pixels = self.sampling.frames * self.crop**2
+        if num_pixels > MAX_CLIP_PIXELS or self.short_side > MAX_SIDE:
+            raise DataError(
+                f"crop: found clips of {self.sampling.frames} x {self.crop} x {self.crop} pixels from frames of "
+                f"{self.short_side}, expected at most {MAX_CLIP_PIXELS} pixels and sides of {MAX_SIDE}"
+            )
         if self.resize not in RESIZE_METHODS:
             raise DataError(f"resize: found {self.resize!r}, expected {' or '.join(RESIZE_METHODS)}")
 

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import re
 import tarfile
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import parse_json
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
+from data_pipelines.io.npz_files import READ_ERRORS, open_npz
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import ENCODING
 
@@ -82,12 +82,12 @@ def index_file(shard: str) -> Path:
 def read_index(shard: str) -> ShardIndex | None:
     """The stored index of a shard; None if there is none, it is unreadable, or the shard has changed since."""
     try:
-        with np.load(index_file(shard), allow_pickle=False) as arrays:
+        with open_npz(index_file(shard)) as arrays:
             if not np.array_equal(arrays["stamp"], _stamp(shard)):
                 return None
             names = arrays["names"].tobytes().decode(*ENCODING)
             return ShardIndex(arrays["offsets"], arrays["sizes"], arrays["labels"], names, int(arrays["ignored"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except READ_ERRORS:
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.text import ENCODING
+from data_pipelines.io.text import text_lines
 
 
 def read_csv(
@@ -25,17 +25,16 @@ def read_csv(
         DataError: the file is no CSV, lacks a column, or a row does not match the header.
     """
     try:
-        with open(file, encoding="utf-8-sig", errors=ENCODING[1], newline="") as lines:
-            rows = _nonblank_rows(lines, strip, separator)
-            line, header = next(rows, (1, []))
-            positions = _positions(header, columns, separator, f"{file}:{line}")
-            for line, values in rows:
-                if not max(positions) < len(values) <= len(header):
-                    raise DataError(
-                        f"{file}:{line}: found {len(values)} values, expected {len(header)} as in the header; "
-                        f"quote values that contain {separator!r}"
-                    )
-                yield line, [values[position] for position in positions]
+        rows = _nonblank_rows(text_lines(file, newline=""), strip, separator)
+        line, header = next(rows, (1, []))
+        positions = _positions(header, columns, separator, f"{file}:{line}")
+        for line, values in rows:
+            if not max(positions) < len(values) <= len(header):
+                raise DataError(
+                    f"{file}:{line}: found {len(values)} values, expected {len(header)} as in the header; "
+                    f"quote values that contain {separator!r}"
+                )
+            yield line, [values[position] for position in positions]
     except csv.Error as error:
         raise DataError(f"{file}: not a CSV file: {error}") from None
 

@@ -18,20 +18,34 @@ from data_pipelines.io.errors import DataError
 ENCODING = ("utf-8", "surrogateescape")
 MAX_NAME_BYTES = 180  # of `output_name`; file systems permit 255, and endings follow
 DIGEST_LENGTH = 8
+MAX_LINE = 2**20  # characters; a caption file has one entry per line
 
 
 def numbered_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file that are not blank, each with its number, counted from 1.
 
     Raises:
-        DataError: the file is not text, or is UTF-16.
+        DataError: as `text_lines`.
     """
-    with open(file, encoding="utf-8-sig", errors=ENCODING[1]) as lines:
-        for number, line in enumerate(lines, start=1):
+    return ((number, line) for number, line in enumerate(text_lines(file), start=1) if line.strip())
+
+
+def text_lines(file: Path, newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text file with their ends.
+
+    Args:
+        newline: as in `open`.
+
+    Raises:
+        DataError: the file is not text (binary or UTF-16), or a line has more than `MAX_LINE` characters.
+    """
+    with open(file, encoding="utf-8-sig", errors=ENCODING[1], newline=newline) as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE), ""), start=1):
+            if len(line) == MAX_LINE and not line.endswith("\n"):
+                raise DataError(f"{file}:{number}: found more than {MAX_LINE} characters, expected a text file")
             if "\0" in line:
                 raise DataError(f"{file}:{number}: found a zero byte, expected a text file in UTF-8")
-            if line.strip():
-                yield number, line
+            yield line
 
 
 def read_names(file: Path) -> tuple[str, ...]:

@@ -10,9 +10,17 @@ import yaml
 
 from lookupvivit.config.errors import ConfigError
 
+MAX_LENGTH = 2**20  # characters of a file
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.1 requires 1.0e-3) and rejects duplicate keys."""
+    """Safe YAML that reads 1e-3 as a number (YAML 1.1 requires 1.0e-3) and rejects duplicate keys and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # a few nested aliases stand for more values than fit into memory
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"found the alias *{event.anchor}", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: list[Any] = []  # keys may be unhashable, which SafeLoader reports
@@ -25,7 +33,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe YAML that quotes text which `_Loader` would read as a number."""
+    """Safe YAML without aliases that quotes text which `_Loader` would read as a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
@@ -39,8 +50,12 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises:
         ConfigError: names ``source`` and, where known, the line.
     """
+    if len(text) > MAX_LENGTH:
+        raise ConfigError(f"{source}: found {len(text)} characters, expected at most {MAX_LENGTH}")
     try:
         return _Loader(text).get_single_data()
+    except RecursionError:
+        raise ConfigError(f"{source}: not valid YAML, nested too deeply") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{line}: not valid YAML, {error.problem}") from None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
-
-# What np.load raises for an incomplete, corrupt or different file. AttributeError: the file holds a single array.
-READ_ERRORS = (AttributeError, KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+from data_pipelines.io.npz_files import READ_ERRORS, open_npz
 
 
 class PredictionsError(ValueError):
@@ -41,7 +37,7 @@ def load_arrays(path: str | Path, names: Sequence[str] | None = None) -> dict[st
         PredictionsError: the file is corrupt, has other content, or lacks an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             return {name: archive[name] for name in names or archive.files}
     except FileNotFoundError:
         raise

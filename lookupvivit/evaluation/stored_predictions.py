@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.datasets.manifest import CENTRE_CLIP
-from lookupvivit.evaluation.array_files import READ_ERRORS, PredictionsError, load_arrays, save_arrays
+from data_pipelines.io.npz_files import READ_ERRORS
+from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
 from lookupvivit.evaluation.metrics import confusion_matrix, mean_class_accuracy, top_k_correct, wilson_interval
 
 AVERAGES = ("logits", "softmax")

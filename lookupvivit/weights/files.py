@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.sizes import Size
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+MAX_SIZE = 2**20  # of any number in model.json
 TOKENIZER = "tokenizer.json"  # of a captioner, in the same folder
 
 
@@ -77,6 +80,8 @@ def load_model(path: str | Path) -> Model:
         WeightsError: none of these, or files that do not fit together.
     """
     description = read_description(path)
+    with torch.device("meta"):  # before memory is allocated that only model.json asks for
+        _require_same_shapes(described_model(description), weights_file(path))
     model = described_model(description)
     load_weights(model, path, heads_may_differ=False)
     model.description = description
@@ -114,6 +119,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise WeightsError(str(error)) from None
     is_captioner = "captioner" in description
     _require_keys(file, description, is_captioner)
+    _require_plausible_sizes(file, description, len(tensor_shapes(weights_file(path))))
     description["overrides"] = current_arguments(description["overrides"])
     if is_captioner:
         return {**description, "tokenizer": _read_tokenizer(file.with_name(TOKENIZER))}
@@ -128,6 +134,25 @@ def _require_keys(file: Path, description: dict[str, Any], is_captioner: bool) -
             raise WeightsError(
                 f"{file}: {key}: found {description.get(key)!r}, expected a value of type {kind.__name__}"
             )
+
+
+def _require_plausible_sizes(file: Path, description: dict[str, Any], num_tensors: int) -> None:
+    """Refuse numbers that would let a small file occupy the machine. Every block of a model has tensors of its own."""
+
+    def check(key: str, value: object, limit: int) -> None:
+        if isinstance(value, dict):
+            for inner, item in value.items():
+                check(f"{key}.{inner}", item, num_tensors if inner == "depth" else limit)
+        elif isinstance(value, list):
+            for item in value:
+                check(key, item, limit)
+        elif isinstance(value, str):
+            check(key, [int(digits) for digits in re.findall(r"\d+", value)], limit)
+        elif isinstance(value, int | float) and not value <= limit:
+            raise WeightsError(f"{file}: {key}: found {value}, expected at most {limit}")
+
+    for key in ("num_classes", "overrides", "captioner"):
+        check(key, description.get(key), MAX_SIZE)
 
 
 def _require_class_names(file: Path, description: dict[str, Any]) -> None:
@@ -184,12 +209,7 @@ def load_weights(
     file = weights_file(path)
     state = read_tensors(file)
     report, own = LoadReport(), model.state_dict()
-    for problem, names in (("missing", own.keys() - state.keys()), ("unexpected", state.keys() - own.keys())):
-        if names:
-            raise WeightsError(
-                f"{file}: {problem} tensor {min(names)} ({len(names)} in all); expected the weights of a "
-                f"{type(model).__name__} with the same options"
-            )
+    _require_same_names(model, own.keys(), state.keys(), file)
     for name, tensor in own.items():
         source_grid, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
         if fit_positions and name == "positions" and source_grid != grid:
@@ -201,10 +221,42 @@ def load_weights(
         elif heads_may_differ and name.rpartition(".")[0].endswith("head"):
             report.initialised.append(name)
         else:
-            raise WeightsError(
-                f"{file}: tensor {name}: found shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-            )
+            raise _other_shape(file, name, state[name].shape, tensor.shape)
     return report
+
+
+def _require_same_shapes(model: Model, file: Path) -> None:
+    shapes, own = tensor_shapes(file), model.state_dict()
+    _require_same_names(model, own.keys(), shapes.keys(), file)
+    for name, tensor in own.items():
+        if shapes[name] != tuple(tensor.shape):
+            raise _other_shape(file, name, shapes[name], tensor.shape)
+
+
+def _require_same_names(model: Model, own: Set[str], found: Set[str], file: Path) -> None:
+    for problem, names in (("missing", own - found), ("unexpected", found - own)):
+        if names:
+            raise WeightsError(
+                f"{file}: {problem} tensor {min(names)} ({len(names)} in all); expected the weights of a "
+                f"{type(model).__name__} with the same options"
+            )
+
+
+def _other_shape(file: Path, name: str, found: Sequence[int], expected: Sequence[int]) -> WeightsError:
+    return WeightsError(f"{file}: tensor {name}: found shape {tuple(found)}, expected {tuple(expected)}")
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors of a safetensors file by name, from its header.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    try:
+        with safe_open(file, "pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file}: not a readable safetensors file ({error})") from None
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
+from data_pipelines.io.npz_files import READ_ERRORS, open_npz
 from lookupvivit.weights.files import WeightsError
 
 
@@ -122,7 +121,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not found, expected a run directory or a .npz, .safetensors, .pth or .bin file")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            with open_npz(path) as arrays:
                 return {name: _tensor(arrays[name]) for name in arrays.files}
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -143,19 +142,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 # The exceptions of NumPy, torch and safetensors for truncated, renamed and foreign files.
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    IndexError,
-    EOFError,
-    RuntimeError,
-    SafetensorError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_UNREADABLE = (*READ_ERRORS, IndexError, RuntimeError, SafetensorError)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -214,3 +214,17 @@ def test_importing_the_configuration_imports_no_torch():
     )
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert completed.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "line 2: not valid YAML, found the alias"),
+        ("a: " + "[" * 10_000, "nested too deeply"),
+        ("# " + "x" * 2**20, "found 1048578 characters"),
+    ],
+)
+def test_small_files_that_fill_the_memory_are_refused(tmp_path, text, found):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"a\.yaml.*: .*{found}|a\.yaml, {found}"):
+        load_config(tmp_path / "a.yaml")

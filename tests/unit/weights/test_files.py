@@ -1,12 +1,16 @@
 """Saved models load unchanged, and errors name what does not fit."""
 
+import json
 import re
 
 import pytest
 import torch
+from support.saved_models import VIDEO_PREPROCESSING, save_random_model
 
 import lookupvivit
-from lookupvivit.weights.files import WeightsError, load_model, load_weights, save_model
+from data_pipelines.io.errors import DataError
+from lookupvivit.weights.files import WeightsError, described_model, load_model, load_weights, save_model
+from lookupvivit.weights.metadata import preprocess_of
 
 NAME, TINY = "lookupvivit_pico8x2_4x4x4", {"width": 32, "depth": 1, "num_heads": 2, "input_size": (2, 16, 16)}
 
@@ -61,3 +65,40 @@ def test_invalid_class_names_are_refused(tmp_path):
         saved(tmp_path, extra={"class_names": names})
         with pytest.raises(WeightsError, match=r"model\.json: class_names: expected a list of 5"):
             lookupvivit.load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("width", 10**9, "overrides.width: found 1000000000"),
+        ("depth", 10**5, "overrides.depth: found 100000"),
+        ("input_size", [4, 10**7, 64], "overrides.input_size: found 10000000"),
+        ("input_size", "4x10000000x64", "overrides.input_size: found 10000000"),
+        ("width", 2**16, "tensor .*: found shape"),
+    ],
+)
+def test_a_description_that_asks_for_more_than_the_weights_allocates_nothing(tmp_path, monkeypatch, key, value, found):
+    file = save_random_model(tmp_path) / "model.json"
+    description = json.loads(file.read_text())
+    description["overrides"][key] = value
+    file.write_text(json.dumps(description))
+    devices = []
+
+    def build(description):
+        devices.append(torch.get_default_device().type)
+        return described_model(description)
+
+    monkeypatch.setattr("lookupvivit.weights.files.described_model", build)
+    with pytest.raises(WeightsError, match=found):
+        load_model(tmp_path)
+    assert set(devices) <= {"meta"}
+
+
+def test_preprocessing_that_fills_the_memory_is_refused(tmp_path):
+    save_random_model(tmp_path, preprocessing={**VIDEO_PREPROCESSING, "frames": 4})
+    file = tmp_path / "model.json"
+    description = json.loads(file.read_text())
+    description["preprocessing"]["frames"] = 10**9
+    file.write_text(json.dumps(description))
+    with pytest.raises(DataError, match=r"preprocessing\.crop: found clips of 1000000000 x 64 x 64"):
+        preprocess_of(load_model(tmp_path))
