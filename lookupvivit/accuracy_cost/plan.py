@@ -20,7 +20,7 @@ from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.layers.compressed_init import require_size_within
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.budget import default_sizes
-from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
+from lookupvivit.profiling.flops import count_cost
 from lookupvivit.sizes import Size, format_size
 from lookupvivit.training.build import require_trained_as
 from lookupvivit.weights.files import load_classifier, read_description, weights_file
@@ -227,8 +227,6 @@ def _cost(checkpoint: Checkpoint, size: Size | None, input_size: Size) -> tuple[
             if size and size != checkpoint.own_size:
                 require_size_within(size, grid)
         cost = count_cost(model, (1, 3, *input_size), **checkpoint.call_arguments(size))
-    except UncountedOperatorError:
-        raise
     except ValueError as error:
         raise ConfigError(f"{_describe(checkpoint, size, input_size[1])}: {error}") from None
     return cost.macs / 1e9, cost.parameters

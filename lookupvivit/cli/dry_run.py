@@ -11,7 +11,7 @@ from torch import nn
 from data_pipelines.io.errors import MissingDataError
 from lookupvivit.config import RunConfig
 from lookupvivit.models.base import Model
-from lookupvivit.profiling.flops import count_cost
+from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
 from lookupvivit.profiling.memory_estimate import MemoryEstimate, TrainingSetup, estimate_memory
 from lookupvivit.training.build import build_on_meta
 from lookupvivit.training.distributed import World
@@ -62,13 +62,16 @@ def describe_schedule(config: RunConfig, num_samples: int) -> str:
 
 def print_cost(model: nn.Module, config: RunConfig) -> None:
     """Print parameters and multiply-adds; in multi-resolution training, the mean over the compressed sizes."""
-    shape = clip_shape(config)
-    calls = training_calls(config)
-    forward = [count_cost(model, shape, **call).macs / GIGA for call in calls]
-    per_step = config.optim.batch_size * mean([training_macs(model, shape, **call) / GIGA for call in calls])
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")
+    shape, calls = clip_shape(config), training_calls(config)
+    try:
+        forward = [count_cost(model, shape, **call).macs / GIGA for call in calls]
+        per_step = config.optim.batch_size * mean([training_macs(model, shape, **call) / GIGA for call in calls])
+    except UncountedOperatorError as error:
+        print(f"forward pass: unknown GFLOPs ({error})")
+        return
     sizes = f", mean of {len(calls)} compressed sizes ({min(forward):.4g} to {max(forward):.4g})"
     print(f"forward pass: {mean(forward):.4g} GFLOPs (multiply-adds) per clip{sizes if len(calls) > 1 else ''}")
     recomputation = "; activation checkpointing adds a third" if config.runtime.activation_checkpointing else ""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from data_pipelines.io.text import numbered_lines
-from lookupvivit.profiling.flops import count_cost
+from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
 from lookupvivit.weights.files import load_classifier, read_description
 
 
@@ -22,10 +26,9 @@ def summarize_run(run: Path) -> str:
     """
     model, description = load_classifier(run), read_description(run)
     frames, height, width = size = description["overrides"]["input_size"]
-    cost = count_cost(model, (1, 3, *size))
     lines = [
         f"{description['name']}: {frames} frames of {height} x {width}, {description['num_classes']} classes",
-        f"  cost: {cost.macs / 1e9:.3f} GFLOPs per view (multiply-adds), {cost.parameters / 1e6:.2f} M parameters",
+        f"  cost: {_flops(model, size)}, {sum(map(torch.numel, model.parameters())) / 1e6:.2f} M parameters",
     ]
     if validation := _last_validation(run / "log.jsonl"):
         scores = _accuracies(validation)
@@ -40,6 +43,13 @@ def summarize_run(run: Path) -> str:
     tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))  # works without an active environment
     lines.append(f"  training curves: {tensorboard} --logdir {run / 'tensorboard'}")
     return "\n".join(lines)
+
+
+def _flops(model: nn.Module, size: Sequence[int]) -> str:
+    try:
+        return f"{count_cost(model, (1, 3, *size)).macs / 1e9:.3f} GFLOPs per view (multiply-adds)"
+    except UncountedOperatorError as error:
+        return f"unknown GFLOPs ({error})"
 
 
 def _last_validation(log: Path) -> dict[str, Any] | None:

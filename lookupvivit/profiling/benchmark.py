@@ -123,7 +123,7 @@ def run_benchmark(
         after: called after every single measurement, `count_calls` times in all.
 
     Raises:
-        ValueError: a model that is unknown or not installed.
+        ValueError: a model that is unknown or not installed, or has an operator of unknown cost.
         MemoryMeasurementError: a process that measured memory failed.
     """
     setting.apply()
@@ -132,6 +132,8 @@ def run_benchmark(
     # Memory comes first, while this process holds no model.
     measured_memory = _measure_memory(cases, setting, phases, after) if memory else {}
     runners = [CaseRunner(case, setting) for case in cases]
+    for runner in runners:
+        _ = runner.macs  # an operator of unknown cost is an error before the measurements
     peak, peak_source = peak_flops(device, setting.torch_dtype)
     times = {phase: _time_phase(runners, device, rounds, phase == "training", after) for phase in phases}
     rows = []

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import resource
+import sys
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from lookupvivit.config import RunConfig
 from lookupvivit.profiling.device_flops import peak_flops
 from lookupvivit.profiling.dtypes import DTYPES
-from lookupvivit.profiling.flops import Cost, count_cost
+from lookupvivit.profiling.flops import Cost, UncountedOperatorError, count_cost
 from lookupvivit.training.distributed import World
 
 
@@ -55,21 +58,30 @@ class ModelFlopsUtilization:
         self.model = model
         self.clip_shape = (1, 3, config.data.frames, config.data.crop, config.data.crop)
         self.peak_flops, _ = peak_flops(world.device, DTYPES[config.runtime.precision])
-        self._flops_per_clip: dict[Any, int] = {}  # by compressed size, each counted once
-        self._flops = 0
+        self._is_main = world.is_main
+        self._flops_per_clip: dict[Any, float] = {}  # by compressed size, each counted once
+        self._flops = 0.0
 
     def add(self, call: dict[str, Any], num_clips: int) -> None:
         """Count ``num_clips`` of this rank, trained on with the keyword arguments ``call``."""
         size = call.get("compressed_size")
         if size not in self._flops_per_clip:
-            # Peaks of devices count a multiply-add as two operations.
-            self._flops_per_clip[size] = 2 * training_macs(self.model, self.clip_shape, **call)
+            self._flops_per_clip[size] = self._count(call)
         self._flops += self._flops_per_clip[size] * num_clips
 
+    def _count(self, call: dict[str, Any]) -> float:
+        """FLOPs of training on one clip; NaN if the model has an operator of unknown cost, which is printed once."""
+        try:
+            return 2 * training_macs(self.model, self.clip_shape, **call)  # peaks count a multiply-add as two FLOPs
+        except UncountedOperatorError as error:
+            if self._is_main and not self._flops_per_clip:
+                tqdm.write(f"mfu: unknown; {error}", file=sys.stdout)
+            return math.nan
+
     def report(self, seconds: float) -> float:
-        """The share of the device's peak since the last report, which took ``seconds`` of training."""
+        """The share of the device's peak since the last report, which took ``seconds`` of training; NaN if unknown."""
         share = self._flops / seconds / self.peak_flops
-        self._flops = 0
+        self._flops = 0.0
         return share
 
 

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from lookupvivit.cli.arguments import run_with_config
+from lookupvivit.cli.dry_run import print_cost
 from lookupvivit.config.loading import load_config, to_dict
 from lookupvivit.models.registry import create_model
+from lookupvivit.profiling import flops
+from lookupvivit.training.build import build_model, build_on_meta
 
 CONFIG = "configs/camera_motion.yaml"
 
@@ -51,6 +54,14 @@ def test_multi_resolution_training(dry_run):
     )
     assert low < mean < high
     assert "activation checkpointing" in output
+
+
+def test_an_operator_of_unknown_cost_is_named(monkeypatch, capsys):
+    monkeypatch.delitem(flops.ELEMENTWISE, "gelu")
+    config = load_config(CONFIG)
+    print_cost(build_on_meta(lambda: build_model(config)), config)
+    parameters, forward = capsys.readouterr().out.splitlines()
+    assert "M parameters" in parameters and "unknown GFLOPs" in forward and "aten::gelu" in forward
 
 
 def test_configuration_is_printed_on_request(dry_run, tmp_path):

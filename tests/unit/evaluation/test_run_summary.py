@@ -3,12 +3,20 @@ import json
 from support.saved_models import VIDEO_MODEL, save_random_model
 
 from lookupvivit.evaluation.run_summary import summarize_run
+from lookupvivit.profiling import flops
 
 
 def test_a_run_with_weights_alone(tmp_path):
     lines = summarize_run(save_random_model(tmp_path / "run")).splitlines()
     assert VIDEO_MODEL in lines[0] and "4 frames of 64 x 64, 3 classes" in lines[0]
     assert "GFLOPs per view (multiply-adds)" in lines[1] and "tensorboard" in lines[2] and len(lines) == 3
+
+
+def test_an_operator_of_unknown_cost_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(flops.ELEMENTWISE, "gelu")
+    lines = summarize_run(save_random_model(tmp_path / "run")).splitlines()
+    assert "unknown GFLOPs" in lines[1] and "aten::gelu" in lines[1] and lines[1].endswith("M parameters")
+    assert "tensorboard" in lines[2]
 
 
 def test_a_complete_run(tmp_path):

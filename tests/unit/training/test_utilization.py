@@ -1,10 +1,13 @@
 """Model FLOPs utilization against the counted cost of the trained clips."""
 
+import math
+
 import pytest
 import torch
 
 from lookupvivit.config.loading import load_config
 from lookupvivit.models.registry import create_model
+from lookupvivit.profiling import flops
 from lookupvivit.profiling.flops import count_cost
 from lookupvivit.training import utilization
 from lookupvivit.training.build import build_model, build_on_meta
@@ -35,6 +38,18 @@ def test_every_step_counts_at_its_compressed_size_and_each_size_is_counted_once(
     assert mfu.report(seconds=2.0) == pytest.approx(3 * 2 * 10 * macs / 2.0 / 1e12)
     assert mfu.report(seconds=2.0) == 0
     assert counted == [{}, small]
+
+
+def test_an_operator_of_unknown_cost_is_named_once_and_the_share_is_unknown(monkeypatch, capsys):
+    config = load_config("configs/camera_motion.yaml")
+    monkeypatch.delitem(flops.ELEMENTWISE, "gelu")
+    monkeypatch.setattr(utilization, "peak_flops", lambda device, dtype: (1e12, "data sheet"))
+    mfu = ModelFlopsUtilization(build_on_meta(lambda: build_model(config)), config, World(0, 1, torch.device("cpu")))
+    for call in ({}, {"compressed_size": (2, 3, 3)}, {}):
+        mfu.add(call, num_clips=5)
+    assert math.isnan(mfu.report(seconds=2.0))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("mfu: unknown; ") and "aten::gelu" in line
 
 
 def test_frozen_modules_have_no_backward_pass():
