@@ -1,6 +1,7 @@
 # make demo      from a fresh clone to a trained and tested model with its figures
 # make test      unit tests and quick integration tests, JOBS (2) at a time
 # make test-all  also the slow tests
+# make fuzz      20,000 mutated files for the readers
 # make lint      ruff and mypy
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 python -m pytest --numprocesses $(JOBS) --dist works
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test test-all lint clean-demo
+.PHONY: demo test test-all fuzz lint clean-demo
 
 demo: $(VENV)/.installed
 	deepspeed tools/train_net.py --cfg $(CONFIG) output_dir=$(RUN)
@@ -27,6 +28,9 @@ test: $(VENV)/.installed
 
 test-all: $(VENV)/.installed lint
 	$(PYTEST)
+
+fuzz: $(VENV)/.installed
+	python tests/fuzz/fuzz_readers.py
 
 lint: $(VENV)/.installed
 	ruff check .
