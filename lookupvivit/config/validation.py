@@ -1,4 +1,4 @@
-"""From plain settings to the schema. Pydantic's errors become one line: key, what was found, what is expected."""
+"""Validate settings against a schema. Pydantic's errors become one line: key, what was found, what is expected."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lookupvivit.config.errors import ConfigError
 from lookupvivit.config.json_schema import JsonSchema, NestedKeys, describe, dotted_keys, find_node
 
 Schema = TypeVar("Schema", bound=BaseModel)
-UNKNOWN_KEY = ("extra_forbidden", "invalid_key")  # the latter: a key that is not text, such as 1 or yes
-SIMILARITY = 0.75  # of a suggestion, in [0, 1]
+UNKNOWN_KEY = ("extra_forbidden", "invalid_key")  # invalid_key: a key that is not a string, such as 1 or yes
+SIMILARITY = 0.75  # minimum between an unknown key and a suggestion, in [0, 1]
 
 
 def validate(schema: type[Schema], settings: dict[str, Any]) -> Schema:
-    """Build a configuration from plain dicts, lists and scalars.
+    """Build a configuration from nested dicts, lists and scalars.
 
     Raises:
         ConfigError: an unknown or missing key, or an impossible value.
@@ -30,18 +30,18 @@ def validate(schema: type[Schema], settings: dict[str, Any]) -> Schema:
 
 
 def _message(root: JsonSchema, settings: dict[str, Any], errors: Sequence[ErrorDetails]) -> str:
-    """Describe the most helpful of several errors: a misspelt key may make another one missing."""
+    """Describe one error, preferably an unknown key: if it is a misspelling, it also makes another key missing."""
     error = next((error for error in errors if error["type"] in UNKNOWN_KEY), errors[0])
     location = error["loc"]
     rule = error.get("ctx", {}).get("error")
     if isinstance(rule, ConfigError):
         return str(rule)
     if error["type"] == "invalid_key":
-        location = (*location[:-1], str(error["input"]))  # pydantic's location has 1 for True
+        location = (*location[:-1], str(error["input"]))  # the location contains 1 instead of True
     if error["type"] in UNKNOWN_KEY:
         return f"{dotted(location)}: no such key{_suggestion(root, location)}"
     if location[-1] == "[key]":
-        return f"{dotted(location[:-2])}: found the key {error['input']!r}, expected text, in quotes"
+        return f"{dotted(location[:-2])}: found the key {error['input']!r}, expected a string in quotes"
     key, node = find_node(root, location)
     expected = describe(root, node)
     if error["type"] == "missing" and key == location:
@@ -50,7 +50,7 @@ def _message(root: JsonSchema, settings: dict[str, Any], errors: Sequence[ErrorD
 
 
 def _suggestion(root: JsonSchema, location: NestedKeys) -> str:
-    """The most similar known key, by its whole path or by its last word; otherwise all keys of that section."""
+    """Suggest the most similar known key, by its path or its last part; otherwise list the keys of the section."""
     known = list(dotted_keys(root, root))
     by_path = difflib.get_close_matches(dotted(location), known, n=1, cutoff=SIMILARITY)
     if by_path:
@@ -66,7 +66,7 @@ def _suggestion(root: JsonSchema, location: NestedKeys) -> str:
 
 
 def dotted(location: NestedKeys) -> str:
-    """Write nested keys as on the command line, such as ``optim.lr``."""
+    """Join nested keys by dots, as on the command line: ``optim.lr``."""
     return ".".join(map(str, location))
 
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face Hub, as `model.safetensors` + `model.json` and a model card.
+"""Save and load models on the Hugging Face Hub, as `model.safetensors`, `model.json` and a model card.
 
     model = HubModel.load("runs/camera_motion")              # any run or checkpoint directory
     model.push_to_hub("OWNER/lookupvivit-camera-motion")
@@ -21,7 +21,7 @@ from lookupvivit.models.registry import create_model
 from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_classifier, read_description, save_model
 
 CARD = """---
-# See the Hub's documentation for what else belongs here: data set, metrics, licence.
+# The Hub's documentation lists further fields, such as dataset, metrics and licence.
 {{ card_data }}
 ---
 
@@ -34,12 +34,12 @@ import lookupvivit
 from lookupvivit.weights.hub import HubModel
 
 model = HubModel.from_pretrained("OWNER/NAME").eval()
-clip = lookupvivit.preprocess_of(model)("video.mp4")  # (3, T, H, W) in [-1, 1]: the clip in the middle
+clip = lookupvivit.preprocess_of(model)("video.mp4")  # (3, T, H, W) in [-1, 1], the central clip
 logits = model(clip[None]).logits  # (1, K)
 lookupvivit.class_names_of(model)[logits.argmax()]
 ```
 
-`model.json` has the architecture, the classes and the preprocessing:
+`model.json` describes the architecture, the classes and the preprocessing:
 
 ```json
 {{ description }}
@@ -55,25 +55,25 @@ class HubModel(
     tags=["lookupvit", "video-classification"],
     model_card_template=CARD,
 ):
-    """A model of the catalogue with the Hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
+    """A model of the registry with the Hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
 
     Args:
-        description: what ``model.json`` holds: ``name``, ``num_classes``, ``overrides`` and anything else.
+        description: content of ``model.json``: ``name``, ``num_classes``, ``overrides``, and optional further keys.
 
     Attributes:
-        model: the model; calls are handed on to it.
+        model: the wrapped model.
     """
 
     def __init__(self, description: dict[str, Any]) -> None:
         super().__init__()
         self.description = description
         self.model = create_model(description["name"], description["num_classes"], **description["overrides"])
-        # model.json says all; the Hub wants a config.json to count downloads by, and the mixin to work offline.
+        # model.json suffices to build the model. The Hub counts downloads of config.json; the mixin needs it offline.
         self._hub_mixin_config = {"architecture": description["name"]}
 
     @classmethod
     def load(cls, path: str | Path) -> HubModel:
-        """A trained model from a run or checkpoint directory, in eval mode."""
+        """Load a trained model from a run or checkpoint directory, in eval mode."""
         model = load_classifier(path)
         found = cls(read_description(path))
         found.model = model
@@ -81,11 +81,11 @@ class HubModel(
 
     @property
     def num_classes(self) -> int:
-        """K, of the model."""
+        """Number of classes K."""
         return self.model.num_classes
 
     def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
-        """What the model's own ``forward`` says."""
+        """Call the wrapped model."""
         return self.model(*args, **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -116,7 +116,7 @@ class HubModel(
         return cls.load(model_id)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
-        """The card, filled in from the description."""
-        words = {"name": self.description["name"], "num_classes": self.description["num_classes"]}
-        words["description"] = json.dumps(self.description, indent=2, ensure_ascii=False)
-        return super().generate_model_card(*args, **words, **kwargs)
+        """Fill the template of the model card from the description."""
+        fields = {"name": self.description["name"], "num_classes": self.description["num_classes"]}
+        fields["description"] = json.dumps(self.description, indent=2, ensure_ascii=False)
+        return super().generate_model_card(*args, **fields, **kwargs)

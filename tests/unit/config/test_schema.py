@@ -40,7 +40,7 @@ DEMO = ROOT / "configs" / "camera_motion.yaml"
         ("data=3", ("data: found 3", "a section with the keys dataset, root")),
         ("data.camera_motion=[1]", ("data.camera_motion", "[1]", "a mapping")),
         ("data.camera_motion={frames: x}", ("data.camera_motion.frames", "'x'", "an integer")),
-        ("augment.flip_labels={yes: b}", ("augment.flip_labels", "the key True", "text")),
+        ("augment.flip_labels={yes: b}", ("augment.flip_labels", "the key True", "a string in quotes")),
         ("model.multi_resolution={t: [4]}", ("model.multi_resolution.k: missing", "a list")),
         ("model.multi_resolution={t: 4, k: [3]}", ("model.multi_resolution.t", "4", "a list of values")),
         # bounds
