@@ -1,7 +1,7 @@
-"""LookupViT (Koner et al., ECCV 2024) for video and images in one class; an image is a video of one frame.
+"""LookupViT (Koner et al., ECCV 2024) for videos and images in one class. An image is a video of one frame.
 
-Read top-down. A model tokenises a video into many lookup tokens, resamples them to few compressed tokens, updates both
-in every block, and classifies each stream:
+A model tokenises a video into many lookup tokens, resamples them to a few compressed tokens, updates both in every
+block, and classifies each stream:
 
     video -> lookup tokens -> compressed tokens                                     LookupViT.tokenize
     per block: gather (compressed attend to lookup), refine (ViT block),
@@ -34,16 +34,16 @@ EXCHANGES = ("both", "gather", "none")
 
 
 class LookupViTBlock(nn.Module):
-    """Algorithm 4: gather, refine, infuse, and a light MLP on the lookup tokens.
+    """Algorithm 4: gather, refine, infuse, and apply a small MLP to the lookup tokens.
 
     Args:
         width, num_heads: D and H.
         mlp_ratio: p, the hidden width of the compressed MLP divided by D.
         lookup_reduction: q, D divided by the hidden width of the lookup MLP.
         drop_path: probability of dropping each branch of a sample during training.
-        eps, gelu: LayerNorm epsilon and GELU form; the defaults are those of the JAX parents.
-        exchange: "both" directions; "gather" omits lines 3 and 4, so that the lookup tokens stay as they are (an
-            ablation, and the last block of a model without a lookup classifier); "none" is the ViT block alone.
+        eps, gelu: LayerNorm epsilon and GELU form; the defaults are those of ViT and ViViT in JAX.
+        exchange: "both" directions; "gather", which omits lines 3 and 4 and returns the lookup tokens unchanged (an
+            ablation, and the last block of a model without a lookup classifier); or "none", the ViT block alone.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class LookupViTBlock(nn.Module):
             return_attention: materialise the attention matrix A.
 
         Returns:
-            The updated streams, and A (B, H, M, N), or None if it was not requested or nothing was gathered.
+            The updated streams, and A (B, H, M, N), or None if it was not requested or the block has no gather.
         """
-        # Departure from the paper: Algorithms 1 and 2 print a residual sum inside, and Algorithm 4 prints it again
-        # around Algorithm 2. Here, as in a pre-norm transformer, an update is computed from normed inputs and added
-        # once, to the un-normed stream.
+        # Departure from the paper: Algorithms 1 and 2 contain a residual sum, and Algorithm 4 adds another one around
+        # Algorithm 2. Here, as in a pre-norm transformer, an update is computed from normalised inputs and added once,
+        # to the stream before normalisation.
         attention = None
         if self.exchange != "none":  # Algorithm 4, line 1: information gathering (Algorithm 1)
             normed_compressed, normed_lookup = self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup)
@@ -95,8 +95,8 @@ class LookupViTBlock(nn.Module):
             attention = weights.attention if return_attention else None
         # Line 2: representation refinement (Algorithm 3)
         compressed = self.refine(compressed)
-        # Departure from Table 5, "No MHBC p->l": without the infusion there is no lookup MLP either. Only this costs
-        # the 11.0 GFLOPs that the table prints.
+        # Not stated in Table 5, "No MHBC p->l": without the infusion, the lookup MLP is also omitted. The 11.0 GFLOPs
+        # in the table require this.
         if self.exchange == "both":  # Lines 3 and 4: global context infusion (Algorithm 2), and the lookup MLP
             update = self.infuse(self.infuse_norm(compressed), weights)  # (B, N, D)
             lookup = lookup + self.drop_path(update)
@@ -109,22 +109,22 @@ class LookupViT(Model):
 
     Args:
         num_classes: K of each classifier.
-        input_size: (T, H, W) that the position embeddings are made for; they are resampled for other sizes.
-        tubelet: (t, h, w), frames and pixels of a lookup token.
-        compressed_size: (t, h, w) compressed tokens by default; a call can request another size.
+        input_size: (T, H, W), which determines the grid of position embeddings; other inputs resample them.
+        tubelet: (t, h, w), the frames and pixels that a lookup token embeds.
+        compressed_size: default grid (t, h, w) of compressed tokens; a call can request another size.
         width, depth, num_heads: D, number of blocks, H.
         mlp_ratio, lookup_reduction: p and q of the paper, see `LookupViTBlock`.
-        drop_path: stochastic depth of the last block; the rates increase linearly from 0 in the first.
+        drop_path: stochastic depth rate of the last block; rates increase linearly from 0 in the first block.
         classifiers: "both", "compressed" or "lookup".
         exchange: "both" directions, or an ablation of Table 5: "gather" (no MHBC p->l) or "none" (no lookup tokens).
-            Both leave the lookup tokens as they were embedded and therefore need ``classifiers="compressed"``.
+            Neither updates the lookup tokens; both therefore need ``classifiers="compressed"``.
         compressed_init: how compressed tokens are created: "resample" (Eq. 1), or an ablation of Table 5: "random"
-            (learned tokens, the same for every input) or "conv" (a learned reduction of the lookup tokens). The weights
-            of these ablations have ``compressed_size``; they accept no other.
+            (learned tokens, the same for every input) or "conv" (a learned reduction of the lookup tokens). In these
+            ablations, the shape of the weights depends on ``compressed_size``, so that a call accepts no other size.
         position_init: initial values of the learned position embeddings, "normal" (N(0, 0.02)) or "sincos".
-        antialias: whether T of Eq. 1 widens its triangle kernel when shrinking (JAX's default; PyTorch's is False).
+        antialias: whether T of Eq. 1 widens its triangle kernel when shrinking (default in JAX, not in PyTorch).
         eps, gelu: LayerNorm epsilon, and GELU form ("tanh", or "none" for the exact form); the defaults are those of
-            the JAX parents.
+            ViT and ViViT in JAX.
         classifier_bias: initial bias of the classifiers (-6.9 for the sigmoid loss on ImageNet-1k).
     """
 
@@ -172,7 +172,7 @@ class LookupViT(Model):
                 # tokens. It is omitted, as in the GFLOPs of Table 1.
                 exchange = "gather"
             self.blocks.append(LookupViTBlock(width, num_heads, mlp_ratio, lookup_reduction, rate, eps, gelu, exchange))
-        # Not stated in the paper: each stream has a final LayerNorm, as in both parents.
+        # Not stated in the paper: each stream has a final LayerNorm, as in ViT and ViViT.
         if classifiers != "lookup":
             self.compressed_norm, self.compressed_head = nn.LayerNorm(width, eps=eps), self._create_classifier()
         if classifiers != "compressed":
@@ -185,9 +185,9 @@ class LookupViT(Model):
 
         Args:
             compressed_size: (t, h, w) compressed tokens, by default the model's own.
-            return_intermediates: return, per block, ``attention`` (B, H, tp, hp, wp, t, h, w), except without an
-                exchange, ``compressed`` (B, tp, hp, wp, D) and ``lookup`` (B, t, h, w, D). This materialises the
-                attention matrices, which `lookupvivit.kernels` otherwise avoids for large ones.
+            return_intermediates: also return, for each block, ``compressed`` (B, tp, hp, wp, D), ``lookup``
+                (B, t, h, w, D) and, unless ``exchange="none"``, ``attention`` (B, H, tp, hp, wp, t, h, w). This
+                materialises the attention matrices; `lookupvivit.kernels` otherwise avoids this for large ones.
 
         Returns:
             ModelOutput: ``logits`` (B, K), the mean over the classifiers (section 3.4), and those of each classifier.
@@ -268,18 +268,18 @@ class LookupViT(Model):
 def check_compressed_size(
     model: nn.Module, size: Size, key: str = "compressed_size", input_size: Size | None = None
 ) -> None:
-    """Check that a model can be called with ``size`` (t, h, w) compressed tokens.
+    """Check that a model accepts the compressed size ``size`` (t, h, w).
 
     Args:
-        key: name of the size in the message.
+        key: name of the size in error messages.
         input_size: (T, H, W) of the input; default: the model's own.
 
     Raises:
-        ValueError: the model has no compressed tokens or a fixed number of them, or fewer lookup tokens.
+        ValueError: the compressed size cannot be chosen, or exceeds the lookup grid.
     """
     if not (isinstance(model, LookupViT) and model.compress.any_size):
         raise ValueError(
-            f"{key}: found {format_size(size)} (TxHxW), expected none: this {type(model).__name__} has a fixed "
+            f"{key}: found {format_size(size)} (TxHxW), expected no size: this {type(model).__name__} has a fixed "
             "compressed size, or no compressed tokens"
         )
     require_size_within(size, model.embedding.grid(input_size or model.input_size), key)
