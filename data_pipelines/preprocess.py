@@ -1,6 +1,6 @@
-"""The preprocessing of a trained model: from a video file to the model's input.
+"""Preprocess videos for a trained model: from a file to the model's input.
 
-A run builds it from its configuration and writes it to model.json, under ``preprocessing``. It is read from there:
+A run builds the preprocessing from its configuration and writes it to ``preprocessing`` in model.json. To use it:
 
     preprocess = Preprocess.from_dict(json.loads(Path("runs/camera_motion/model.json").read_text())["preprocessing"])
     preprocess("clip.mp4")                                    # model input, float32 (3, T, crop, crop) in [-1, 1]
@@ -34,9 +34,9 @@ from data_pipelines.video.streams import DEFAULT_FPS
 REQUIRED_KEYS = ("frames", "stride", "short_side", "crop")
 OPTIONAL_KEYS = ("range", "target_fps", "sampling", "resize")
 MODEL_RANGE = [-1, 1]  # of the values that `to_model_input` returns
-FRAMES_PER_READ = 32  # whole frames in memory at a time: 0.2 GB at 1920 x 1080
-MAX_CLIP_PIXELS, MAX_SIDE = 2**30, 2**14  # a model.json from elsewhere must not fill the memory
-BYTES_PER_SECOND = 1e6  # a fifth of the decoding rate of one core; large files may take longer than TIMEOUT
+FRAMES_PER_READ = 32  # number of full-size frames in memory at a time; 0.2 GB at 1920 x 1080
+MAX_CLIP_PIXELS, MAX_SIDE = 2**30, 2**14  # limits for model.json files of others, which could exhaust the memory
+BYTES_PER_SECOND = 1e6  # a fifth of one core's decoding rate; extends TIMEOUT for large files
 
 
 class TimedClip(NamedTuple):
@@ -80,11 +80,11 @@ Video = str | os.PathLike[str] | np.ndarray | Tensor | Image.Image | Reader
 
 @contextmanager
 def open_any(video: Video) -> Iterator[Reader]:
-    """Open any kind of `Video` for the length of a ``with`` block. A reader that is already open stays open.
+    """Open any kind of `Video` for a ``with`` block. A reader that is already open stays open.
 
     Raises:
         MissingDataError, VideoDecodeError: as `data_pipelines.video.reader.open_video`.
-        DataError: not a video.
+        DataError: ``video`` has another type or shape.
     """
     if isinstance(video, (VideoReader, ArrayReader)):
         yield video
@@ -104,10 +104,10 @@ def open_any(video: Video) -> Iterator[Reader]:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a video becomes a model's input: select frames, resize, cut a square crop, map pixels to [-1, 1].
+    """Turns a video into a model's input: select frames, resize, crop a square, map pixels to [-1, 1].
 
     Attributes:
-        sampling: which frames make up a clip.
+        sampling: selects the frames of a clip.
         short_side: shorter side of the frames after resizing, pixels.
         crop: side of the square crop, pixels, at most ``short_side``.
         resize: "bilinear" (without antialiasing) or "area"; see `data_pipelines.transforms.geometry`.
@@ -136,10 +136,10 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Preprocess:
-        """Read the ``preprocessing`` entry of a model.json; the inverse of `to_dict`.
+        """Build from the ``preprocessing`` entry of a model.json. This is the inverse of `to_dict`.
 
         Raises:
-            DataError: a key is missing, unknown or has an impossible value.
+            DataError: a key is missing or unknown, or its value is invalid.
         """
         known = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
         if not isinstance(settings, Mapping):
@@ -152,7 +152,7 @@ class Preprocess:
                 raise DataError(f"preprocessing.{key}: missing, expected a whole number of at least 1")
         pixel_range = settings.get("range", MODEL_RANGE)
         if pixel_range not in (MODEL_RANGE, tuple(MODEL_RANGE)):
-            raise DataError(f"preprocessing.range: found {pixel_range!r}, expected {MODEL_RANGE}, as for every model")
+            raise DataError(f"preprocessing.range: found {pixel_range!r}, expected {MODEL_RANGE}")
         kind = settings.get("sampling", "clip")
         if kind not in ("clip", "segments"):
             raise DataError(f"preprocessing.sampling: found {kind!r}, expected clip or segments")
@@ -165,7 +165,7 @@ class Preprocess:
             raise DataError(f"preprocessing.{error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """The ``preprocessing`` entry of a model.json; settings with their default values are omitted."""
+        """Return the ``preprocessing`` entry of a model.json. Optional settings with default values are omitted."""
         settings: dict[str, Any] = {
             "frames": self.sampling.frames,
             "stride": self.sampling.stride,
@@ -200,12 +200,12 @@ class Preprocess:
         Raises:
             MissingDataError: the file does not exist.
             VideoDecodeError: the file cannot be decoded.
-            DataError: not a video, or a start outside of it.
+            DataError: ``video`` has another type or shape, or ``start`` is outside the video.
         """
         return self.timed_clip(video, start)[0]
 
     def timed_clip(self, video: Video, start: float | None = None) -> tuple[Tensor, np.ndarray]:
-        """`clip`, and the times of its frames in seconds from the video's first frame, float64 (T,)."""
+        """Return `clip`, and the times of its frames in seconds from the video's first frame, float64 (T,)."""
         with open_any(video) as reader:
             num_frames, fps = reader.num_frames, reader.fps
             if start is None:
@@ -213,13 +213,15 @@ class Preprocess:
             else:
                 duration = num_frames / fps
                 if not 0 <= start < duration:
-                    raise DataError(f"start: found {start} s, expected from 0 s to below {float(duration):g} s")
+                    raise DataError(
+                        f"start: found {start} s, expected at least 0 s and less than {float(duration):g} s"
+                    )
                 indices = self.sampling.clip_from(math.floor(_exact(start) * fps), num_frames, fps)
             views, _ = self.views_of(reader, indices[None], num_crops=1)
             return views[0], indices / float(fps)
 
     def views(self, video: Video, num_clips: int = 1, num_crops: int = 1) -> Tensor:
-        """Evenly spaced clips and their crops, from one decode: uint8 (num_clips * num_crops, 3, T, crop, crop).
+        """Return evenly spaced clips and their crops, from one decode: uint8 (num_clips * num_crops, 3, T, crop, crop).
 
         Views are ordered by clip, then by crop.
 
@@ -231,7 +233,7 @@ class Preprocess:
             return self.views_of(reader, clips, num_crops)[0]
 
     def views_of(self, reader: Reader, clips: np.ndarray, num_crops: int) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Read given clips of an open video, each frame once.
+        """Read the given clips of an open video. Each frame is read once.
 
         Args:
             reader: the video.
@@ -250,13 +252,13 @@ class Preprocess:
     def clips(
         self, video: Video, seconds_between: float | None = None, num_clips: int | None = None
     ) -> Iterator[TimedClip]:
-        """Central crops of clips from the start of a video to its end, in order. Memory holds one clip at a time.
+        """Yield the central crops of clips that cover a video, in order. Only one clip is in memory at a time.
 
         Args:
             video: as for `clip`.
             seconds_between: time between the starts of two clips, by default the duration of a clip. The last clip ends
                 with the video.
-            num_clips: number of evenly spaced clips, used instead.
+            num_clips: number of evenly spaced clips, used instead of ``seconds_between``.
 
         Raises:
             as `clip`, and DataError for a number that is not positive.
@@ -267,7 +269,7 @@ class Preprocess:
             unread = np.unique(np.concatenate([span.indices for span in spans]))  # ascending
             frames: dict[int, Tensor] = {}  # cropped frames of this clip and of those that overlap it
             for start, end, indices in spans:
-                # Later clips may use frames between those of this one. Reading them now avoids seeking back.
+                # Frames of later clips may lie between those of this clip. They are read now, to avoid seeking back.
                 num_needed = np.searchsorted(unread, indices.max(), side="right")
                 needed, unread = unread[:num_needed], unread[num_needed:]
                 frames = {index: crop for index, crop in frames.items() if index >= indices.min()}
@@ -294,10 +296,12 @@ class Preprocess:
 
 
 def _exact(seconds: float) -> Fraction:
-    """The decimal number that a float stands for: 0.12 s is frame 3 at 25 fps, but the float 0.12 is slightly less.
+    """Return the decimal number that a float stands for.
+
+    At 25 fps, 0.12 s is frame 3, but the float 0.12 is slightly less.
 
     Raises:
-        DataError: not finite.
+        DataError: ``seconds`` is not finite.
     """
     if not math.isfinite(seconds):
         raise DataError(f"seconds: found {seconds}, expected a finite number")

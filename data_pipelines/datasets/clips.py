@@ -1,7 +1,7 @@
-"""Videos as samples: randomly placed clips for training, all views of a video for testing.
+"""Datasets of videos: random clips for training, and all views of each video for testing.
 
-A sample is a dict in pytorchvideo's vocabulary (video, label, video_name, video_index, clip_index, aug_index) plus
-``failed``: why a video could not be read, one line per video, "" if nothing failed.
+A sample is a dict with pytorchvideo's keys (video, label, video_name, video_index, clip_index, aug_index) and
+``failed``, which has the reason for each video that could not be read, one per line. It is "" if none failed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import TIMEOUT, open_video
 
 ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
-MAX_SUBSTITUTES = 20  # substitutes that may fail in a row before a sample raises
+MAX_SUBSTITUTES = 20  # number of consecutive substitutes that may fail before an error is raised
 
 
 class ClipDataset(Dataset):
-    """Random, augmented clips: ``repeats`` clips per video and epoch, from one decode.
+    """Random, augmented clips for training. Each epoch has ``repeats`` clips of every video, cut from one decode.
 
     A sample's randomness depends on (seed, epoch, index) alone, so it is the same in every worker, rank and order. A
     video that cannot be decoded is replaced by a substitute drawn from the same seed and is reported in ``failed``.
@@ -59,7 +59,7 @@ class ClipDataset(Dataset):
         return len(self.manifest)
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return ``repeats`` samples, video uint8 (3, T, H, W), of the video ``index`` in ``epoch``.
+        """Return ``repeats`` samples of the video ``index`` in ``epoch``; ``video`` is uint8 (3, T, H, W).
 
         Args:
             key: (epoch, index).
@@ -80,7 +80,7 @@ class ClipDataset(Dataset):
             else:
                 samples[0]["failed"] = "\n".join(failures)
                 return samples
-        raise DataError(f"{failures[-1]}; it is the last of {len(failures)} videos in a row that cannot be read")
+        raise DataError(f"{failures[-1]}; found {len(failures)} consecutive videos that cannot be read")
 
     def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         path, label = self.manifest.paths[index], int(self.manifest.labels[index])
@@ -105,13 +105,13 @@ class ClipDataset(Dataset):
 
 
 class MultiViewDataset(Dataset):
-    """All test views of a video: ``num_clips`` clips times ``num_crops`` crops, from one decode.
+    """All test views of each video, cut from one decode: ``num_clips`` clips times ``num_crops`` crops.
 
-    A video that cannot be decoded has no substitute: its views are black and ``failed`` states the reason.
+    A video that cannot be decoded is not replaced. Its views are black, and ``failed`` contains the reason.
 
     Args:
         centre_view: append the only view of a 1x1 test (the centre crop of the centre clip) with the clip index
-            `CENTRE_CLIP` when ``num_clips`` is even. An odd number of clips contains that view already.
+            `CENTRE_CLIP` when ``num_clips`` is even. With an odd number of clips, the views already include it.
         backend, timeout: see `data_pipelines.video.reader.open_video`.
 
     Attributes:
@@ -143,8 +143,8 @@ class MultiViewDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the V views of one video: video uint8 (V, 3, T, H, W), clip_index and aug_index (V,).
 
-        The sample also says where the views lie: frame_indices int64 (V, T), and boxes int64 (V, 3), the top, left
-        and size of the square crop in pixels of the resized frame.
+        The sample also has the positions of the views: frame_indices int64 (V, T), and boxes int64 (V, 3). A box is the
+        top, left and size of the square crop in pixels of the resized frame.
         """
         path, failed = self.manifest.paths[index], ""
         try:
@@ -171,7 +171,7 @@ class MultiViewDataset(Dataset):
             clip_counts = [self.num_clips, 1] if self.centre_view else [self.num_clips]
             sampling = self.preprocess.sampling
             sampled = [sampling.test_clips(reader.num_frames, reader.fps, count) for count in clip_counts]
-            clips = np.concatenate(sampled)  # (C, T); the last one is CENTRE_CLIP, which indexes it as -1
+            clips = np.concatenate(sampled)  # (C, T); CENTRE_CLIP = -1 indexes the last one
             video, corners = self.preprocess.views_of(reader, clips, self.num_crops)
         if self.centre_view:  # the centre clip has a single crop
             video = video.unflatten(0, (len(clips), self.num_crops))[self.clip_index, self.aug_index]

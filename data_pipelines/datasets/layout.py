@@ -10,18 +10,18 @@ from data_pipelines.io.listing import is_hidden, videos_below
 
 
 def require_split(split: str, splits: Iterable[str]) -> None:
-    """DataError unless ``split`` is one of ``splits``."""
+    """Raise a DataError unless ``split`` is one of ``splits``."""
     if split not in splits:
         raise DataError(f"split: found {split!r}, expected one of {', '.join(splits)}")
 
 
 def find_folder(root: Path, names: Iterable[str]) -> Path | None:
-    """The first of the folders ``root/name`` that exists."""
+    """Return the first folder ``root/name`` that exists, or None."""
     return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def find_file(root: Path, folders: Sequence[str], patterns: Sequence[str], hint: str) -> Path:
-    """The first file that matches one of the glob ``patterns`` in ``root/folder``; "" is ``root`` itself.
+    """Find the first file ``root/folder/pattern``, for glob ``patterns``; the folder "" is ``root`` itself.
 
     Raises:
         MissingDataError: no file matches; the message ends with ``hint``.
@@ -32,7 +32,9 @@ def find_file(root: Path, folders: Sequence[str], patterns: Sequence[str], hint:
                 if file.is_file() and not is_hidden(file.name):
                     return file
     subfolders = ", ".join(filter(None, folders))
-    raise MissingDataError(f"{root}: no {' or '.join(patterns)} in it or its folders {subfolders}; {hint}")
+    raise MissingDataError(
+        f"{root}: found no {' or '.join(patterns)} in this folder or its subfolders {subfolders}; {hint}"
+    )
 
 
 def iterate_videos(folder: Path, skip: Collection[str] = ()) -> Iterator[tuple[str, str, str]]:

@@ -22,8 +22,8 @@ CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x
 class StringList(Sequence[str]):
     """An immutable list of strings, stored as one block of UTF-8 and the offsets at which the strings begin.
 
-    240,000 paths need their characters and 8 bytes each, and are pickled in a millisecond. Forked data loading workers
-    share the memory, because it contains no Python objects whose reference counts would be written to.
+    A path needs 8 bytes in addition to its characters. 240,000 paths are pickled in a millisecond. Forked data
+    loading workers share the memory, because it contains no Python objects whose reference counts would change.
     """
 
     __slots__ = ("_blob", "_offsets")
@@ -72,12 +72,12 @@ class VideoManifest:
     """Video files and their labels.
 
     Attributes:
-        paths: one file, or folder of images, per video; converted to a `StringList`.
+        paths: a file or a folder of images per video; converted to a `StringList`.
         labels: class ids, int64 (len(paths),).
         class_names: the name of each class id.
         source: the file or folder that the list was read from, for messages.
         num_missing: the number of listed videos that were excluded because their files do not exist.
-        num_ignored: the number of files and folders next to the videos that are not videos.
+        num_ignored: the number of other files and folders in the folders of the videos.
 
     Raises:
         DataError: there are no videos, a video is listed more than once, or ``labels`` has another shape.
@@ -96,9 +96,9 @@ class VideoManifest:
         if not self.paths:
             raise DataError(f"{self.source}: found no videos, expected at least one")
         if self.labels.shape != (len(self.paths),):
-            raise DataError(f"{self.source}: found labels of shape {self.labels.shape} for {len(self.paths)} videos")
+            raise DataError(f"{self.source}: found labels of shape {self.labels.shape}, expected ({len(self.paths)},)")
         if (duplicate := self._duplicate()) is not None:
-            raise DataError(f"{self.source}: lists {duplicate} more than once")
+            raise DataError(f"{self.source}: found {duplicate} more than once, expected each video once")
 
     def _duplicate(self) -> str | None:
         hashes = np.fromiter(map(hash, self.paths), dtype=np.int64, count=len(self.paths))
@@ -115,7 +115,7 @@ class VideoManifest:
         return len(self.paths)
 
     def missing(self) -> list[int]:
-        """Indices of the videos whose file does not exist. Lists each folder once instead of querying each file."""
+        """Return the indices of the videos that do not exist. Folders are listed once, not queried for each file."""
         folders: dict[str, set[str]] = {}
         missing = []
         for index, path in enumerate(self.paths):
@@ -132,13 +132,14 @@ class VideoManifest:
         return replace(self, paths=StringList(self.paths[i] for i in indices), labels=self.labels[list(indices)])
 
     def in_class_order(self, class_names: Sequence[str], source: str) -> VideoManifest:
-        """The same videos with the class ids of ``class_names``, which contains the same names in any order.
+        """Return the same videos with the class ids of ``class_names``, which are the same names in any order.
 
         Args:
-            source: of ``class_names``, for the message.
+            class_names: the names in the order of the new class ids.
+            source: the origin of ``class_names``, for messages.
 
         Raises:
-            DataError: one of the two has a class that the other lacks.
+            DataError: the two sets of names differ.
         """
         if self.class_names == tuple(class_names):
             return self
@@ -161,7 +162,7 @@ class VideoManifest:
 
 
 def exclude_missing(manifest: VideoManifest) -> VideoManifest:
-    """The videos whose files exist; ``num_missing`` counts the others, which the caller reports.
+    """Exclude the videos whose files do not exist. The caller reports ``num_missing``, their number.
 
     Raises:
         MissingDataError: none of the videos exists.
@@ -170,7 +171,7 @@ def exclude_missing(manifest: VideoManifest) -> VideoManifest:
     if len(missing) == len(manifest):
         raise MissingDataError(
             f"{manifest.source}: none of its {len(manifest)} videos exists; the first is expected at "
-            f"{manifest.paths[0]}. Is the dataset's root the folder that the listed paths start from?"
+            f"{manifest.paths[0]}; check that the dataset's root is the folder that the listed paths are relative to"
         )
     if not missing:
         return manifest
@@ -179,21 +180,21 @@ def exclude_missing(manifest: VideoManifest) -> VideoManifest:
 
 
 def exclude_listed(manifest: VideoManifest, skip_list: Path) -> VideoManifest:
-    """The videos that ``skip_list`` does not name. Its lines are paths, each optionally followed by a tab and a reason.
+    """Exclude the videos in ``skip_list``. Each of its lines is a path, optionally followed by a tab and a reason.
 
     Raises:
         MissingDataError: the file does not exist.
-        DataError: it names every video.
+        DataError: the list contains every video.
     """
     if not skip_list.is_file():
         raise MissingDataError(f"{skip_list}: no such file, expected a skip list written by tools/prepare_dataset.py")
     skipped = {_location(line.rstrip("\n").partition("\t")[0]) for _, line in numbered_lines(skip_list)}
     kept = [index for index, path in enumerate(manifest.paths) if _location(path) not in skipped]
     if not kept:
-        raise DataError(f"{skip_list}: names all {len(manifest)} videos of {manifest.source}")
+        raise DataError(f"{skip_list}: found all {len(manifest)} videos of {manifest.source}, expected fewer")
     return manifest.select(kept)
 
 
 def _location(path: str) -> str:
-    """The absolute path, so that different paths of the same file are equal. Symbolic links are not resolved."""
+    """Return the absolute path, which is the same for all spellings of a path. Symbolic links are not resolved."""
     return os.path.abspath(path)

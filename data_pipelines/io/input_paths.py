@@ -16,7 +16,7 @@ class Inputs:
     """Videos and images to process.
 
     Attributes:
-        paths: paths of videos, images and folders of images by a unique name, in the order in which they were given.
+        paths: unique name -> path of a video, an image or a folder of images, in the order of the arguments.
         num_ignored: number of files in the folders that are neither videos nor images.
     """
 
@@ -24,7 +24,7 @@ class Inputs:
     num_ignored: int = 0
 
     def add(self, path: str, name: str) -> None:
-        """Add a path unless it was added before. A name that is taken gets a number: ``a (2).mp4``."""
+        """Add a path unless it was added before. A number makes a repeated name unique: ``a (2).mp4``."""
         if path in self.paths.values():
             return
         stem, suffix = os.path.splitext(name)
@@ -38,16 +38,16 @@ class Inputs:
 def expand_inputs(arguments: Iterable[str | os.PathLike[str]], separate_images: bool = False) -> Inputs:
     """Find the videos and images that files, folders and patterns such as ``clips/*.mp4`` refer to.
 
-    A file is accepted whatever its suffix. Folders are searched recursively, without hidden files and folders. Names
-    are relative to the given folder.
+    A file is accepted whatever its suffix. Folders are searched recursively; hidden files and folders are skipped. The
+    name of a file found in a folder is its path relative to that folder.
 
     Args:
         arguments: files, folders and patterns.
-        separate_images: how to treat a folder with images and no video: False for one video whose frames are the
-            images, True (for image models) for one input per image.
+        separate_images: whether each image of a folder without videos is one input (for image models). If False, such a
+            folder is one video, whose frames are the images.
 
     Raises:
-        MissingDataError: a file that does not exist, a pattern without a match, or a folder without videos and images.
+        MissingDataError: a file does not exist, a pattern matches nothing, or a folder has no videos and images.
     """
     inputs = Inputs()
     for argument in arguments:
@@ -60,7 +60,7 @@ def expand_inputs(arguments: Iterable[str | os.PathLike[str]], separate_images: 
 
 
 def _matches(argument: str) -> list[str]:
-    """Return an existing path itself, even if it contains ``[`` or ``*``; else the matches of a pattern."""
+    """Return the matches of a pattern. A path that exists matches itself only, even if it contains ``[`` or ``*``."""
     if os.path.exists(argument):
         return [argument]
     if not glob.has_magic(argument):

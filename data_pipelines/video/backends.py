@@ -1,7 +1,7 @@
 """Decoding backends: decord, PyAV, torchcodec and images. Each opens one file.
 
-Frame i is the i-th frame that decoding from the start yields, in display order, upright, in the size of the first
-frame. If a file has several video streams, every backend reads the one that FFmpeg considers the best.
+Frame i is the i-th frame that decoding from the start yields, in display order, rotated upright, in the size of the
+first frame. If a file has several video streams, every backend reads the one that FFmpeg considers the best.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from data_pipelines.video.streams import frame_rate, open_stream, stream_rate
 if TYPE_CHECKING:
     import av
 
-CACHE_BYTES = 256 * 2**20  # decoded frames that PyAVReader keeps from its first pass
+CACHE_BYTES = 256 * 2**20  # maximum size of the decoded frames that PyAVReader keeps from its first pass
 PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 
 
 class Reader(Protocol):
-    """One file opened by one backend, ``Reader(path)``. Opening and reading raise VideoDecodeError."""
+    """A file opened by a backend. ``Reader(path)`` and ``read`` raise VideoDecodeError."""
 
     num_frames: int
     fps: Fraction
@@ -42,14 +42,14 @@ class Reader(Protocol):
 
 
 class DecordReader:
-    """decord: exact for closed groups of pictures; applies the display rotation."""
+    """Reads with decord. It seeks exactly in closed groups of pictures only, and applies the display rotation."""
 
     def __init__(self, path: str) -> None:
         with _library_errors("decord"):
             import decord
 
             decord.logging.set_level(decord.logging.QUIET)
-            # With the default tolerance decord silently replaces frames that it cannot decode.
+            # With the default tolerance, decord silently replaces frames that it cannot decode.
             self._video: Any = decord.VideoReader(path, num_threads=1, fault_tol=1e-9)
             self.num_frames = len(self._video)
             first, last = self._video.get_frame_timestamp([0, self.num_frames - 1])[:, 0].tolist()
@@ -61,7 +61,7 @@ class DecordReader:
             frames = self._video.get_batch(indices)
             # Other code in this process (pytorchvideo) may have set decord's global bridge to torch.
             frames = frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
-        return _require_rgb(frames, "decord")  # known to fail for frames 1, 2 or 16 pixels wide
+        return _require_rgb(frames, "decord")  # fails for some frames that are 1, 2 or 16 pixels wide
 
     def close(self) -> None:
         """Release the file."""
@@ -69,7 +69,7 @@ class DecordReader:
 
 
 class TorchcodecReader:
-    """torchcodec, which needs the system's FFmpeg: scans the file first, so that it knows the time of each frame."""
+    """Reads with torchcodec, which needs the system's FFmpeg. It scans the file first, for the time of each frame."""
 
     def __init__(self, path: str) -> None:
         with _library_errors("torchcodec"):
@@ -92,11 +92,11 @@ class TorchcodecReader:
 
 
 class PyAVReader:
-    """PyAV, always decoding from the first frame: the reference for all other backends.
+    """Reads with PyAV, always decoding from the first frame. This is the reference for the other backends.
 
-    The first pass counts the frames, because containers count packets: one too many for packed B-frames, and including
-    those that an edit list removes. Many containers state no number at all. The decoded frames are kept up to
-    `CACHE_BYTES`, so a short video is decoded only once.
+    The first pass decodes all frames to count them, because the number in a container may be missing or wrong: it
+    counts packets, which include those that an edit list removes, and one too many for packed B-frames. A short video,
+    whose frames fit into `CACHE_BYTES`, is decoded only once.
     """
 
     def __init__(self, path: str) -> None:
@@ -108,7 +108,7 @@ class PyAVReader:
         with open_stream(path) as (container, stream):
             for frame in container.decode(stream):
                 if not self.num_frames:
-                    self._size = frame.width, frame.height  # a stream may change its size; all frames get the first
+                    self._size = frame.width, frame.height  # other frames are rescaled to it
                 self.num_frames += 1
                 times.append(frame.time)
                 cached_bytes += sum(plane.buffer_size for plane in frame.planes)
@@ -122,7 +122,7 @@ class PyAVReader:
         self._next = self.num_frames  # index of the next frame of self._pass
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """See `Reader`. Long files are decoded again; a later call continues that pass if it asks for later frames."""
+        """See `Reader`. A long file is decoded again; calls with ascending indices share one pass."""
         if self._cache is not None:
             return np.stack([self._to_array(self._cache[index]) for index in indices])
         if indices[0] < self._next:
@@ -159,10 +159,10 @@ READERS: dict[str, type[Reader]] = {
 
 
 def require_backend(name: str) -> None:
-    """Check that the package of an explicitly chosen backend can be imported; "auto" needs none in particular.
+    """Check that the package of a backend can be imported; any package suffices for "auto".
 
     Raises:
-        DataError: it cannot.
+        DataError: the package cannot be imported.
     """
     if name not in PACKAGES:
         return

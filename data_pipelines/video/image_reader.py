@@ -1,4 +1,4 @@
-"""Images as videos: one image is a video of one frame, a folder of images a video of several."""
+"""Read images as videos: an image is a video of one frame; in a folder of images, each image is a frame."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from data_pipelines.video.streams import DEFAULT_FPS
 if TYPE_CHECKING:
     from PIL import Image
 
-# Other formats that Pillow reads start programs (PostScript) or open further files.
+# Pillow's readers of some other formats start programs (PostScript) or open further files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 2**26  # of one image; 0.2 GB as RGB
+MAX_PIXELS = 2**26  # per image; 0.2 GB as RGB
 
 
 class ImageReader:
     """An image, an image inside a tar, or a folder of images as a `data_pipelines.video.backends.Reader`.
 
-    The frames of a folder are in the order of the numbers in their names; hidden files are no frames.
+    The frames of a folder are sorted by the numbers in their names. Hidden files are ignored.
     """
 
     def __init__(self, path: str) -> None:
@@ -61,35 +61,35 @@ def _load(file: str) -> np.ndarray:
         with Image.open(_content(file), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise ValueError(f"found {width} x {height} pixels, expected at most {MAX_PIXELS} in all")
+                raise ValueError(f"found {width} x {height} pixels, expected at most {MAX_PIXELS} in total")
             return _upright_rgb(image)
-    except Exception as error:  # damaged files raise errors of every type in Pillow's parsers, MemoryError included
+    except Exception as error:  # on corrupt files, Pillow raises any type of error, including MemoryError
         raise VideoDecodeError(f"images: {os.path.basename(file)}: {first_line(error)}") from error
 
 
 def _content(file: str) -> str | io.BytesIO:
-    """What Pillow opens. Anything but a regular file could block for ever."""
+    """Return a path or the bytes of a tar member. Only regular files are accepted, because others may block forever."""
     member = parse_tar_path(file)
     if member is not None:
         return io.BytesIO(member.read())
     if not os.path.isfile(file):
-        raise ValueError("found no regular file")
+        raise ValueError("expected a regular file")
     return file
 
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:
     """Apply the EXIF orientation and convert to uint8 (H, W, 3).
 
-    Grey values of 16 bits (depth, thermal and medical images) are scaled. Pillow would cut them off at 255.
+    16-bit grey values (depth, thermal and medical images) are scaled to 8 bits. Pillow would clip them at 255.
 
     Raises:
-        ValueError: values of 32 bits, whose range is unknown.
+        ValueError: the values have 32 bits; their range is unknown.
     """
     from PIL import ImageOps
 
     is_16_bit = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if image.mode in ("I", "F") and not is_16_bit:
-        raise ValueError(f"found values of 32 bits (mode {image.mode}), expected 8 or 16 bits")
+        raise ValueError(f"found 32-bit values (mode {image.mode}), expected 8 or 16 bits")
     upright = ImageOps.exif_transpose(image)
     if not is_16_bit:
         return np.asarray(upright.convert("RGB"))

@@ -1,11 +1,12 @@
-"""Read frames of a video with decord, PyAV or torchcodec, in a process that may hang or crash.
+"""Read frames of a video with decord, PyAV or torchcodec, in a separate process that may hang or crash.
 
-The reference is what decoding from the first frame yields, in display order. decord seeks to the key frame before the
-requested one. That is faster, but only exact if every group of pictures is closed and time-stamped. For other files
-(open groups of pictures, AVI, ASF, MPEG-TS, ...) decord 0.6 silently returns other frames. Backend "auto" therefore
-uses decord where seeking is exact. It uses PyAV, which decodes from the start, for all other files and as a fallback.
+The correct frames are those that decoding from the start yields, in display order. decord seeks to the key frame before
+the requested frame. That is faster, but only exact if every group of pictures is closed and has time stamps. For other
+files (open groups of pictures, AVI, ASF, MPEG-TS, ...), decord 0.6 silently returns other frames. The backend "auto"
+therefore uses decord where seeking is exact. For all other files, and as a fallback, it uses PyAV, which decodes from
+the start.
 
-An image is a video of one frame, a folder of images a video of several. An image may be inside a tar
+An image is a video of one frame. In a folder of images, each image is a frame. An image may be inside a tar file
 (`data_pipelines.io.tar_paths`).
 """
 
@@ -26,16 +27,16 @@ from data_pipelines.video.decoding_process import RemoteReader, remote_seeking_i
 from data_pipelines.video.streams import seeking_is_exact
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
-TIMEOUT = 60.0  # seconds; no intact file needs as long
+TIMEOUT = 60.0  # seconds; long enough for any intact file
 
 
 class VideoReader:
-    """An open video, created by `open_video`. If a backend fails, the next one is tried.
+    """An open video. Use `open_video` to create it. If a backend fails, the next one is tried.
 
     Attributes:
         path: the file or folder.
         num_frames: number of frames.
-        fps: average frame rate, exact.
+        fps: average frame rate, as an exact fraction.
     """
 
     num_frames: int
@@ -57,7 +58,7 @@ class VideoReader:
             indices: in any order, with or without repetitions. Each frame is decoded once.
 
         Raises:
-            DataError: no index, or one outside [0, num_frames).
+            DataError: there are no indices, or one is outside [0, num_frames).
             VideoDecodeError: no backend can decode these frames.
         """
         unique, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
@@ -76,14 +77,14 @@ class VideoReader:
                 return frames if is_identity else frames[inverse]
 
     def close(self) -> None:
-        """Release the file. Errors are ignored: the frames have been read."""
+        """Release the file. Errors are ignored, because the frames have been read."""
         reader, self._reader = self._reader, None
         if reader is not None:
             with suppress(VideoDecodeError):
                 reader.close()
 
     def _open_next(self) -> Reader | RemoteReader:
-        """Open the file with the first untried backend that can; VideoDecodeError if none can."""
+        """Open the file with the next backend that can open it, or raise a VideoDecodeError."""
         while self._untried:
             backend = self._untried.pop(0)
             try:
@@ -103,8 +104,8 @@ def open_video(path: str | os.PathLike[str], backend: str = "auto", timeout: flo
 
     Args:
         path: a video file, an image, an image inside a tar, or a folder of images.
-        backend: "decord", "pyav", "torchcodec" or "auto" (see above). Each decodes with one thread.
-        timeout: seconds for opening, and for each read; 0 decodes in this process without a limit.
+        backend: "decord", "pyav", "torchcodec" or "auto" (see the module). Each decodes with one thread.
+        timeout: time limit for opening and for each read, in seconds. With 0, this process decodes without a limit.
 
     Raises:
         MissingDataError: the file does not exist.

@@ -1,4 +1,4 @@
-"""Camera poses of a video, per frame."""
+"""Draw random camera poses, one per frame of a video."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import numpy as np
 
 from data_pipelines.datasets.camera_motion.recipe import ANGLE, LOG_SCALE, MOTIONS, X, Y
 
-OCTAVE = float(np.log(2))  # between the two layers of a world, in log scale
+OCTAVE = float(np.log(2))  # difference in log scale between the two layers of a world
 
 
 def camera_path(label: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Random camera poses of class ``label``, (num_frames, 4).
+    """Draw the camera poses of a video of class ``label``, (num_frames, 4).
 
-    The columns are x and y (in frame pixels, y points down), log scale (world pixels per frame pixel) and angle
+    The columns are x and y (in frame pixels, y points down), log scale (of world pixels per frame pixel) and angle
     (radians). Signs follow the viewer: when the camera pans left, the scene moves right. In every frame, the scale
     modulo two octaves and the angle modulo a full turn are uniformly distributed.
     """
     time = np.arange(num_frames) - (num_frames - 1) / 2  # in frames, 0 at the centre of the video
     pose = np.zeros((num_frames, 4))
-    # Every class draws the same numbers, so the draws below do not depend on the class.
+    # All classes draw the same random numbers, so that those below do not depend on the class.
     pan_speed = rng.uniform(0.9, 1.7)  # frame pixels per frame
-    turn_speed = rng.uniform(0.03, 0.055)  # radians or log scale per frame: as fast as a pan at the frame's border
+    # Radians or log scale per frame. At the border of the frame, this is about as fast as a pan.
+    turn_speed = rng.uniform(0.03, 0.055)
     shake = _shake(time, rng)
 
     motion = MOTIONS[label]
@@ -36,7 +37,10 @@ def camera_path(label: int, num_frames: int, rng: np.random.Generator) -> np.nda
 
 
 def _shake(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A hand-held camera: two sine waves per axis with periods of 5 to 9 frames, (num_frames, 2) in frame pixels."""
+    """Draw the shake of a hand-held camera, (num_frames, 2) in frame pixels.
+
+    Each axis has two sine waves with periods of 5 to 9 frames.
+    """
     periods, phases = rng.uniform(5, 9, (2, 2)), rng.uniform(0, 2 * np.pi, (2, 2))
     amplitude = rng.uniform(0.8, 1.8, (2, 2))
     return (amplitude * np.sin(2 * np.pi * time[:, None, None] / periods + phases)).sum(-1)

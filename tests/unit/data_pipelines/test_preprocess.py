@@ -221,7 +221,7 @@ def test_a_long_video_is_decoded_in_one_pass(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("start", [-0.1, 2.0, float("nan")])
 def test_a_start_outside_the_video(video, start):
-    with pytest.raises(DataError, match=f"start: found {start} s, .* below 2 s"):
+    with pytest.raises(DataError, match=f"start: found {start} s, .* less than 2 s"):
         Preprocess.from_dict(SETTINGS)(video, start)
 
 
