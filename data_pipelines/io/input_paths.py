@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from data_pipelines.io.errors import MissingDataError
 from data_pipelines.io.listing import is_hidden, is_image, is_video
@@ -23,23 +25,35 @@ class Inputs:
     paths: dict[str, str] = field(default_factory=dict)
     num_ignored: int = 0
 
+
+@dataclass
+class _Found:
+    """What was found so far.
+
+    Attributes:
+        names: of each path, without regard to the other names.
+        num_ignored: as in `Inputs`.
+    """
+
+    names: dict[str, str] = field(default_factory=dict)
+    num_ignored: int = 0
+    _files: set[str] = field(default_factory=set)
+
     def add(self, path: str, name: str) -> None:
-        """Add a path unless it was added before. A number makes a repeated name unique: ``a (2).mp4``."""
-        if path in self.paths.values():
-            return
-        stem, suffix = os.path.splitext(name)
-        unique_name, number = name, 1
-        while unique_name in self.paths:
-            number += 1
-            unique_name = f"{stem} ({number}){suffix}"
-        self.paths[unique_name] = path
+        """Add a path, unless it was added before, perhaps in another spelling."""
+        folder, base = os.path.split(path)
+        file = os.path.realpath(path) if os.path.isdir(path) else os.path.join(os.path.realpath(folder), base)
+        if file not in self._files:
+            self._files.add(file)
+            self.names[path] = name
 
 
 def expand_inputs(arguments: Iterable[str | os.PathLike[str]], separate_images: bool = False) -> Inputs:
     """Find the videos and images that files, folders and patterns such as ``clips/*.mp4`` refer to.
 
     A file is accepted whatever its suffix. Folders are searched recursively; hidden files and folders are skipped. The
-    name of a file found in a folder is its path relative to that folder.
+    name of a file found in a folder is its path relative to that folder. Equal names of several folders are preceded by
+    the folders.
 
     Args:
         arguments: files, folders and patterns.
@@ -49,14 +63,37 @@ def expand_inputs(arguments: Iterable[str | os.PathLike[str]], separate_images: 
     Raises:
         MissingDataError: a file does not exist, a pattern matches nothing, or a folder has no videos and images.
     """
-    inputs = Inputs()
+    found = _Found()
     for argument in arguments:
         for path in _matches(os.fspath(argument)):
             if os.path.isdir(path):
-                _add_folder(inputs, path, separate_images)
+                _add_folder(found, path, separate_images)
             else:
-                inputs.add(path, os.path.basename(path))
-    return inputs
+                found.add(path, os.path.basename(path))
+    return Inputs(_with_unique_names(found.names), found.num_ignored)
+
+
+def _with_unique_names(names: dict[str, str]) -> dict[str, str]:
+    """Paths by name. Equal names are preceded by as many parent folders as distinguish them: a/1.mp4 and b/1.mp4."""
+    parts = {path: PurePath(os.path.abspath(path)).parts[1:] for path in names}  # without the root
+    depth = {path: len(PurePath(name).parts) for path, name in names.items()}
+    names = dict(names)
+    while True:
+        uses = Counter(names.values())
+        ambiguous = [path for path, name in names.items() if uses[name] > 1 and depth[path] < len(parts[path])]
+        if not ambiguous:
+            break
+        for path in ambiguous:
+            depth[path] += 1
+            names[path] = str(PurePath(*parts[path][-depth[path] :]))
+    paths: dict[str, str] = {}
+    for path, name in names.items():
+        number, (stem, suffix) = 1, os.path.splitext(name)
+        while name in paths:  # paths with links may have the same folders
+            number += 1
+            name = f"{stem} ({number}){suffix}"
+        paths[name] = path
+    return paths
 
 
 def _matches(argument: str) -> list[str]:
@@ -71,22 +108,22 @@ def _matches(argument: str) -> list[str]:
     return matches
 
 
-def _add_folder(inputs: Inputs, root: str, separate_images: bool) -> None:
+def _add_folder(found: _Found, root: str, separate_images: bool) -> None:
     """Add the videos and images below ``root``."""
-    num_paths, num_ignored = len(inputs.paths), inputs.num_ignored
+    num_files = num_media = 0
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))  # in place: os.walk reads it
         names = sorted(name for name in names if not is_hidden(name))
         media = [name for name in names if is_video(name) or is_image(name)]
-        inputs.num_ignored += len(names) - len(media)
+        num_files, num_media = num_files + len(names), num_media + len(media)
         if media and all(map(is_image, media)) and not separate_images:
-            inputs.add(folder, os.path.relpath(folder, root) if folder != root else _folder_name(root))
+            found.add(folder, os.path.relpath(folder, root) if folder != root else _folder_name(root))
             continue
         for name in media:
             file = os.path.join(folder, name)
-            inputs.add(file, os.path.relpath(file, root))
-    if len(inputs.paths) == num_paths:
-        num_files = inputs.num_ignored - num_ignored
+            found.add(file, os.path.relpath(file, root))
+    found.num_ignored += num_files - num_media
+    if not num_media:
         raise MissingDataError(f"{root}: found no video or image among {num_files} files, expected at least one")
 
 

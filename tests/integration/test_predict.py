@@ -12,6 +12,8 @@ from support.in_process import run_tool
 from support.paths import ROOT
 from support.saved_models import VIDEO_PREPROCESSING, save_random_model
 
+from lookupvivit.evaluation import prediction_report
+
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -75,6 +77,23 @@ def test_errors_in_the_command_are_one_line_with_status_2(small_set, predict, ar
     status, _, error = predict(small_set / "videos" / "1.mp4", *arguments)
     assert status == 2 and "Traceback" not in error
     assert all(fact in error.splitlines()[-1] for fact in facts)
+
+
+def test_figures_of_equal_file_names_name_the_folder(tmp_path, small_set, predict, monkeypatch):
+    for folder, number in (("one", 1), ("two", 2)):
+        (tmp_path / folder).mkdir()
+        shutil.copy(small_set / "videos" / f"{number}.mp4", tmp_path / folder / "clip.mp4")
+    titles = []
+    figure = prediction_report.prediction_figure
+    monkeypatch.setattr(
+        prediction_report,
+        "prediction_figure",
+        lambda *arguments, **options: titles.append(arguments[4]) or figure(*arguments, **options),
+    )
+    status, _, _ = predict(tmp_path / "one", tmp_path / "two", "--output", tmp_path / "figures", "--views", "1x1")
+    files = {str(file.relative_to(tmp_path / "figures")) for file in (tmp_path / "figures").rglob("*.png")}
+    assert status == 0 and files == {"one/clip.mp4.png", "two/clip.mp4.png"}
+    assert titles == ["one/clip.mp4", "two/clip.mp4"]
 
 
 def test_a_late_failure_loses_no_result(tmp_path, small_set, predict):

@@ -57,7 +57,23 @@ def test_files_and_patterns(tree):
 
 def test_paths_are_listed_once_under_unique_names(tree):
     """Outputs are named after the inputs, and one must not replace another."""
-    assert expand_inputs(["a.mp4", "b/a.mp4", "a.mp4"]).paths == {"a.mp4": "a.mp4", "a (2).mp4": "b/a.mp4"}
+    here = tree.name
+    assert expand_inputs(["a.mp4", "b/a.mp4", "a.mp4"]).paths == {f"{here}/a.mp4": "a.mp4", "b/a.mp4": "b/a.mp4"}
+    assert expand_inputs(["a.mp4", "./a.mp4", "b/../a.mp4", tree / "a.mp4"]).paths == {"a.mp4": "a.mp4"}
+    assert expand_inputs(["frames", "frames/", tree / "frames"]).paths == {"frames": "frames"}
+    assert expand_inputs([".", "b"]).paths.keys() == expand_inputs(["."]).paths.keys()
+
+
+def test_equal_names_of_several_folders_are_preceded_by_the_folders(tree):
+    for name in ("1/x/a.mp4", "2/x/a.mp4", "2/y/a.mp4"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    (tree / "2" / "link").symlink_to(tree / "b" / "c")
+    assert list(expand_inputs(["1/x", "2/x"]).paths) == ["1/x/a.mp4", "2/x/a.mp4"]
+    assert list(expand_inputs(["1/x/a.mp4", "2/y", "b/c"]).paths) == ["x/a.mp4", "y/a.mp4", "d.AVI"]
+    paths = expand_inputs(["1/x/a.mp4", "2/x/a.mp4", "2/y/a.mp4", "2/link/../a.mp4"]).paths
+    assert list(paths) == ["1/x/a.mp4", "2/x/a.mp4", "y/a.mp4", "2/a.mp4"]
+    assert os.path.samefile(paths["2/a.mp4"], "b/a.mp4")
 
 
 @pytest.mark.parametrize("argument", ["nowhere.mp4", "*.mkv", "empty", "texts"])
