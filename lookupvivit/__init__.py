@@ -1,7 +1,7 @@
 """LookupViT and LookupViViT: vision transformers that refine few compressed tokens and look up the rest.
 
     model = lookupvivit.load_model("runs/camera_motion")
-    clip = lookupvivit.preprocess_of(model)("holiday.mp4")  # (3, T, H, W), the clip in the middle
+    clip = lookupvivit.preprocess_of(model)("holiday.mp4")  # (3, T, H, W), the central clip
     logits = model(clip[None]).logits  # (1, K)
     lookupvivit.class_names_of(model)[logits.argmax()]
 

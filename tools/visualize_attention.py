@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--sizes", type=_sizes, metavar="TxHxW,...", help=help)
     help = "input sizes in pixels; several for image models only (default: the model's own)"
     parser.add_argument("--image-sizes", type=_integers, metavar="224,384", help=help)
-    help = "start of the clip (default: the clip in the middle)"
+    help = "start of the clip (default: the central clip)"
     parser.add_argument("--start", type=float, metavar="SECONDS", help=help)
     help = "maximal number of frames in a figure (default: 8)"
     parser.add_argument("--columns", type=positive_int, default=8, metavar="N", help=help)

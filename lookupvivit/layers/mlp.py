@@ -10,7 +10,7 @@ class MLP(nn.Sequential):
 
     Args:
         width, hidden: features of the input and between the layers.
-        gelu: "tanh", the approximation of the JAX parents, or "none", the exact form.
+        gelu: "tanh", the approximation of ViT and ViViT in JAX, or "none", the exact form.
         out: features of the output, ``width`` by default.
     """
 

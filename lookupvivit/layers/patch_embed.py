@@ -77,7 +77,7 @@ class TubeletProjection(nn.Conv3d):
 
     def __init__(self, channels: int, width: int, tubelet: Size) -> None:
         super().__init__(channels, width, kernel_size=tubelet, stride=tubelet)
-        # LeCun normal, as flax initialises the convolution of the parents: truncated at two standard deviations and
+        # LeCun normal, as flax initialises the convolution of ViT and ViViT: truncated at two standard deviations and
         # rescaled, so that the standard deviation is 1 / sqrt(fan in).
         std = (channels * math.prod(tubelet)) ** -0.5 / TRUNCATED_STD
         nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)

@@ -16,7 +16,7 @@ class ViTBlock(nn.Module):
         width, num_heads: D and H.
         mlp_ratio: p, the hidden width of the MLP divided by D.
         drop_path: probability of dropping each branch of a sample during training.
-        eps, gelu: LayerNorm epsilon and GELU form; the defaults are those of the JAX parents.
+        eps, gelu: LayerNorm epsilon and GELU form; the defaults are those of ViT and ViViT in JAX.
     """
 
     def __init__(

@@ -78,7 +78,7 @@ def check_transformer(
 
 
 def create_classifier(width: int, num_classes: int, bias: float) -> nn.Linear:
-    """A linear classifier with zero weights, as in both parents: initially, all classes have the same logit.
+    """A linear classifier with zero weights, as in ViT and ViViT: initially, all classes have the same logit.
 
     Args:
         bias: initial bias of every class.
