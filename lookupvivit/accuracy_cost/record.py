@@ -9,7 +9,7 @@ from typing import Any
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.evaluation.array_files import PredictionsError
-from lookupvivit.evaluation.metrics import top_k_correct, wilson_interval
+from lookupvivit.evaluation.metrics import reported_ranks, top_k_correct, wilson_interval
 from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.sizes import Size, format_size
 
@@ -38,7 +38,7 @@ class Point:
         conditions: what else the accuracy depends on, such as the hash of the weights. A point with other conditions
             is computed again.
         videos, top1_correct: counts.
-        top1, top5, top1_interval: per cent, as in `Predictions.summary`.
+        top1, top5, top1_interval: per cent, as in `Predictions.summary`; top5 is None for up to five classes.
         failed_videos: number of videos that could not be read; they are not scored.
         gflops: multiply-adds per view, in G.
         parameters: number of parameters.
@@ -56,7 +56,7 @@ class Point:
     videos: int
     top1_correct: int
     top1: float
-    top5: float
+    top5: float | None
     top1_interval: tuple[float, float]
     failed_videos: int
     gflops: float
@@ -122,7 +122,8 @@ def scores(predictions: Predictions, description: str) -> dict[str, Any]:
     num_videos = len(labels)
     try:
         top1_correct = int(top_k_correct(logits, labels, 1).sum())
-        top5_correct = int(top_k_correct(logits, labels, 5).sum())
+        has_top5 = 5 in reported_ranks(logits.shape[1])
+        top5_correct = int(top_k_correct(logits, labels, 5).sum()) if has_top5 else None
     except ValueError as error:
         raise PredictionsError(f"{description}: {error}") from None
     low, high = wilson_interval(top1_correct, num_videos)
@@ -130,7 +131,7 @@ def scores(predictions: Predictions, description: str) -> dict[str, Any]:
         "videos": num_videos,
         "top1_correct": top1_correct,
         "top1": 100 * top1_correct / num_videos,
-        "top5": 100 * top5_correct / num_videos,
+        "top5": None if top5_correct is None else 100 * top5_correct / num_videos,
         "top1_interval": (100 * low, 100 * high),
     }
 

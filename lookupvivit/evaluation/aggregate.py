@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lookupvivit.evaluation.array_files import PredictionsError
-from lookupvivit.evaluation.metrics import confusion_matrix, top_k_correct
+from lookupvivit.evaluation.metrics import confusion_matrix, reported_ranks, top_k_correct
 from lookupvivit.evaluation.stored_predictions import BOTH, Predictions
 
 CLASS_COLUMNS = (
@@ -53,21 +53,25 @@ def score_table(predictions: Predictions, average: str) -> list[dict[str, Any]]:
 
 def score_table_text(rows: list[dict[str, Any]], videos: int) -> str:
     """Rows of `score_table` as text."""
+    top5_title = f"  {'top-5 %':>8}" if "top5" in rows[0] else ""
     lines = [
-        f"{'views':>6}  {'classifier':<10}  {'top-1 %':>8}  {'95 % interval':>14}  {'top-5 %':>8}  {'class mean %':>12}"
+        f"{'views':>6}  {'classifier':<10}  {'top-1 %':>8}  {'95 % interval':>14}{top5_title}  {'class mean %':>12}"
     ]
     for row in rows:
         low, high = row["top1_interval"]
         interval = f"{low:.1f} to {high:.1f}"
+        top5 = f"  {row['top5']:8.2f}" if "top5" in row else ""
         lines.append(
-            f"{row['views']:>6}  {row['classifier']:<10}  {row['top1']:8.2f}  {interval:>14}  {row['top5']:8.2f}  "
+            f"{row['views']:>6}  {row['classifier']:<10}  {row['top1']:8.2f}  {interval:>14}{top5}  "
             f"{row['mean_class_top1']:12.2f}   ({row['top1_correct']} of {videos})"
         )
     return "\n".join(lines)
 
 
 def class_table(predictions: Predictions, logits: np.ndarray) -> list[dict[str, Any]]:
-    """One row of `CLASS_COLUMNS` per class; percentages are None for a class without videos.
+    """One row of `CLASS_COLUMNS` per class, without top-5 columns for up to five classes.
+
+    Percentages are None for a class without videos.
 
     Args:
         predictions: of the videos.
@@ -75,21 +79,20 @@ def class_table(predictions: Predictions, logits: np.ndarray) -> list[dict[str, 
     """
     labels, names = predictions.labels, predictions.class_names
     matrix = confusion_matrix(labels, logits.argmax(axis=1), len(names))
-    top5_correct = np.bincount(labels[top_k_correct(logits, labels, 5)], minlength=len(names))
+    correct = {
+        k: np.bincount(labels[top_k_correct(logits, labels, k)], minlength=len(names)).tolist()
+        for k in reported_ranks(len(names))
+    }
     rows = []
     for label, name in enumerate(names):
-        videos, top1, top5 = int(matrix[label].sum()), int(matrix[label, label]), int(top5_correct[label])
+        videos = int(matrix[label].sum())
         confusions = np.where(np.arange(len(names)) == label, 0, matrix[label])
-        row = {
-            "class": name,
-            "videos": videos,
-            "top1_correct": top1,
-            "top1": 100 * top1 / videos if videos else None,
-            "top5_correct": top5,
-            "top5": 100 * top5 / videos if videos else None,
-            "predicted": int(matrix[:, label].sum()),
-            "most_confused_with": names[confusions.argmax()] if confusions.any() else "",
-        }
+        row: dict[str, Any] = {"class": name, "videos": videos}
+        for k, counts in correct.items():
+            row[f"top{k}_correct"] = counts[label]
+            row[f"top{k}"] = 100 * counts[label] / videos if videos else None
+        row["predicted"] = int(matrix[:, label].sum())
+        row["most_confused_with"] = names[confusions.argmax()] if confusions.any() else ""
         rows.append(row)
     return rows
 
@@ -97,7 +100,8 @@ def class_table(predictions: Predictions, logits: np.ndarray) -> list[dict[str, 
 def class_table_csv(rows: list[dict[str, Any]]) -> str:
     """Rows of `class_table` as CSV with a header."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, CLASS_COLUMNS, lineterminator="\n")
+    columns = [name for name in CLASS_COLUMNS if name in rows[0]]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

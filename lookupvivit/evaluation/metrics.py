@@ -6,6 +6,7 @@ Logits are (N, K) for N examples and K classes; labels are integers (N,) in [0, 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
@@ -37,6 +38,16 @@ def top_k_correct(logits: ArrayLike, labels: ArrayLike, k: int) -> np.ndarray:
     tied_before = (logits == of_label) & (np.arange(classes) < labels[:, None])
     rank = ((logits > of_label) | tied_before).sum(axis=1)
     return rank < k
+
+
+def reported_ranks(num_classes: int) -> tuple[int, ...]:
+    """The k of the top-k accuracies that are reported: 1, and 5 for more than five classes (otherwise it is 100 %)."""
+    return (1, 5) if num_classes > 5 else (1,)
+
+
+def accuracies_text(scores: Mapping[str, float], num_classes: int) -> str:
+    """The accuracies ``top1`` and ``top5`` (per cent) of ``scores`` as text, such as "top-1 75.00 %, top-5 99.00 %"."""
+    return ", ".join(f"top-{k} {scores[f'top{k}']:.2f} %" for k in reported_ranks(num_classes))
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, num_classes: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import nn
 
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from data_pipelines.io.text import numbered_lines
+from lookupvivit.evaluation.metrics import accuracies_text
 from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
 from lookupvivit.weights.files import load_classifier, read_description
 
@@ -26,17 +27,19 @@ def summarize_run(run: Path) -> str:
     """
     model, description = load_classifier(run), read_description(run)
     frames, height, width = size = description["overrides"]["input_size"]
+    num_classes = description["num_classes"]
     lines = [
-        f"{description['name']}: {frames} frames of {height} x {width}, {description['num_classes']} classes",
+        f"{description['name']}: {frames} frames of {height} x {width}, {num_classes} classes",
         f"  cost: {_flops(model, size)}, {sum(map(torch.numel, model.parameters())) / 1e6:.2f} M parameters",
     ]
     if validation := _last_validation(run / "log.jsonl"):
-        scores = _accuracies(validation)
-        lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {scores}")
+        text = accuracies_text(validation, num_classes)
+        lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {text}")
     for file in sorted((run / "predictions").glob("*.json")):
         test = read_json(file, dict, max_bytes=SMALL_BYTES)
         lines.append(f"  test with {file.stem} views of {test['videos']} videos:")
-        lines += [f"    {views:>5} views: {_accuracies(scores)}" for views, scores in test["views"].items()]
+        for views, scores in test["views"].items():
+            lines.append(f"    {views:>5} views: {accuracies_text(scores, num_classes)}")
         lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")
     if figures := sorted((run / "attention").glob("*.png")):
         lines.append(f"  attention maps during training ({len(figures)}): the last is {figures[-1]}")
@@ -59,7 +62,3 @@ def _last_validation(log: Path) -> dict[str, Any] | None:
     records = [json.loads(line) for _, line in numbered_lines(log)]
     validations = [record for record in records if record["kind"] == "val"]
     return validations[-1] if validations else None
-
-
-def _accuracies(scores: dict[str, Any]) -> str:
-    return f"top-1 {scores['top1']:.2f} %, top-5 {scores['top5']:.2f} %"

@@ -13,7 +13,13 @@ import numpy as np
 from data_pipelines.datasets.manifest import CENTRE_CLIP
 from data_pipelines.io.npz_files import READ_ERRORS
 from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
-from lookupvivit.evaluation.metrics import confusion_matrix, mean_class_accuracy, top_k_correct, wilson_interval
+from lookupvivit.evaluation.metrics import (
+    confusion_matrix,
+    mean_class_accuracy,
+    reported_ranks,
+    top_k_correct,
+    wilson_interval,
+)
 
 AVERAGES = ("logits", "softmax")
 BOTH = "both"  # the mean over all classifiers
@@ -197,7 +203,8 @@ class Predictions:
         Returns:
             ``videos`` and ``classes`` (their numbers), and ``views``: name of a subset -> ``top1_correct`` and
             ``top5_correct`` (videos), ``top1`` and ``top5`` (per cent of all videos, not rounded), ``top1_interval``
-            (95 %, Wilson) and ``mean_class_top1``. Ties are ranked by class index, see `metrics.top_k_correct`.
+            (95 %, Wilson) and ``mean_class_top1``. Up to five classes have no top-5 scores. Ties are ranked by class
+            index, see `metrics.top_k_correct`.
 
         Raises:
             PredictionsError: there are no videos, or a logit is NaN.
@@ -220,7 +227,7 @@ class Predictions:
         """The scores of logits (N, K)."""
         num_videos = len(self.labels)
         scores: dict[str, Any] = {}
-        for k in (1, 5):
+        for k in reported_ranks(len(self.class_names)):
             correct = int(top_k_correct(logits, self.labels, k).sum())
             scores |= {f"top{k}_correct": correct, f"top{k}": 100 * correct / num_videos}
         low, high = wilson_interval(scores["top1_correct"], num_videos)

@@ -14,6 +14,7 @@ from data_pipelines.datasets.clips import ClipDataset
 from data_pipelines.transforms.mixup import mix
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.array_files import PredictionsError
+from lookupvivit.evaluation.metrics import accuracies_text, reported_ranks
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.models.base import Model
 from lookupvivit.training.attention_logging import AttentionLogger
@@ -113,8 +114,8 @@ class Classification:
         except PredictionsError as error:
             raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
         excluded = f", without {len(failed)} videos that failed" if failed else ""
-        log.print(f"step {step}: val top-1 {accuracy['top1']:.2f} %, top-5 {accuracy['top5']:.2f} % (1 view{excluded})")
-        return {"top1": accuracy["top1"], "top5": accuracy["top5"]}
+        log.print(f"step {step}: val {accuracies_text(accuracy, config.num_classes)} (1 view{excluded})")
+        return {f"top{k}": accuracy[f"top{k}"] for k in reported_ranks(config.num_classes)}
 
     def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
         """See `Task`: attention maps."""

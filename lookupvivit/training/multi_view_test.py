@@ -142,11 +142,11 @@ def save(predictions: Predictions, folder: Path, name: str) -> None:
         print(f"FAILED, not in the scores: {reason}")
     for views, score in summary["views"].items():
         low, high = score["top1_interval"]
-        print(
-            f"{views} views: top-1 {score['top1']:.2f} % ({score['top1_correct']} of {summary['videos']}; "
-            f"95 % interval {low:.1f} to {high:.1f}), "
-            f"top-5 {score['top5']:.2f} % ({score['top5_correct']})"
-        )
+        line = f"{views} views: top-1 {score['top1']:.2f} % ({score['top1_correct']} of {summary['videos']}; "
+        line += f"95 % interval {low:.1f} to {high:.1f})"
+        if "top5" in score:
+            line += f", top-5 {score['top5']:.2f} % ({score['top5_correct']})"
+        print(line)
     if excluded := excluded_videos(predictions.facts):
         print(f"not in the scores: {excluded}")
     print(f"saved {folder / name}.npz, .json and _confusion.png")

@@ -13,6 +13,7 @@ from support.in_process import run_tool
 from support.paths import ROOT
 
 from lookupvivit.evaluation.stored_predictions import Predictions
+from lookupvivit.training.multi_view_test import save as save_test
 
 CENTRE = 12  # index of the additional centre view
 
@@ -89,6 +90,26 @@ def test_one_view_of_one_classifier(saved, aggregate, option):
     assert pairs[0].split() == ["abcdefg"[true], "->", "abcdefg"[confused], str(matrix.max())]
     assert rows[true]["most_confused_with"] == "abcdefg"[confused]
     assert file.with_name("4x3_as_1x1_lookup_softmax_confusion.png").is_file()
+
+
+def test_top_5_needs_more_than_five_classes(saved, aggregate, tmp_path, capsys):
+    """In the test that wrote the file, in both forms of the tool's output, and in the table of the classes."""
+    _, predictions = saved
+    for num_classes in (5, 6):
+        few = replace(
+            predictions,
+            labels=predictions.labels % num_classes,
+            logits=predictions.logits[..., :num_classes],
+            class_names=predictions.class_names[:num_classes],
+        )
+        save_test(few, tmp_path, "few")
+        outputs = [capsys.readouterr().out, (tmp_path / "few.json").read_text()]
+        for options in ([], ["--json"], ["--clips", 1, "--crops", 1], ["--clips", 1, "--crops", 1, "--json"]):
+            outputs.append(aggregate(tmp_path / "few.npz", *options)[1])
+        outputs.append((tmp_path / "few_as_1x1_both_logits_classes.csv").read_text())
+        has_top5 = ["top5" in output or "top-5" in output for output in outputs]
+        assert has_top5 == [num_classes == 6] * 7
+        assert all("top1" in output or "top-1" in output for output in outputs)
 
 
 def test_errors_are_one_line(saved, aggregate, tmp_path):

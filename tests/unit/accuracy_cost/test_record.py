@@ -2,12 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lookupvivit.accuracy_cost.figures import points_figure
-from lookupvivit.accuracy_cost.record import Record
+from lookupvivit.accuracy_cost.record import Record, scores
 from lookupvivit.accuracy_cost.report import cascade_report, save_csv, table
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.stored_predictions import Predictions
@@ -68,6 +69,16 @@ def test_files_of_version_0_1_are_read_and_written_unchanged(record):
     before = json.loads(record.file.read_text())
     record.save(cascade=None)
     assert json.loads(record.file.read_text()) == before
+
+
+def test_top_5_needs_more_than_five_classes(record, tmp_path):
+    assert scores(predictions(np.eye(6)), "six")["top5"] == 100
+    point = replace(record.points[LARGE_KEY], **scores(predictions(np.eye(5)), "five"))
+    assert point.top5 is None
+    save_csv(tmp_path / "points.csv", [point], None)
+    with (tmp_path / "points.csv").open(newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    assert (row["top1"], row["top5"]) == ("100.0", "")
 
 
 def test_points_are_found_only_under_their_conditions_and_with_their_logits(record):

@@ -19,8 +19,19 @@ def test_an_operator_of_unknown_cost_is_named(tmp_path, monkeypatch):
     assert "tensorboard" in lines[2]
 
 
+def test_top_5_needs_more_than_five_classes(tmp_path):
+    """Runs of earlier versions have it."""
+    run = save_random_model(tmp_path / "run", class_names=tuple("abcde"))
+    (run / "log.jsonl").write_text(json.dumps({"kind": "val", "step": 1, "top1": 40, "top5": 100}) + "\n")
+    (run / "predictions").mkdir()
+    test = {"videos": 13, "views": {"1x1": {"top1": 31, "top5": 100}}}
+    (run / "predictions" / "1x1.json").write_text(json.dumps(test))
+    text = summarize_run(run)
+    assert "top-1 40.00 %" in text and "top-1 31.00 %" in text and "top-5" not in text
+
+
 def test_a_complete_run(tmp_path):
-    run = save_random_model(tmp_path / "run")
+    run = save_random_model(tmp_path / "run", class_names=tuple("abcdef"))
     records = [{"kind": "val", "step": step, "top1": 10 * step, "top5": 99} for step in (1, 2)]
     lines = [json.dumps(record) for record in (*records, {"kind": "train", "step": 3})]
     (run / "log.jsonl").write_text("\n".join(lines) + "\n")
