@@ -6,16 +6,7 @@
 Without checkpoint=..., it tests the newest model in output_dir. The same command resumes an interrupted test.
 """
 
-from lookupvivit.cli.arguments import run_with_config
-from lookupvivit.cli.closed_output import quiet_when_output_closes
-
-
-@quiet_when_output_closes()
-def main() -> None:
-    from lookupvivit.training.multi_view_test import test
-
-    run_with_config(test, __doc__.splitlines()[0])
-
+from lookupvivit.cli.test import main
 
 if __name__ == "__main__":
     main()

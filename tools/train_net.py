@@ -8,17 +8,7 @@
 The same command resumes an interrupted run from its last checkpoint.
 """
 
-from lookupvivit.cli.arguments import run_with_config
-from lookupvivit.cli.closed_output import quiet_when_output_closes
-
-
-@quiet_when_output_closes()
-def main() -> None:
-    from lookupvivit.cli.dry_run import dry_run
-    from lookupvivit.training.trainer import train
-
-    run_with_config(train, __doc__.splitlines()[0], dry_run)
-
+from lookupvivit.cli.train import main
 
 if __name__ == "__main__":
     main()

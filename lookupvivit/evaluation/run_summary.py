@@ -32,7 +32,7 @@ def summarize_run(run: Path) -> str:
         f"{description['name']}: {frames} frames of {height} x {width}, {num_classes} classes",
         f"  cost: {_flops(model, size)}, {sum(map(torch.numel, model.parameters())) / 1e6:.2f} M parameters",
     ]
-    if validation := _last_validation(run / "log.jsonl"):
+    if validation := last_validation(run / "log.jsonl"):
         text = accuracies_text(validation, num_classes)
         lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {text}")
     for file in sorted((run / "predictions").glob("*.json")):
@@ -55,7 +55,7 @@ def _flops(model: nn.Module, size: Sequence[int]) -> str:
         return f"unknown GFLOPs ({error})"
 
 
-def _last_validation(log: Path) -> dict[str, Any] | None:
+def last_validation(log: Path) -> dict[str, Any] | None:
     """The last validation record of a log.jsonl; None if there is none, for example without the file."""
     if not log.is_file():
         return None

@@ -39,6 +39,7 @@ LAYERS = (
         "lookupvivit.captioning",
         "lookupvivit.probing",
         "lookupvivit.robustness",
+        "lookupvivit.studies",
     ),
     ("lookupvivit.cli",),
     ("tools",),

@@ -1,0 +1,100 @@
+"""Train and test variants of a configuration with several seeds; `tools/study.py`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_pipelines.io.atomic import write_json, write_text
+from lookupvivit.cli.arguments import one_line_errors, positive_int
+from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.profiling.timing import describe_machine
+from lookupvivit.studies.jobs import JobRunner, read_result
+from lookupvivit.studies.plan import Job, Study, base_of, read_study, search_jobs, study_jobs
+from lookupvivit.studies.results import collect, to_csv, to_markdown
+from lookupvivit.visualization.canvas import save_png
+
+TRAIN = (sys.executable, "-m", "lookupvivit.cli.train")
+TEST = (sys.executable, "-m", "lookupvivit.cli.test")
+
+
+@quiet_when_output_closes()
+def main() -> None:
+    """Run what is not finished, and write the results of what is."""
+    arguments = parse_args()
+    with one_line_errors("the same command continues; finished runs are kept"):
+        study = read_study(arguments.study)
+        runner = JobRunner(base_of(study, arguments.study), TRAIN, TEST, arguments.jobs)
+        validate_all(study, runner.base)
+        failures: list[str] = []
+        if not arguments.report:
+            searches = [job for jobs in search_jobs(study).values() for job in jobs]
+            failures = runner.run(searches, (), "search", testing=False) if searches else []
+        jobs = study_jobs(study, chosen_settings(study))
+        if not (arguments.report or failures):
+            failures = runner.run(jobs, study.test_sizes, "study")
+        write_results(study, jobs)
+    if failures:
+        sys.exit(1)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train and test variants of a configuration with several seeds.")
+    parser.add_argument("study", type=Path, metavar="FILE", help="a study, such as configs/studies/table5.yaml")
+    help = "runs at a time, which share the processor cores (default: 1)"
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help=help)
+    help = "write the results of the finished runs without starting others"
+    parser.add_argument("--report", action="store_true", help=help)
+    return parser.parse_args()
+
+
+def validate_all(study: Study, base: Path) -> None:
+    """Build every configuration, so that a mistake shows before hours of training; raises ConfigError."""
+    jobs = [job for jobs in search_jobs(study).values() for job in jobs] + study_jobs(study, {})
+    for job in jobs:
+        job.config(base)
+
+
+def chosen_settings(study: Study) -> dict[str, dict[str, Any]]:
+    """The best setting of every variant whose trials are finished."""
+    if study.search is None:
+        return {}
+    return {
+        name: {study.search.key: max(jobs, key=_validation_score).settings[study.search.key]}
+        for name, jobs in search_jobs(study).items()
+        if all(read_result(job) is not None for job in jobs)
+    }
+
+
+def _validation_score(job: Job) -> float:
+    result = read_result(job)
+    return result["validation"]["top1"] if result and result["validation"] else 0.0
+
+
+def write_results(study: Study, jobs: list[Job]) -> None:
+    """Write the results as JSON, CSV, Markdown and a figure, and print the table."""
+    rows = collect(study, jobs)
+    if not rows:
+        print("no run is finished")
+        return
+    from lookupvivit.studies.figure import study_figure
+
+    folder = Path(study.output_dir)
+    machine = describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    searches = [job for jobs in search_jobs(study).values() for job in jobs]
+    stored = [result | {"variant": job.variant} for job in [*searches, *jobs] if (result := read_result(job))]
+    write_json(folder / "results.json", {"study": study.model_dump(), "machine": machine, "runs": stored})
+    write_text(folder / "results.csv", to_csv(rows))
+    table = to_markdown(study, rows, machine)
+    write_text(folder / "results.md", table)
+    save_png(folder / "results.png", study_figure(study, rows))
+    finished = sum(read_result(job) is not None for job in jobs)
+    print(f"{table}\n{finished} of {len(jobs)} runs are finished; saved {folder}/results.md, .csv, .json and .png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Accuracy against GFLOPs, with the interval over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+
+import numpy as np
+from matplotlib.ticker import ScalarFormatter
+
+from lookupvivit.studies.plan import Study
+from lookupvivit.studies.results import Row
+from lookupvivit.visualization.canvas import INK, PALETTE, add_axes, add_text, new_figure, render
+
+WIDTH, HEIGHT = 1000, 640  # pixels
+LEFT, TOP, RIGHT, BOTTOM = 80, 90, 240, 70
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
+    """Draw one curve per group, uint8 (height, width, 3). Filled markers are sizes that a model was trained at."""
+    figure = new_figure(WIDTH, HEIGHT)
+    add_text(figure, LEFT, 22, study.title, fontsize=14)
+    add_text(figure, LEFT, 48, _caption(study, rows), fontsize=9.5, color="0.4")
+    axes = add_axes(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
+    curves: dict[str, list[Row]] = {}
+    for row in rows:
+        curves.setdefault(study.groups.get(row.variant, row.variant), []).append(row)
+    for (name, curve), color, marker in zip(curves.items(), cycle(PALETTE), cycle(MARKERS)):
+        curve = sorted(curve, key=lambda row: row.gflops)
+        gflops, top1 = [row.gflops for row in curve], [row.top1 for row in curve]
+        errors = [row.half_interval or 0 for row in curve]
+        axes.errorbar(gflops, top1, errors, color=color, capsize=3, linewidth=1.2, label=name)
+        fill = [color if row.is_own_size else "white" for row in curve]
+        axes.scatter(gflops, top1, s=42, c=fill, edgecolors=color, marker=marker, zorder=3)
+    axes.set(xlabel="GFLOPs per view (multiply-adds)", ylabel="top-1 accuracy, %")
+    if rows and max(row.gflops for row in rows) > 4 * min(row.gflops for row in rows):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, labelcolor=INK)
+    return render(figure)
+
+
+def _caption(study: Study, rows: Sequence[Row]) -> str:
+    seeds = sorted({row.seeds for row in rows})
+    runs = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
+    return f"mean of {runs} seeds; bars: 95 % interval of the mean; hollow: sizes that the model was not trained at"

@@ -1,0 +1,187 @@
+"""Run the jobs of a study in processes of their own, several at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.io.atomic import write_json
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
+from data_pipelines.io.progress import progress
+from data_pipelines.io.text import numbered_lines
+from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.config.yaml_files import dump_yaml
+from lookupvivit.evaluation.run_summary import last_validation
+from lookupvivit.models.base import Model
+from lookupvivit.models.lookupvit import check_compressed_size
+from lookupvivit.profiling.flops import count_cost
+from lookupvivit.sizes import Size, format_size
+from lookupvivit.studies.plan import Job
+from lookupvivit.training.build import build_model, build_on_meta
+
+RESULT, OUTPUT = "study_job.json", "output.txt"  # in the run directory
+_TRACING = threading.Lock()  # torch traces one model at a time
+SECONDS_TO_SAVE = 120.0  # that a run has for its checkpoint when the study is stopped
+
+
+class JobError(RuntimeError):
+    """A training or test process failed; one line with its last output."""
+
+
+@dataclass
+class JobRunner:
+    """Runs jobs, `parallel` at a time.
+
+    Attributes:
+        base: configuration of all jobs.
+        train, test: commands, to which ``--cfg FILE key=value ...`` is appended.
+        parallel: number of jobs at a time, which share the processor cores.
+    """
+
+    base: Path
+    train: Sequence[str]
+    test: Sequence[str]
+    parallel: int = 1
+    _children: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _is_stopping: bool = False
+
+    def run(self, jobs: Sequence[Job], sizes: Sequence[Size], description: str, testing: bool = True) -> list[str]:
+        """Run every job that is not finished.
+
+        Args:
+            sizes: of further tests.
+            description: label of the progress bar.
+            testing: test each run after its training.
+
+        Returns:
+            One line per failed job; the others are finished.
+        """
+        failures = []
+        with ThreadPoolExecutor(self.parallel) as pool, progress(total=len(jobs), unit="run", desc=description) as bar:
+            futures: dict[Future[None], Job] = {
+                pool.submit(self._run_job, job, sizes if testing else None): job for job in jobs
+            }
+            try:
+                for future in as_completed(futures):
+                    if (error := future.exception()) is not None:
+                        if not isinstance(error, JobError | ConfigError | DataError):
+                            raise error
+                        failures.append(f"{futures[future].folder}: {error}")
+                        bar.write(failures[-1])
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._stop_children()
+                raise
+        return failures
+
+    def _run_job(self, job: Job, sizes: Sequence[Size] | None) -> None:
+        if (result := read_result(job)) is not None and (sizes is None or result["tests"]):
+            return
+        config = job.config(self.base)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        is_resumed = (job.folder / "log.jsonl").is_file()  # of an earlier call, whose time is not known
+        start = time.monotonic()
+        arguments = ["--cfg", str(self.base), *job.overrides]
+        self._start([*self.train, *arguments], job.folder)
+        seconds = None if is_resumed else round(time.monotonic() - start, 1)
+        tests = []
+        if sizes is not None:
+            for size in supported_sizes(config, sizes):
+                override = [] if size is None else [f"eval.compressed_size={format_size(size)}"]
+                self._start([*self.test, *arguments, *override], job.folder)
+                tests.append(_test_result(config, size))
+        result = {"settings": job.settings, "seed": job.seed, "validation": last_validation(job.folder / "log.jsonl")}
+        write_json(job.folder / RESULT, {**result, "training_seconds": seconds, "tests": tests})
+
+    def _start(self, command: Sequence[str], folder: Path) -> None:
+        """Run a command to its end; its output goes to a file in ``folder``."""
+        if self._is_stopping:
+            raise JobError("not started, because the study was stopped")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        defaults = {"OMP_NUM_THREADS": str(max(1, cores // self.parallel)), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**defaults, **os.environ, "PYTHONSAFEPATH": "1"}  # -m would import from the current folder
+        with (folder / OUTPUT).open("ab") as output:
+            child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+            self._children.add(child)
+            status = child.wait()
+            self._children.discard(child)
+        if status:
+            lines = [line for _, line in numbered_lines(folder / OUTPUT)]
+            last = " ".join(lines[-1].split()) if lines else "no output"
+            raise JobError(f"exit status {status}: {last} (all output: {folder / OUTPUT})")
+
+    def _stop_children(self) -> None:
+        """Ask all runs to save and end."""
+        self._is_stopping = True
+        for child in list(self._children):
+            child.terminate()
+        for child in list(self._children):
+            try:
+                child.wait(SECONDS_TO_SAVE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def read_result(job: Job) -> dict[str, Any] | None:
+    """What a finished job has stored; None if it is not finished.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+    """
+    if not (job.folder / RESULT).is_file():
+        return None
+    result = read_json(job.folder / RESULT, dict, max_bytes=SMALL_BYTES)
+    if result["settings"] != job.settings:
+        before, now = (dump_yaml(settings).split() for settings in (result["settings"], job.settings))
+        raise ConfigError(
+            f"{job.folder}: found a run with the settings {' '.join(before)}, expected {' '.join(now)}; use another "
+            "output_dir"
+        )
+    return result
+
+
+def supported_sizes(config: RunConfig, sizes: Sequence[Size]) -> list[Size | None]:
+    """The model's own size (None), and those of ``sizes`` at which it can be called."""
+    model = build_on_meta(lambda: build_model(config))
+    supported: list[Size | None] = [None]
+    for size in sizes:
+        if size == getattr(model, "compressed_size", None):
+            continue
+        try:
+            check_compressed_size(model, size)
+        except ValueError:
+            continue
+        supported.append(size)
+    return supported
+
+
+def _gflops(model: Model, call: dict[str, Any]) -> float:
+    with _TRACING:
+        return count_cost(model, (1, 3, *model.input_size), **call).macs / 1e9
+
+
+def _test_result(config: RunConfig, size: Size | None) -> dict[str, Any]:
+    """Size, cost and scores of a finished test."""
+    views = f"{config.eval.clips}x{config.eval.crops}"
+    name = views + (f"_compressed_{format_size(size)}" if size else "")
+    summary = read_json(Path(config.output_dir) / "predictions" / f"{name}.json", dict, max_bytes=SMALL_BYTES)
+    model = build_on_meta(lambda: build_model(config))
+    call = {"compressed_size": size} if size else {}
+    size_of_test: Size | None = size or getattr(model, "compressed_size", None)
+    return {
+        "compressed_size": format_size(size_of_test) if size_of_test else None,
+        "is_own_size": size is None,
+        "gflops": _gflops(model, call),
+        "views": views,
+        "videos": summary["videos"],
+        "top1": summary["views"][views]["top1"],
+    }

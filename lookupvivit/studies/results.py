@@ -1,0 +1,122 @@
+"""Results of a study: one row per variant and compressed size, as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import NormalDist, mean, stdev
+from typing import Any
+
+from lookupvivit.studies.jobs import read_result
+from lookupvivit.studies.plan import Job, Study
+
+# Quantiles of Student's t distribution at 97.5 %, for 1 to 9 degrees of freedom
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant at one compressed size.
+
+    Attributes:
+        variant: its name.
+        setting: what its search chose, such as "optim.lr 0.001"; "" without a search.
+        compressed_size: TxHxW; "" for models without compressed tokens.
+        is_own_size: whether the model was trained at this size.
+        gflops: per view, multiply-adds.
+        top1: mean over the seeds, per cent.
+        half_interval: half of the 95 % interval of the mean over seeds (Student's t), per cent; None for one seed.
+        seeds: number of runs.
+        minutes: mean duration of a training; None if all were interrupted.
+        scores: top-1 of each seed, per cent.
+    """
+
+    variant: str
+    setting: str
+    compressed_size: str
+    is_own_size: bool
+    gflops: float
+    top1: float
+    half_interval: float | None
+    seeds: int
+    minutes: float | None
+    scores: str
+
+
+def half_interval(values: Sequence[float]) -> float | None:
+    """Half of the 95 % interval of the mean of normally distributed values; None for one value."""
+    if len(values) < 2:
+        return None
+    degrees = len(values) - 1
+    if degrees <= len(T_QUANTILES):
+        quantile = T_QUANTILES[degrees - 1]
+    else:  # Cornish and Fisher's expansion, exact to 0.002 from 10 degrees on
+        z = NormalDist().inv_cdf(0.975)
+        quantile = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    return quantile * stdev(values) / math.sqrt(len(values))
+
+
+def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:
+    """The rows of all finished jobs, in the order of the variants, own size first."""
+    finished = [(job, result) for job in jobs if (result := read_result(job)) is not None]
+    rows = []
+    for name in study.variants:
+        results = [(job, result) for job, result in finished if job.variant == name]
+        tests: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+        for _, result in results:
+            for test in result["tests"]:
+                key = not test["is_own_size"], test["compressed_size"] or ""
+                tests.setdefault(key, []).append(test)
+        for (is_other, size), entries in sorted(tests.items()):
+            scores = [entry["top1"] for entry in entries]
+            durations = [result["training_seconds"] for _, result in results if result["training_seconds"]]
+            rows.append(
+                Row(
+                    variant=name,
+                    setting=_setting(study, results[0][0]),
+                    compressed_size=size,
+                    is_own_size=not is_other,
+                    gflops=entries[0]["gflops"],
+                    top1=mean(scores),
+                    half_interval=half_interval(scores),
+                    seeds=len(scores),
+                    minutes=mean(durations) / 60 if durations else None,
+                    scores=" ".join(f"{score:.2f}" for score in scores),
+                )
+            )
+    return rows
+
+
+def _setting(study: Study, job: Job) -> str:
+    return "" if study.search is None else f"{study.search.key} {job.settings[study.search.key]:g}"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def to_markdown(study: Study, rows: Sequence[Row], machine: str) -> str:
+    """The rows as a table, under the study's title and above the machine."""
+    has_search = study.search is not None
+    header = ["variant", *([study.search.key] if study.search else []), "compressed size", "GFLOPs", "top-1 %"]
+    header += ["seeds", "minutes per training"]
+    lines = [f"### {study.title}", "", _line(header), _line(["---"] * len(header))]
+    for row in rows:
+        score = f"{row.top1:.1f}" + ("" if row.half_interval is None else f" ± {row.half_interval:.1f}")
+        size = row.compressed_size or "-"
+        cells = [row.variant, *([row.setting.rpartition(" ")[2]] if has_search else [])]
+        cells += [size if row.is_own_size else f"{size} (not its own)", f"{row.gflops:.4g}", score, str(row.seeds)]
+        lines.append(_line([*cells, "-" if row.minutes is None else f"{row.minutes:.1f}"]))
+    return "\n".join([*lines, "", f"GFLOPs are multiply-adds per view. {machine}.", ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

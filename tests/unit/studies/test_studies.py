@@ -1,0 +1,164 @@
+"""Plans, intervals, tables and figures of studies."""
+
+import csv
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from support.paths import ROOT
+
+from lookupvivit.config import ConfigError
+from lookupvivit.config.yaml_files import dump_yaml
+from lookupvivit.studies.figure import study_figure
+from lookupvivit.studies.jobs import JobRunner, read_result, supported_sizes
+from lookupvivit.studies.plan import read_study, search_jobs, study_jobs
+from lookupvivit.studies.results import collect, half_interval, to_csv, to_markdown
+
+BASE = ROOT / "configs" / "camera_motion.yaml"
+VARIANTS = {
+    "Lookup 4x4x4": {},
+    "Lookup 2x2x2": {"model.overrides": {"compressed_size": [2, 2, 2]}},
+    "ViViT": {"model.name": "vivit_pico8x2"},
+}
+# A program in place of training and test: writes what these leave behind, a score that depends on size and seed.
+PROGRAM = """
+import json, pathlib, sys
+settings = dict(argument.split("=", 1) for argument in sys.argv[4:])
+run, seed = pathlib.Path(json.loads(settings["output_dir"])), int(settings["seed"])
+rate = float(settings["optim.lr"])
+if "ViViT" in str(run) and "fail" in settings.get("data.root", ""):
+    sys.exit("error: data.root: no such folder")
+if sys.argv[1] == "train":
+    score = 100 * rate if "2x2x2" in str(run) else 50 - 100 * rate
+    (run / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "val", "top1": score}))
+    with open(run / "starts.txt", "a") as starts:
+        starts.write("train\\n")
+else:
+    size = settings.get("eval.compressed_size")
+    (run / "predictions").mkdir(exist_ok=True)
+    name = "4x3" + (f"_compressed_{size}" if size else "")
+    summary = {"videos": 10, "views": {"4x3": {"top1": 10 * seed + (5 if size else 0)}}}
+    (run / "predictions" / f"{name}.json").write_text(json.dumps(summary))
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path) -> Path:
+    content = {
+        "title": "Sizes",
+        "base": str(BASE),
+        "output_dir": str(tmp_path / "runs"),
+        "overrides": {"optim.max_steps": 3},
+        "search": {"key": "optim.lr", "values": [0.1, 0.2]},
+        "variants": VARIANTS,
+        "seeds": [1, 2, 4],
+        "test_sizes": ["4x4x4", "1x2x2"],
+        "groups": {"Lookup 4x4x4": "LookupViViT", "Lookup 2x2x2": "LookupViViT"},
+    }
+    (tmp_path / "study.yaml").write_text(dump_yaml(content))
+    return tmp_path / "study.yaml"
+
+
+@pytest.fixture
+def runner() -> JobRunner:
+    program = [sys.executable, "-c", PROGRAM]
+    return JobRunner(BASE, [*program, "train"], [*program, "test"], parallel=2)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 10, 11, 25, 100])
+def test_the_interval_is_student_s(count):
+    values = np.random.default_rng(count).normal(70, 3, count)
+    expected = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count)
+    assert half_interval(values.tolist()) == pytest.approx(expected, rel=2e-3)
+
+
+def test_one_run_has_no_interval():
+    assert half_interval([70.0]) is None
+
+
+def test_jobs_have_the_settings_of_study_variant_and_search(study_file):
+    study = read_study(study_file)
+    jobs = study_jobs(study, {"ViViT": {"optim.lr": 0.2}})
+    assert [(job.seed, job.variant) for job in jobs] == [(seed, name) for seed in (1, 2, 4) for name in VARIANTS]
+    config = jobs[2].config(BASE)
+    assert (config.model.name, config.optim.lr, config.optim.max_steps, config.seed) == ("vivit_pico8x2", 0.2, 3, 1)
+    assert len({job.folder for job in jobs} | {job.folder for row in search_jobs(study).values() for job in row}) == 15
+
+
+def test_sizes_that_a_model_does_not_support_are_not_tested(study_file):
+    lookup, _, vivit = study_jobs(read_study(study_file), {})[:3]
+    sizes = [(4, 4, 4), (1, 2, 2), (9, 9, 9)]
+    assert supported_sizes(lookup.config(BASE), sizes) == [None, (1, 2, 2)]
+    assert supported_sizes(vivit.config(BASE), sizes) == [None]
+
+
+def test_a_study_from_search_to_figure(study_file, runner):
+    from lookupvivit.cli.study import chosen_settings
+
+    study = read_study(study_file)
+    searches = [job for jobs in search_jobs(study).values() for job in jobs]
+    assert runner.run(searches, (), "search", testing=False) == []
+    chosen = chosen_settings(study)
+    assert {name: setting["optim.lr"] for name, setting in chosen.items()} == {
+        "Lookup 4x4x4": 0.1,
+        "Lookup 2x2x2": 0.2,
+        "ViViT": 0.1,
+    }
+    jobs = study_jobs(study, chosen)
+    for _ in range(2):  # the second call finds everything finished
+        assert runner.run(jobs, study.test_sizes, "study") == []
+    assert all((job.folder / "starts.txt").read_text() == "train\n" for job in jobs)
+
+    rows = collect(study, jobs)
+    keys = [(row.variant, row.compressed_size, row.is_own_size) for row in rows]
+    assert keys[:4] == [
+        ("Lookup 4x4x4", "4x4x4", True),
+        ("Lookup 4x4x4", "1x2x2", False),
+        ("Lookup 2x2x2", "2x2x2", True),
+        ("Lookup 2x2x2", "1x2x2", False),
+    ]
+    assert rows[0].top1 == pytest.approx(70 / 3) and rows[1].top1 == pytest.approx(70 / 3 + 5)
+    assert rows[0].gflops == rows[4].gflops > rows[1].gflops and rows[-1].variant == "ViViT"
+    parsed = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    assert len(parsed) == 6 and parsed[0]["scores"] == "10.00 20.00 40.00"
+    assert to_markdown(study, rows, "a machine").count("\n| ") == 8
+    assert study_figure(study, rows).shape[2] == 3
+
+
+def test_a_failed_run_is_reported_and_the_others_finish(study_file, runner):
+    study = read_study(study_file).replace(overrides={"data.root": "fail", "optim.lr": 0.1}, search=None)
+    jobs = study_jobs(study, {})[:3]
+    [failure] = runner.run(jobs, (), "study")
+    assert "data.root: no such folder" in failure and str(jobs[2].folder) in failure
+    assert [read_result(job) is not None for job in jobs] == [True, True, False]
+
+
+def test_a_folder_with_other_settings_is_refused(study_file, runner):
+    study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None)
+    [job] = study_jobs(study, {})[:1]
+    assert runner.run([job], (), "study") == []
+    [other] = study_jobs(study.replace(overrides={"optim.lr": 0.3}), {})[:1]
+    with pytest.raises(ConfigError, match=r"found a run with the settings .*0\.1.*, expected .*0\.3"):
+        read_result(other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"seeds": [1000]}, r"search\.seed"),
+        ({"groups": {"ViT": "a"}}, "groups"),
+        ({"variants": {}}, "variants"),
+        ({"titel": "x"}, "titel: no such key"),
+    ],
+)
+def test_errors_name_the_file_and_the_key(study_file, changes, message):
+    content = json.loads(json.dumps(read_study(study_file).model_dump()))
+    study_file.write_text(dump_yaml({**content, **changes}))
+    with pytest.raises(ConfigError, match=rf"study\.yaml: {message}"):
+        read_study(study_file)
