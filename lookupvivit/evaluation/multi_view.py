@@ -66,14 +66,16 @@ def predict_views(
     num_finished = len(partial.finished) if partial else 0
     bar_options: dict[str, Any] = {"desc": description, "disable": rank > 0, "leave": not nested}
     with progress(total=num_videos, initial=num_finished, unit="video", **bar_options) as bar:
-        for batch in loader:
-            logits = _batch_logits(forward, batch["video"], batch_size, device, dtype)
-            parts.append(_as_columns(batch, logits, len(classifiers)))
+        try:
+            for batch in loader:
+                logits = _batch_logits(forward, batch["video"], batch_size, device, dtype)
+                parts.append(_as_columns(batch, logits, len(classifiers)))
+                if partial:
+                    partial.add(parts[-1])
+                bar.update(min(world_size * len(batch["video"]), num_videos - bar.n))
+        finally:
             if partial:
-                partial.add(parts[-1])
-            bar.update(min(world_size * len(batch["video"]), num_videos - bar.n))
-        if partial:
-            partial.flush()  # before other ranks are waited for
+                partial.flush()  # also after Ctrl-C, and before other ranks are waited for
         if dummy_passes:
             dummy = torch.zeros_like(loader.dataset[0]["video"][:1])
             for _ in range(dummy_passes):

@@ -150,6 +150,20 @@ def test_an_interrupted_test_continues_bit_identically(run, manifest, tmp_path):
     assert not passes
 
 
+def test_ctrl_c_keeps_the_finished_videos(run, tmp_path):
+    def interrupt_in_third_pass(num_views):
+        passes.append(num_views)
+        if len(passes) == 3:
+            raise KeyboardInterrupt
+
+    passes = []
+    partial = PartialResult(tmp_path / "2x3.partial", 1000, None, frozenset())
+    with pytest.raises(KeyboardInterrupt):
+        run(f"eval.batch_size={2 * len(VIEWS)}", partial=partial, before_pass=interrupt_in_third_pass)
+    columns, _ = restore(tmp_path / "2x3.partial", {"checkpoint": "a"})
+    assert columns["video_index"].tolist() == [0, 1, 2, 3]
+
+
 def assert_same_predictions(predictions, expected):
     """Bit for bit."""
     for entry in fields(Predictions):
