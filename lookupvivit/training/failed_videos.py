@@ -59,7 +59,8 @@ class FailedVideos:
         if self.world.is_main and new:
             with self.file.open("a", encoding="utf-8") as lines:
                 lines.writelines(f"{reason}\n" for reason in new)
-        if len(self.reasons) > self.limit * self.num_videos:
+        # Ranks may have read different files of an earlier start, for example from a network file system's cache.
+        if self.world.any(len(self.reasons) > self.limit * self.num_videos):
             raise DataError(
                 f"data.max_failed: {len(self.reasons)} of {self.num_videos} training videos cannot be read, more than "
                 f"{self.limit:.2%}; {self.file} lists them. Check the dataset, or raise data.max_failed"
