@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from support.runs import assert_same_weights, log_records
 
 from lookupvivit.config.loading import load_config
+from lookupvivit.training.checkpoint_folders import file_hashes
 from lookupvivit.training.optimizer import learning_rate
 from lookupvivit.weights.files import load_model
 
@@ -212,3 +213,28 @@ def test_ctrl_c_saves_and_exits(tmp_path, command, shell, signal_when, workers):
     assert "no step is saved" in output and "stopped by SIGINT: saved step " in output and "Traceback" not in output
     assert "resuming from step " in shell(command("train_net.py", interrupted))
     assert_same_weights(straight, interrupted)
+
+
+def test_a_run_of_version_0_1_resumes_bit_for_bit(tmp_path, command, shell):
+    """Its files have no identity, and its checkpoints no settings."""
+    run, earlier = tmp_path / "run", tmp_path / "earlier"
+    often = ("log.checkpoint_every_epochs=0.6", "log.keep_checkpoints=9", "optim.ema_decay=0.9")
+    shell(command("train_net.py", run, *often))
+    shutil.copytree(run, earlier)
+    for step in (9, 10):
+        shutil.rmtree(earlier / "checkpoints" / f"step_{step:08d}")
+    (earlier / "run.json").unlink()
+    for file in earlier.glob("**/model.json"):
+        description = json.loads(file.read_text())
+        del description["run"]
+        file.write_text(json.dumps(description))
+    for checkpoint in (earlier / "checkpoints").glob("step_*"):
+        (checkpoint / "config.yaml").unlink()
+        state = json.loads((checkpoint / "state.json").read_text())
+        (checkpoint / "state.json").write_text(json.dumps({**state, "files": file_hashes(checkpoint)}))
+    output = shell(command("train_net.py", earlier, *often))
+    assert "resuming from step 6 of 10" in output and not list(earlier.glob("set_aside_*"))
+    assert_same_weights(run, earlier)
+    assert (
+        json.loads((earlier / "model.json").read_text())["run"] == json.loads((earlier / "run.json").read_text())["run"]
+    )
