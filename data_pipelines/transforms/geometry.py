@@ -7,17 +7,24 @@ tested. Image models are tested on images that were resized by area (big_vision,
 from __future__ import annotations
 
 import math
+import platform
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from data_pipelines.sampling import resized_size, spatial_crops
 
 RESIZE_METHODS = ("bilinear", "area")
 CROP_ASPECT = (3 / 4, 4 / 3)  # width / height of a random resized crop
 BOX_ATTEMPTS = 10
+
+# Whether torch resizes uint8 with integer arithmetic on this processor, as torchvision decides it
+HAS_UINT8_RESIZE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in (
+    "aarch64",
+    "arm64",
+)
 
 Box = tuple[int, int, int, int]  # top, left, height and width, pixels
 
@@ -42,9 +49,17 @@ def crop_views(clip: Tensor, short_side: int, crop: int, num_crops: int, method:
 def resize(clip: Tensor, height: int, width: int) -> Tensor:
     """Resize bilinearly without antialiasing: uint8 (T, 3, H, W) -> (T, 3, height, width).
 
-    A clip that has this size already is returned as it is.
+    A clip that has this size already is returned as it is. The pixels are those of torchvision's `resize`, which takes
+    seconds to import.
     """
-    return F.resize(clip, [height, width], antialias=False)
+    if clip.shape[-2:] == (height, width):
+        return clip
+    if clip.shape[0] == 1 and clip.is_contiguous(memory_format=torch.channels_last):
+        # Otherwise, torch takes the only frame for a planar one and copies it.
+        clip = clip.as_strided(clip.shape, (clip.numel(), *clip.stride()[1:]))
+    if HAS_UINT8_RESIZE:
+        return F.interpolate(clip, (height, width), mode="bilinear", align_corners=False)
+    return F.interpolate(clip.float(), (height, width), mode="bilinear", align_corners=False).round_().byte()
 
 
 def resize_area(clip: Tensor, height: int, width: int) -> Tensor:
@@ -108,7 +123,8 @@ def random_resized_crop(clip: Tensor, size: int, area: tuple[float, float], rng:
     """
     height, width = clip.shape[-2:]
     box = random_box(height, width, area, CROP_ASPECT, rng) or _largest_central_box(height, width)
-    return resize(F.crop(clip, *box), size, size)
+    top, left, box_height, box_width = box
+    return resize(clip[..., top : top + box_height, left : left + box_width], size, size)
 
 
 def _largest_central_box(height: int, width: int) -> Box:

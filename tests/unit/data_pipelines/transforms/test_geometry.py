@@ -7,6 +7,7 @@ from support.clips import draw_from_numpy, random_clip, rng
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from data_pipelines.transforms import geometry
 from data_pipelines.transforms.geometry import (
     crop_views,
     random_box,
@@ -34,6 +35,25 @@ def test_area_resizing_keeps_constant_frames_and_frames_of_the_same_size():
     assert (resize_area(constant, 40, 61) == 200).all()
     clip = random_clip()
     assert torch.equal(resize_area(clip, 40, 60), clip)
+
+
+# Bilinear resizing
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["uint8", "float32"])
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_pixels_are_those_of_torchvision(monkeypatch, native, frames, channels_last):
+    """On processors with and without resizing of uint8 in torch, for the layouts of decoders and of planar clips."""
+    monkeypatch.setattr(geometry, "HAS_UINT8_RESIZE", native)
+    monkeypatch.setattr(
+        "torchvision.transforms.v2.functional._geometry._do_native_uint8_resize_on_cpu", lambda _: native
+    )
+    for seed, (height, width) in enumerate([(20, 30), (41, 33), (97, 131), (40, 60)]):
+        clip = random_clip(frames, seed=seed)
+        if channels_last:
+            clip = clip.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        assert torch.equal(geometry.resize(clip, height, width), F.resize(clip, [height, width], antialias=False))
 
 
 # Test views
