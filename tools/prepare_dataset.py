@@ -4,7 +4,8 @@ python tools/prepare_dataset.py --cfg configs/k400_9x9x8.yaml data.root=/data/k4
 python tools/prepare_dataset.py --cfg configs/imagenet_5x5.yaml --output /data/imagenet_shards --shards
 
 Writes to the output folder: SPLIT_videos.csv (one row per video), skip.txt (videos that cannot be decoded or do not
-exist, for data.skip_list), and with --copies or --shards the data and its class names.
+exist, for data.skip_list), and with --copies or --shards the data and its class names. It replaces no file that it has
+not created.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.datasets.shards import read_shards
 from data_pipelines.io.atomic import write_text
+from data_pipelines.io.lock import locked
 from data_pipelines.preparation.copies import CopySettings
-from data_pipelines.preparation.scanning import VideoRecord, scan
+from data_pipelines.preparation.created_files import CLASSES, SKIP_LIST, claim
+from data_pipelines.preparation.scanning import VideoRecord, read_records, scan
 from data_pipelines.preparation.shard_writing import write_shards
 from lookupvivit.cli.arguments import one_line_errors, output_folder, positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
@@ -26,6 +29,7 @@ from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.manifests import listed_videos
 
+SPLITS = ("train", "val")
 MAX_CODECS, MAX_REASONS = 4, 5  # lines of a summary
 
 
@@ -33,7 +37,9 @@ MAX_CODECS, MAX_REASONS = 4, 5  # lines of a summary
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the same command continues an interrupted scan"):
-        prepare(load_config(arguments.cfg, arguments.overrides), arguments)
+        config = load_config(arguments.cfg, arguments.overrides)
+        with locked(arguments.output / ".lock"):
+            prepare(config, arguments)
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     add("--cfg", required=True, metavar="FILE", help="configuration with the dataset")
     add("overrides", nargs="*", metavar="key=value", help="set a key, such as data.root=/data/k400")
     add("--output", required=True, type=output_folder, metavar="FOLDER", help="folder for the lists, copies or shards")
-    add("--splits", nargs="+", default=["train", "val"], choices=["train", "val"])
+    add("--splits", nargs="+", default=SPLITS, choices=SPLITS)
     add("--workers", type=positive_int, default=os.cpu_count(), metavar="N", help="videos at a time (default: cores)")
     add("--seconds", type=float, default=600, help="time limit per video (default: 600)")
     formats = parser.add_mutually_exclusive_group()
@@ -67,28 +73,68 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
             keyframe_every=arguments.keyframe_every,
             crf=arguments.crf,
         )
-    skipped: list[VideoRecord] = []
-    for split in arguments.splits:
-        manifest = listed_videos(config, split)
-        file = output / f"{split}_videos.csv"
+    manifests = {split: listed_videos(config, split) for split in arguments.splits}
+    claim(output, planned_outputs(output, manifests, copies, arguments.shards), inputs(config, arguments, manifests))
+    # The skip list is for all splits, also those of earlier calls.
+    skipped = {split: unreadable(read_records(scan_file(output, split))) for split in SPLITS}
+    for split, manifest in manifests.items():
+        file = scan_file(output, split)
         records = scan(manifest, file, arguments.workers, arguments.seconds, copies, description=split)
-        skipped += [record for record in records if record.status != "ok"]
+        skipped[split] = unreadable(records)
         print(f"\n{split}: {summary(records, has_copies=bool(copies))}\n  details: {file}")
         if copies:
             write_list(output / f"{split}.csv", manifest, records)
         if arguments.shards:
             pack(manifest, records, output, split, arguments.shard_size * 1e6)
-    skip_list = output / "skip.txt"
-    write_text(skip_list, "".join(f"{record.path}\t{record.reason}\n" for record in skipped))
+    skip_list = output / SKIP_LIST
+    lines = [f"{record.path}\t{record.reason}\n" for split in SPLITS for record in skipped[split]]
+    write_text(skip_list, "".join(lines))
     if copies:
         lists = "data.train_list=train.csv data.val_list=val.csv"
         print(f"\nTo train on the copies:  data.dataset=kinetics data.root={output} {lists}")
     elif arguments.shards:
         print(f"\nTo train on the shards:  data.dataset=shards data.root={output}")
-    elif skipped:
-        print(f"\nTo skip the {len(skipped)} unreadable videos:  data.skip_list={skip_list}")
+    elif lines:
+        print(f"\nTo skip the {len(lines)} unreadable videos:  data.skip_list={skip_list}")
     else:
         print("\nEvery video can be read.")
+
+
+def scan_file(output: Path, split: str) -> Path:
+    """The CSV file with one row per video."""
+    return output / f"{split}_videos.csv"
+
+
+def unreadable(records: list[VideoRecord]) -> list[VideoRecord]:
+    """The records of videos that cannot be used."""
+    return [record for record in records if record.status != "ok"]
+
+
+def planned_outputs(
+    output: Path, manifests: dict[str, VideoManifest], copies: CopySettings | None, has_shards: bool
+) -> list[Path]:
+    """The files that may be written; shards excluded, which never replace any."""
+    files = [output / SKIP_LIST]
+    if copies or has_shards:
+        files.append(output / CLASSES)
+    for split, manifest in manifests.items():
+        files.append(scan_file(output, split))
+        if copies:
+            files += [output / f"{split}.csv", *map(copies.target, manifest.paths)]
+    return files
+
+
+def inputs(
+    config: RunConfig, arguments: argparse.Namespace, manifests: dict[str, VideoManifest]
+) -> list[str | os.PathLike[str]]:
+    """The files that are read: videos, the lists of the dataset, and the configuration."""
+    data = config.data
+    lists = [Path(data.root, name) for name in (data.train_list, data.val_list)]
+    class_lists = [file.with_name("classes.txt") for file in lists]
+    files: list[str | os.PathLike[str]] = [arguments.cfg, *lists, *class_lists, *filter(None, (data.skip_list,))]
+    for manifest in manifests.values():
+        files += [manifest.source, *manifest.paths]
+    return files
 
 
 def summary(records: list[VideoRecord], has_copies: bool) -> str:
@@ -129,7 +175,7 @@ def write_list(file: Path, manifest: VideoManifest, records: list[VideoRecord]) 
             path = os.path.relpath(record.copy, file.parent) if record.copy else os.path.abspath(record.path)
             lines.append(f"{path} {record.label}\n")
     write_text(file, "".join(lines))
-    write_text(file.with_name("classes.txt"), "".join(f"{name}\n" for name in manifest.class_names))
+    write_text(file.with_name(CLASSES), "".join(f"{name}\n" for name in manifest.class_names))
 
 
 def pack(manifest: VideoManifest, records: list[VideoRecord], folder: Path, split: str, shard_bytes: float) -> None:

@@ -93,9 +93,9 @@ def scan(
     labels = zip(manifest.paths, manifest.labels.tolist(), strict=True)
     remaining = [(path, label) for path, label in labels if path not in records]
     write_records(file, records.values())
+    pool = ThreadPoolExecutor(workers)  # each thread has a decoding process, which does the work
     with (
         _open_csv(file, "a") as lines,
-        ThreadPoolExecutor(workers) as pool,  # each thread has a decoding process, which does the work
         progress(total=len(manifest), initial=len(records), unit="video", desc=description) as bar,
     ):
         writer = csv.DictWriter(lines, COLUMNS)
@@ -107,9 +107,8 @@ def scan(
                 writer.writerow(asdict(record))
                 lines.flush()
                 bar.update()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error, a video may still take its time limit
     in_order = [records[path] for path in manifest.paths]
     write_records(file, in_order)
     return in_order
