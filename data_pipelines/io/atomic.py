@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,21 @@ def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX, last: str
         for file in files:
             os.replace(file, folder / file.name)
     sync(folder)
+
+
+def new_folder(folder: str | os.PathLike[str]) -> None:
+    """Create an empty folder with a fixed name, for `move_folder`.
+
+    What a killed process left under the name is removed. So is a symbolic link, which somebody else may have placed
+    there: what it leads to is left alone.
+    """
+    folder = Path(folder)
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    create_folder(folder.parent)
+    folder.mkdir()
 
 
 def move_folder(temporary: str | os.PathLike[str], folder: str | os.PathLike[str]) -> None:

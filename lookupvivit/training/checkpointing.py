@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_pipelines.io.atomic import atomic_files, create_folder, move_folder, sync, write_text
+from data_pipelines.io.atomic import atomic_files, move_folder, new_folder, sync, write_text
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import to_yaml
 from lookupvivit.training import ema, resharding
@@ -64,8 +64,7 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], con
     temporary = final.with_name(f".{final.name}")
     with write_errors(final, temporary):
         if world.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
-            create_folder(temporary)
+            new_folder(temporary)
         world.barrier()
 
         # Every rank writes its shard; whole tensors are gathered on all ranks and written by rank 0.
@@ -134,7 +133,7 @@ def save_best(
             with atomic_files(best, last=DESCRIPTION) as folder:
                 save_model(folder, weights, scored)
         else:
-            shutil.rmtree(temporary, ignore_errors=True)
+            new_folder(temporary)
             save_model(temporary, weights, scored)
             move_folder(temporary, best)
 

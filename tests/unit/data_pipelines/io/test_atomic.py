@@ -14,7 +14,7 @@ import pytest
 from support.paths import ROOT
 
 from data_pipelines.io import atomic
-from data_pipelines.io.atomic import atomic_files, atomic_write, move_folder, write_json, write_text
+from data_pipelines.io.atomic import atomic_files, atomic_write, move_folder, new_folder, write_json, write_text
 
 LONG_NAMES = ("a" * 235 + ".json", "a" * 250 + ".json", "日" * 80 + ".txt", "." + "x" * 254)
 
@@ -189,3 +189,16 @@ def test_a_disk_error_of_a_folder_is_not_ignored(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk error"):
         atomic.sync(tmp_path)
+
+
+def test_a_link_at_the_temporary_name_of_a_folder_is_not_followed(tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("content")
+    for number, leads_to in enumerate(("precious", "precious/file", "nowhere")):
+        temporary, final = tmp_path / ".best", tmp_path / f"best_{number}"
+        temporary.symlink_to(tmp_path / leads_to)
+        new_folder(temporary)
+        (temporary / "file").write_text("new")
+        move_folder(temporary, final)
+        assert not final.is_symlink() and (final / "file").read_text() == "new"
+        assert (tmp_path / "precious" / "file").read_text() == "content"
