@@ -6,18 +6,22 @@ or workers, therefore sees the same samples as an uninterrupted run.
 
 from __future__ import annotations
 
+import copy
+import multiprocessing
 import signal
-from collections.abc import Container, Iterator, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Sized
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from multiprocessing.context import BaseContext
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from data_pipelines.datasets.clips import ClipDataset
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.processes import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ def train_loader(
             f"{product}, expected the global batch, {order.global_batch}"
         )
     sampler = _MicroBatches(order, range(start_step, end_step), rank, micro_batch, accumulation)
-    return _loader(dataset, workers, batch_sampler=sampler, collate_fn=_collate_clips)
+    return _loader(dataset, workers, sampler, _collate_clips)
 
 
 def eval_loader(
@@ -131,18 +135,22 @@ def eval_loader(
     num_videos = len(cast(Sized, dataset))
     batches = [list(range(i, min(i + batch_size, num_videos))) for i in range(0, num_videos, batch_size)]
     needed = [batch for batch in batches if not all(index in done for index in batch)]
-    return _loader(dataset, workers, batch_sampler=needed[rank::world_size])
+    return _loader(dataset, workers, needed[rank::world_size], default_collate)
 
 
-def _loader(dataset: Dataset, workers: int, **batching: Any) -> DataLoader:
+def _loader(
+    dataset: Dataset, workers: int, batches: Iterable[list[Any]], collate: Callable[[list[Any]], dict[str, Any]]
+) -> DataLoader:
     return DataLoader(
         dataset,
+        batch_sampler=batches,
+        collate_fn=partial(_collate_in_shared_memory, collate),
         num_workers=workers,
         persistent_workers=workers > 0,
+        multiprocessing_context=_worker_context() if workers else None,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # otherwise each iterator would advance the global generator
-        **batching,
     )
 
 
@@ -151,7 +159,42 @@ def _collate_clips(samples: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return default_collate([clip for clips in samples for clip in clips])
 
 
+def _collate_in_shared_memory(collate: Callable[[list[Any]], dict[str, Any]], samples: list[Any]) -> dict[str, Any]:
+    """Collate; in a worker, move all tensors to shared memory.
+
+    Otherwise the thread that sends a batch would move them. If there is no space left, it would drop the batch, for
+    which the training process would wait forever.
+    """
+    batch = collate(samples)
+    if get_worker_info() is not None:
+        for value in batch.values():
+            if isinstance(value, torch.Tensor):
+                value.share_memory_()
+    return batch
+
+
+class _Worker(multiprocessing.Process):
+    """A loading process that is killed where others are terminated, because it ignores SIGTERM.
+
+    multiprocessing terminates its children when this process ends, and waits for them: a child that ignores it would
+    keep this process from ending after an exception.
+    """
+
+    def start(self) -> None:
+        super().start()
+        process: Any = self
+        process._popen.terminate = process._popen.kill
+
+
+def _worker_context() -> BaseContext:
+    """The platform's way to start processes, with `_Worker` as the class of processes."""
+    context: Any = copy.copy(multiprocessing.get_context())
+    context.Process = _Worker
+    return context
+
+
 def _start_worker(worker: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)  # one core per worker
     # A signal to the whole process group asks the trainer to save; the workers must keep loading until it has.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

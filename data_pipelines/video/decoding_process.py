@@ -31,6 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from data_pipelines.io.errors import VideoDecodeError
+from data_pipelines.io.processes import end_with_parent
 from data_pipelines.video.backends import READERS, Reader
 from data_pipelines.video.streams import seeking_is_exact
 
@@ -250,7 +251,7 @@ def serve(descriptor: int | None = None) -> None:
     Args:
         descriptor: file for the frames, shared with the parent.
     """
-    _end_with_parent()
+    end_with_parent()
     memory = None if descriptor is None else SharedMemory(descriptor)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # keeps the output of libraries out of the answers
@@ -301,11 +302,3 @@ def _send(answers: BinaryIO, answer: dict[str, Any], frames: np.ndarray | None =
     if frames is not None:
         answers.write(frames.reshape(-1).data)
     answers.flush()
-
-
-def _end_with_parent() -> None:
-    """Let the kernel kill this process when the parent ends, even while a decoder hangs in C code (Linux)."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

@@ -9,16 +9,17 @@ A tool's ``main`` adds the common options that it needs to its parser and wraps 
     with one_line_errors("results printed so far are valid"):
         ...
 
-Exit status: 0, or 2 for an error that the user can correct; 75 after a signal that asks to stop; 130 after Ctrl-C.
+Exit status: 0, or 2 for an error that the user can correct, 1 for any other; 75 after a signal that asks to stop; 130
+after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.kernels import KernelsError
 from lookupvivit.sizes import Size, parse_size
+from lookupvivit.training import distributed
+from lookupvivit.training.failure_watch import end_process
 from lookupvivit.training.signals import EXIT_STATUS, StoppedBySignal
 from lookupvivit.weights.files import WeightsError
 
@@ -165,7 +168,7 @@ def run_with_config(
     """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
 
     Args:
-        program: the function to run.
+        program: the function to run on the configuration.
         description: the first line of its help.
         dry_run: what ``--dry-run [--world N] [--print-config]`` runs instead; its second argument is N or None.
             Without it, there are no such options.
@@ -210,18 +213,9 @@ def _require_output_dir(config: RunConfig) -> None:
 
 
 def _end_distributed_program() -> None:
-    """End a process of several ranks without finalising the interpreter.
-
-    Threads of gloo's process group may release Python objects after a collective has returned. If the interpreter is
-    finalised at that moment, the process aborts ("terminate called without an active exception"), although all of its
-    work is done.
-    """
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return
-    gc.collect()  # loader workers end with their loaders
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    """End a process of several ranks without finalising the interpreter, see `end_process`."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        end_process(0)
 
 
 # Errors
@@ -240,6 +234,9 @@ def exit_with_error(error: Exception | str) -> NoReturn:
 def one_line_errors(after_interrupt: str) -> Iterator[None]:
     """Turn errors of the user, the data or the machine into one line on standard error and an exit status.
 
+    Any other exception ends the process with its traceback. In every case, the process ends at once: child processes,
+    or other ranks in a collective, could block a clean exit.
+
     Every rank of a distributed program reports its own error, because a corrupt video is seen by one rank only.
 
     Args:
@@ -251,18 +248,23 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
         if isinstance(error, BrokenPipeError):
             exit_if_output_is_closed()
         # Errors of loader workers arrive with the worker's traceback as text; the message is its last line.
-        message = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        message = lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        _exit_now(f"error{rank}: {message}", 2)
+        _print_last(f"error{rank}: {message}")
+        distributed.fail(2)
     except StoppedBySignal as signal:
-        _exit_now(f"stopped by {signal}; {after_interrupt}", EXIT_STATUS)
+        _print_last(f"stopped by {signal}; {after_interrupt}")
+        end_process(EXIT_STATUS)  # all ranks do
     except KeyboardInterrupt:
-        _exit_now(f"interrupted; {after_interrupt}", 130)
+        _print_last(f"interrupted; {after_interrupt}")
+        distributed.fail(130)
+    except Exception:
+        _print_last(traceback.format_exc().rstrip())
+        distributed.fail(1)
 
 
-def _exit_now(line: str, status: int) -> NoReturn:
-    """Print a line and end the process at once: other ranks may wait in a collective that would block a clean exit."""
-    sys.stdout.flush()  # the error comes last, also where both streams go to one file
-    tqdm.write(line, file=sys.stderr)  # does not overwrite a progress bar
-    sys.stderr.flush()
-    os._exit(status)
+def _print_last(text: str) -> None:
+    """Print to standard error, after what was printed so far; does not overwrite a progress bar."""
+    sys.stdout.flush()  # both streams may go to one file
+    tqdm.write(text, file=sys.stderr)

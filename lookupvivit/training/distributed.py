@@ -7,17 +7,25 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.lock import locked
 from lookupvivit.config import ConfigError
+from lookupvivit.training.failure_watch import FailureWatch, end_process
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 VISIBILITY_SECONDS = 5.0  # a network file system may take this long to show a new file
+
+_failure_watch: FailureWatch | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,13 @@ class World:
             dist.broadcast(value, src=0)
         return int(value)
 
+    def text_from_main(self, text: str) -> str:
+        """Rank 0's ``text``, on every rank."""
+        texts: list[Any] = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(texts, src=0)
+        return texts[0]
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank, on every rank."""
         return bool(self.mean(torch.tensor([float(flag)], device=self.device)) > 0)
@@ -80,8 +95,11 @@ def start(threads: int | None = None) -> World:
                 "start one rank per GPU"
             )
         torch.cuda.set_device(local_rank)
+    backend = "nccl" if use_gpu else "gloo"
+    if int(os.environ["WORLD_SIZE"]) == 1:
+        _join_alone(backend)
     try:
-        deepspeed.init_distributed(dist_backend="nccl" if use_gpu else "gloo", verbose=False)
+        deepspeed.init_distributed(dist_backend=backend, verbose=False)
     except dist.DistNetworkError as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
@@ -89,17 +107,27 @@ def start(threads: int | None = None) -> World:
             "--master_port"
         ) from None
     device = torch.device("cuda", local_rank) if use_gpu else torch.device("cpu")
-    return World(dist.get_rank(), dist.get_world_size(), device)
+    world = World(dist.get_rank(), dist.get_world_size(), device)
+    if world.size > 1:
+        global _failure_watch
+        _failure_watch = FailureWatch(dist.distributed_c10d._get_default_store(), world.rank)
+    return world
+
+
+def _join_alone(backend: str) -> None:
+    """Create a process group of one rank that no other machine can reach: no store, and sockets on loopback only."""
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if loopback:
+        os.environ |= {"GLOO_SOCKET_IFNAME": loopback[0], "NCCL_SOCKET_IFNAME": loopback[0]}
+    if not dist.is_initialized():
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
 def _complete_environment() -> None:
     """Set the rendezvous variables of a single process if no launcher has set them."""
     present = [name for name in RENDEZVOUS if name in os.environ]
     if not present:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        os.environ.update(zip(RENDEZVOUS, ("0", "1", "0", "127.0.0.1", str(port)), strict=True))
+        os.environ.update(zip(RENDEZVOUS, ("0", "1", "0", "127.0.0.1", "0"), strict=True))
     elif len(present) < len(RENDEZVOUS):
         missing = sorted(set(RENDEZVOUS) - set(present))
         raise ConfigError(
@@ -152,7 +180,39 @@ def require_shared(folder: Path, world: World) -> None:
         )
 
 
+@contextmanager
+def exclusive(file: Path, key: str, world: World) -> Iterator[None]:
+    """Hold a lock on rank 0 during a ``with`` block; collective. See `data_pipelines.io.lock.locked`.
+
+    Args:
+        file: the lock file.
+        key: of the configuration, for the error.
+
+    Raises:
+        ConfigError: on all ranks, if another process holds the lock or the file cannot be created.
+    """
+    with ExitStack() as stack:
+        problem = ""
+        if world.is_main:
+            try:
+                stack.enter_context(locked(file))
+            except (DataError, OSError) as error:
+                problem = str(error)
+        if problem := world.text_from_main(problem):
+            raise ConfigError(f"{key}: {problem}")
+        yield
+
+
 def stop() -> None:
     """Leave the process group."""
+    if _failure_watch is not None:
+        _failure_watch.stop()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def fail(status: int) -> NoReturn:
+    """End this process at once with an exit status, and the other ranks with it."""
+    if _failure_watch is not None:
+        _failure_watch.report()
+    end_process(status)

@@ -39,12 +39,22 @@ def test(config: RunConfig) -> None:
 
     An interrupted test resumes after the videos that it has finished.
     """
-    # Model: what is wrong with the checkpoint shows before any data is read.
-    source = config.checkpoint or config.output_dir
-    weights = weights_file(source)
+    weights_file(config.checkpoint or config.output_dir)  # raises for a missing checkpoint
     folder = Path(config.output_dir) / "predictions"
     require_output_folder(folder)
     world = distributed.start(config.runtime.threads)
+    clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
+    name = f"{clips}x{crops}" + (f"_compressed_{format_size(size)}" if size else "")
+    with distributed.exclusive(folder / f".{name}.lock", "output_dir", world):
+        run_test(config, folder, name, world)
+    distributed.stop()
+
+
+def run_test(config: RunConfig, folder: Path, name: str, world: World) -> None:
+    """Test, and save the results as ``folder``/``name``.*; collective."""
+    # Model: what is wrong with the checkpoint shows before any data is read.
+    source = config.checkpoint or config.output_dir
+    weights = weights_file(source)
     manifest = read_manifest(config, "val", world)
     if trained_classes := read_description(source).get("class_names"):
         manifest = manifest.in_class_order(trained_classes, source)
@@ -58,7 +68,6 @@ def test(config: RunConfig) -> None:
 
     # Results, and what an interrupted test left of them.
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
-    name = f"{clips}x{crops}" + (f"_compressed_{format_size(size)}" if size else "")
     weights_digest = file_digest(weights) if world.is_main else ""
     partial = open_partial_result(folder / f"{name}.partial", config, manifest, weights_digest, world)
 
@@ -93,7 +102,6 @@ def test(config: RunConfig) -> None:
         save(replace(predictions, facts=facts), folder, name)
     world.barrier()
     partial.remove()  # on every machine
-    distributed.stop()
 
 
 def open_partial_result(

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h: start the command again
 INTERRUPTED = 130  # 128 + SIGINT, as after any Ctrl-C
@@ -21,7 +22,9 @@ class StoppedBySignal(Exception):
 
 
 class StopRequest:
-    """Records the first of these signals; the training loop checks it between steps.
+    """Records the first of these signals during a ``with`` block; the training loop checks it between steps.
+
+    After the block, they end the process again.
 
     Args:
         reports: whether this process reports to the user.
@@ -34,8 +37,15 @@ class StopRequest:
     def __init__(self, reports: bool) -> None:
         self.name, self.saved = "", "no step is saved"
         self._reports, self._was_interrupted = reports, False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._record)
+            self._handlers[number] = signal.signal(number, self._record)
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:

@@ -48,10 +48,12 @@ def train(config: RunConfig) -> None:
         FloatingPointError: loss or gradients are not finite.
     """
     trainer = Trainer(config)
-    trainer.setup()
-    with trainer.stop_request.on_interrupt():
-        trainer.run()
-    trainer.close()
+    with distributed.exclusive(trainer.run_dir / ".lock", "output_dir", trainer.world):
+        with trainer.stop_request:
+            trainer.setup()
+            with trainer.stop_request.on_interrupt():
+                trainer.run()
+        trainer.close()
 
 
 class Trainer:

@@ -11,7 +11,7 @@ PROGRAM = """
 import time
 from lookupvivit.training.signals import StopRequest
 request = StopRequest(reports=True)
-with request.on_interrupt():
+with request, request.on_interrupt():
     request.saved = "step 5 of 9 is saved in run"
     print("ready", flush=True)
     deadline = time.monotonic() + 100
@@ -74,3 +74,11 @@ def test_an_interrupt_outside_of_training_raises(program):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "interrupted as usual" in output
+
+
+def test_sigterm_ends_the_process_after_training(program):
+    process = program(waiting=False)
+    process.send_signal(signal.SIGTERM)
+    read_until(process, "saved\n")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == -signal.SIGTERM
