@@ -20,7 +20,7 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -161,9 +161,10 @@ def _add_option(
 
 
 def run_with_config(
-    program: Callable[[RunConfig], None],
+    program: Callable[..., None],
     description: str,
     dry_run: Callable[[RunConfig, int | None], None] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> None:
     """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
 
@@ -172,8 +173,10 @@ def run_with_config(
         description: the first line of its help.
         dry_run: what ``--dry-run [--world N] [--print-config]`` runs instead; its second argument is N or None.
             Without it, there are no such options.
+        flags: further options without a value, and their help; keyword arguments of ``program``.
     """
-    arguments = _parse_config_arguments(description, has_dry_run=dry_run is not None)
+    flags = flags or {}
+    arguments = _parse_config_arguments(description, dry_run is not None, flags)
     with one_line_errors("the same command continues from the last checkpoint"):
         config = load_config(arguments.cfg, arguments.overrides)
         if dry_run and arguments.dry_run:
@@ -182,15 +185,17 @@ def run_with_config(
             dry_run(config, arguments.world)
         else:
             _require_output_dir(config)
-            program(config)
+            program(config, **{name: getattr(arguments, name) for name in flags})
             _end_distributed_program()
 
 
-def _parse_config_arguments(description: str, has_dry_run: bool) -> argparse.Namespace:
+def _parse_config_arguments(description: str, has_dry_run: bool, flags: Mapping[str, str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as optim.lr=0.05")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
+    for name, help in flags.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=help)
     if not has_dry_run:
         return parser.parse_intermixed_args()
     parser.add_argument("--dry-run", action="store_true", help="print what would run and its cost, then stop")

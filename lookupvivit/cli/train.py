@@ -10,7 +10,8 @@ def main() -> None:
     from lookupvivit.cli.dry_run import dry_run
     from lookupvivit.training.trainer import train
 
-    run_with_config(train, "Train a model.", dry_run)
+    trust = "resume a run directory of another user, whose checkpoints are pickles that can run code"
+    run_with_config(train, "Train a model.", dry_run, flags={"trust_other_owner": trust})
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from lookupvivit.training.failed_videos import FailedVideos
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.meter import TrainMeter
 from lookupvivit.training.optimizer import NonFiniteGradients, learning_rate
+from lookupvivit.training.ownership import require_own
 from lookupvivit.training.schedule import Batching, Plan, training_order
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
@@ -39,15 +40,15 @@ from lookupvivit.weights.files import load_weights
 Losses = list[tuple[list[str], Tensor]]  # per micro-batch: names of its videos, and its losses (S,)
 
 
-def train(config: RunConfig) -> None:
-    """Train a run to its end, from its newest checkpoint if it has one.
+def train(config: RunConfig, trust_other_owner: bool = False) -> None:
+    """Train a run to its end, from its newest checkpoint if it has one (see `require_own` for ``trust_other_owner``).
 
     Raises:
         StoppedBySignal: SIGTERM, SIGUSR1 or SIGINT arrived, and the run is saved.
         ConfigError, DataError, WeightsError: the run cannot start.
         FloatingPointError: loss or gradients are not finite.
     """
-    trainer = Trainer(config)
+    trainer = Trainer(config, trust_other_owner)
     with distributed.exclusive(trainer.run_dir / ".lock", "output_dir", trainer.world):
         with trainer.stop_request:
             trainer.setup()
@@ -63,8 +64,8 @@ class Trainer:
         step: optimizer steps taken so far.
     """
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: RunConfig, trust_other_owner: bool = False) -> None:
+        self.config, self.trust_other_owner = config, trust_other_owner
         self.world = distributed.start(config.runtime.threads)
         self.stop_request = StopRequest(reports=self.world.is_main)
         self.run_dir = Path(config.output_dir)
@@ -80,6 +81,7 @@ class Trainer:
         # Where to start: the newest checkpoint whose files are as they were written, or scratch.
         distributed.require_shared(self.run_dir, world)
         checkpoint = checkpoint_folders.newest_intact(self.run_dir, world)
+        require_own(checkpoint, world, self.trust_other_owner)
 
         # The model comes before the data, because its errors show within seconds.
         torch.manual_seed(config.seed)  # the same weights on every rank
