@@ -4,7 +4,8 @@
       train/<class>/<video>             a video, an image (a video of one frame), or a folder of images
       val/<class>/<video>               or validation/, else test/
 
-The classes are the names of the folders in alphabetical order. ImageNet, unpacked as usual, is such a tree.
+The classes are the names of the folders in alphabetical order. ImageNet, unpacked as usual, is such a tree. A root that
+contains the class folders themselves, without splits, is a validation set alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifes
 
     Names that start with a dot are skipped. Other files, and folders without an image, are counted in
     ``num_ignored``. Without a training folder, as on a machine that only tests, the validation folder determines the
-    classes.
+    classes. Without any split folder, ``root`` is the validation folder.
 
     Raises:
         MissingDataError: the split has no folder.
@@ -37,6 +38,8 @@ def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifes
     root = Path(root)
     require_split(split, SPLIT_FOLDERS)
     folder, train_folder = find_folder(root, SPLIT_FOLDERS[split]), find_folder(root, SPLIT_FOLDERS["train"])
+    if folder is None and train_folder is None and split == "val" and _contains_classes(root):
+        folder = root
     if folder is None:
         raise MissingDataError(_missing_split(root, split))
     classes = _class_folders(folder)
@@ -101,6 +104,8 @@ def _missing_split(root: Path, split: str) -> str:
     if not root.is_dir():
         return f"{root}: {_found(root)}, {expected}"
     hint = f". Is {root.parent} the root?" if find_folder(root.parent, SPLIT_FOLDERS[split]) else ""
+    if split == "train" and _contains_classes(root):
+        hint = "; class folders without splits can be tested only"
     return f"{root}: no folder of the split {split!r}, {expected}{hint}"
 
 
@@ -110,6 +115,13 @@ def _found(path: Path) -> str:
 
 def _class_folders(folder: Path) -> list[str]:
     return [entry.name for entry in sorted_entries(folder) if entry.is_dir()]
+
+
+def _contains_classes(root: Path) -> bool:
+    """Whether ``root`` contains folders with samples, and is not the folder of a split itself."""
+    if not root.is_dir() or any(root.absolute().name in names for names in SPLIT_FOLDERS.values()):
+        return False
+    return any(_is_sample(entry) for name in _class_folders(root) for entry in sorted_entries(root / name))
 
 
 def _num_files(folder: Path) -> int:

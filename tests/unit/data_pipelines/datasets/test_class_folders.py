@@ -94,6 +94,25 @@ def test_missing_splits_and_empty_classes(tmp_path):
         read_split_folders(tmp_path, "train")
 
 
+def test_class_folders_without_splits_are_a_validation_set(tmp_path, monkeypatch):
+    for name in ("mine/b/1.mp4", "mine/a/2.jpg", "mine/a/3.jpg", "mine/notes.txt", "other/mine/a/1.mp4"):
+        touch(tmp_path / name)
+    root = tmp_path / "mine"
+    manifest = read_split_folders(root, "val")
+    assert manifest.paths == [str(root / name) for name in ("a/2.jpg", "a/3.jpg", "b/1.mp4")]
+    assert (manifest.class_names, manifest.labels.tolist()) == (("a", "b"), [0, 0, 1])
+    assert (manifest.source, manifest.num_ignored) == (str(root), 1)
+    monkeypatch.chdir(root)
+    assert read_split_folders(".", "val").class_names == ("a", "b")
+    with pytest.raises(MissingDataError, match=rf"{root}: .*expected train .*can be tested only"):
+        read_split_folders(root, "train")
+    with pytest.raises(MissingDataError, match=rf"{tmp_path / 'other'}: .*expected val"):
+        read_split_folders(tmp_path / "other", "val")  # one folder too high
+    (root / "train").mkdir()  # with a split, the other folders are no classes
+    with pytest.raises(MissingDataError, match=rf"{root}: .*expected val"):
+        read_split_folders(root, "val")
+
+
 @pytest.fixture
 def three_classes(tmp_path):
     for name in ("n03", "n01", "n02"):
