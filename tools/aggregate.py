@@ -40,7 +40,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
-        print_report(report)
+        print_report(report, predictions.unit)
 
 
 def parse_args() -> argparse.Namespace:
@@ -90,7 +90,7 @@ def score_one(predictions: Predictions, arguments: argparse.Namespace) -> dict[s
     }
 
 
-def print_report(report: dict[str, Any]) -> None:
+def print_report(report: dict[str, Any], unit: str) -> None:
     """Print what `score_all` or `score_one` returned, as text."""
     average = report["scores"][0]["average"]
     print(f"{report.get('checkpoint', 'predictions')}, step {report.get('step')}, average of {average} over the views")
@@ -100,7 +100,7 @@ def print_report(report: dict[str, Any]) -> None:
     if excluded := aggregate.excluded_videos(report):
         print(f"not in the scores: {excluded}")
     if report.get("confused"):
-        print("most confused (true class -> predicted class, videos):")
+        print(f"most confused (true class -> predicted class, {unit}s):")
     for pair in report.get("confused", ()):
         print(f"  {pair['true']} -> {pair['predicted']}  {pair['videos']}")
     for file in report.get("written", ()):

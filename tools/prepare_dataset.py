@@ -81,7 +81,7 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
         file = scan_file(output, split)
         records = scan(manifest, file, arguments.workers, arguments.seconds, copies, description=split)
         skipped[split] = unreadable(records)
-        print(f"\n{split}: {summary(records, has_copies=bool(copies))}\n  details: {file}")
+        print(f"\n{split}: {summary(records, manifest.unit, has_copies=bool(copies))}\n  details: {file}")
         if copies:
             write_list(output / f"{split}.csv", manifest, records)
         if arguments.shards:
@@ -95,9 +95,9 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     elif arguments.shards:
         print(f"\nTo train on the shards:  data.dataset=shards data.root={output}")
     elif lines:
-        print(f"\nTo skip the {len(lines)} unreadable videos:  data.skip_list={skip_list}")
+        print(f"\nTo skip the {len(lines)} unreadable {manifest.unit}s:  data.skip_list={skip_list}")
     else:
-        print("\nEvery video can be read.")
+        print(f"\nEvery {manifest.unit} can be read.")
 
 
 def scan_file(output: Path, split: str) -> Path:
@@ -137,20 +137,21 @@ def inputs(
     return files
 
 
-def summary(records: list[VideoRecord], has_copies: bool) -> str:
+def summary(records: list[VideoRecord], unit: str, has_copies: bool) -> str:
     """Describe a collection in a few lines: counts, sizes, codecs and reasons of failures."""
     decoded = [record for record in records if record.status == "ok"]
     counts = Counter(record.status for record in records)
     statuses = ", ".join(f"{counts[status]} {status}" for status in ("ok", "failed", "missing"))
-    lines = [f"{len(records)} videos: {statuses}"]
+    lines = [f"{len(records)} {unit}s: {statuses}"]
     if decoded:
-        hours = sum(record.seconds for record in decoded) / 3600
+        hours = "" if unit == "image" else f"{sum(record.seconds for record in decoded) / 3600:.2f} hours, "
         gigabytes = sum(record.bytes for record in decoded) / 1e9
-        lines.append(f"  {hours:.2f} hours, {gigabytes:.2f} GB, {len({record.label for record in decoded})} classes")
-        lines.append(value_range("frames", [record.frames for record in decoded]))
+        lines.append(f"  {hours}{gigabytes:.2f} GB, {len({record.label for record in decoded})} classes")
         lines.append(value_range("shorter side", [min(record.width, record.height) for record in decoded]))
-        rates = [round(record.frames / record.seconds, 2) if record.seconds else 0 for record in decoded]
-        lines.append(value_range("frames per second", rates))
+        if unit == "video":
+            lines.append(value_range("frames", [record.frames for record in decoded]))
+            rates = [round(record.frames / record.seconds, 2) if record.seconds else 0 for record in decoded]
+            lines.append(value_range("frames per second", rates))
         codecs = Counter(record.codec for record in decoded).most_common(MAX_CODECS)
         lines.append("  codecs: " + ", ".join(f"{count} {codec}" for codec, count in codecs))
     num_inexact = sum(not record.exact_jumps for record in decoded)

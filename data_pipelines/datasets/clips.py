@@ -80,7 +80,7 @@ class ClipDataset(Dataset):
             else:
                 samples[0]["failed"] = "\n".join(failures)
                 return samples
-        raise DataError(f"{failures[-1]}; found {len(failures)} consecutive videos that cannot be read")
+        raise DataError(f"{failures[-1]}; found {len(failures)} consecutive {self.manifest.unit}s that cannot be read")
 
     def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         path, label = self.manifest.paths[index], int(self.manifest.labels[index])

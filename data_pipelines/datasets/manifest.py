@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.listing import unit_of
 from data_pipelines.io.tar_paths import containing_file
 from data_pipelines.io.text import ENCODING, numbered_lines
 
@@ -94,11 +95,11 @@ class VideoManifest:
         if not isinstance(self.paths, StringList):
             object.__setattr__(self, "paths", StringList(self.paths))
         if not self.paths:
-            raise DataError(f"{self.source}: found no videos, expected at least one")
+            raise DataError(f"{self.source}: found no videos or images, expected at least one")
         if self.labels.shape != (len(self.paths),):
             raise DataError(f"{self.source}: found labels of shape {self.labels.shape}, expected ({len(self.paths)},)")
         if (duplicate := self._duplicate()) is not None:
-            raise DataError(f"{self.source}: found {duplicate} more than once, expected each video once")
+            raise DataError(f"{self.source}: found {duplicate} more than once, expected each path once")
 
     def _duplicate(self) -> str | None:
         hashes = np.fromiter(map(hash, self.paths), dtype=np.int64, count=len(self.paths))
@@ -113,6 +114,11 @@ class VideoManifest:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def unit(self) -> str:
+        """What the first path is, "image" or "video", for messages."""
+        return unit_of(self.paths[0])
 
     def missing(self) -> list[int]:
         """Return the indices of the videos that do not exist. Folders are listed once, not queried for each file."""
@@ -170,7 +176,7 @@ def exclude_missing(manifest: VideoManifest) -> VideoManifest:
     missing = set(manifest.missing())
     if len(missing) == len(manifest):
         raise MissingDataError(
-            f"{manifest.source}: none of its {len(manifest)} videos exists; the first is expected at "
+            f"{manifest.source}: none of its {len(manifest)} {manifest.unit}s exists; the first is expected at "
             f"{manifest.paths[0]}; check that the dataset's root is the folder that the listed paths are relative to"
         )
     if not missing:
@@ -191,7 +197,7 @@ def exclude_listed(manifest: VideoManifest, skip_list: Path) -> VideoManifest:
     skipped = {_location(line.rstrip("\n").partition("\t")[0]) for _, line in numbered_lines(skip_list)}
     kept = [index for index, path in enumerate(manifest.paths) if _location(path) not in skipped]
     if not kept:
-        raise DataError(f"{skip_list}: found all {len(manifest)} videos of {manifest.source}, expected fewer")
+        raise DataError(f"{skip_list}: found all {len(manifest)} {manifest.unit}s of {manifest.source}, expected fewer")
     return manifest.select(kept)
 
 

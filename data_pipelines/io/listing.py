@@ -28,6 +28,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
+def unit_of(name: str) -> str:
+    """Return "image" for the name of an image, else "video", for messages. A folder of images is a video."""
+    return "image" if is_image(name) else "video"
+
+
 def sorted_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """Return the entries of a folder that are not hidden, sorted by name."""
     with os.scandir(folder) as entries:

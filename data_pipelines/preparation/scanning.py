@@ -96,7 +96,7 @@ def scan(
     pool = ThreadPoolExecutor(workers)  # each thread has a decoding process, which does the work
     with (
         _open_csv(file, "a") as lines,
-        progress(total=len(manifest), initial=len(records), unit="video", desc=description) as bar,
+        progress(total=len(manifest), initial=len(records), unit=manifest.unit, desc=description) as bar,
     ):
         writer = csv.DictWriter(lines, COLUMNS)
         jobs = [pool.submit(_scan_video, path, label, timeout, copies) for path, label in remaining]

@@ -65,7 +65,7 @@ def cost_accuracy(config: RunConfig, options: Options) -> None:
         return
     points = [record.points[point.key] for point in planned]
     _measure_speeds(planned, points, config, options, world.device, dtype)
-    _report(points, record, options, _views(config), manifest.source)
+    _report(points, record, options, _views(config), manifest)
 
 
 def _views(config: RunConfig) -> str:
@@ -174,15 +174,16 @@ def _bind(point: PlannedPoint, clip: Tensor) -> Callable[[], Tensor]:
     return lambda: point(clip)
 
 
-def _report(points: Sequence[Point], record: Record, options: Options, views: str, source: str) -> None:
+def _report(points: Sequence[Point], record: Record, options: Options, views: str, manifest: VideoManifest) -> None:
     """Write JSON, CSV and figure, and print a table."""
     cascade = _cascade(points, record, options)
     record.save(cascade=cascade)
     save_csv(record.file.with_suffix(".csv"), points, cascade)
-    save_png(record.file.with_suffix(".png"), points_figure(points, cascade, views, source))
+    figure = points_figure(points, cascade, views, manifest.source, manifest.unit)
+    save_png(record.file.with_suffix(".png"), figure)
     print(table(points))
     if cascade:
-        print(cascade_summary(cascade))
+        print(cascade_summary(cascade, manifest.unit))
     print(f"saved {record.file}, .csv and .png")
 
 

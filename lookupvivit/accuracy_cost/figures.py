@@ -15,7 +15,9 @@ LABELLED_SHARES = (0.1, 0.25, 0.5)  # of a cascade
 LABEL_TOLERANCE = 0.03  # of these shares
 
 
-def points_figure(points: Sequence[Point], cascade: dict[str, Any] | None, views: str, source: str) -> np.ndarray:
+def points_figure(
+    points: Sequence[Point], cascade: dict[str, Any] | None, views: str, source: str, unit: str = "video"
+) -> np.ndarray:
     """Draw all points and the cascade, uint8 (height, width, 3).
 
     Args:
@@ -23,10 +25,11 @@ def points_figure(points: Sequence[Point], cascade: dict[str, Any] | None, views
         cascade: of `lookupvivit.accuracy_cost.report.cascade_report`, or None.
         views: such as "4x3".
         source: of the videos.
+        unit: what they are called.
     """
     first = points[0]
     models = ", ".join(dict.fromkeys(point.model for point in points))
-    title = f"{models}: {views} views of {first.videos} validation videos"
+    title = f"{models}: {views} views of {first.videos} validation {unit}s"
     speed = first.speed_conditions or {}
     caption = (
         f"{source}. Compressed sizes are t x h x w; bars are 95 % intervals; a star is an individual model's "
@@ -40,7 +43,7 @@ def points_figure(points: Sequence[Point], cascade: dict[str, Any] | None, views
         checkpoint = group[0].checkpoint
         curves.append(_curve(names[checkpoint], group, checkpoint != first.checkpoint, with_image_size))
     if cascade:
-        curves.append(_cascade_curve(points, cascade))
+        curves.append(_cascade_curve(points, cascade, unit))
     return cost_figure(curves, title, caption)
 
 
@@ -91,14 +94,14 @@ def _curve(name: str, group: Sequence[Point], individual: bool, with_image_size:
     )
 
 
-def _cascade_curve(points: Sequence[Point], cascade: dict[str, Any]) -> Curve:
+def _cascade_curve(points: Sequence[Point], cascade: dict[str, Any], unit: str) -> Curve:
     """The thresholds of a cascade that cost at most as much as its large size alone."""
     large_gflops = max(point.gflops for point in points if point.size_name == cascade["large"])
     steps = [step for step in cascade["steps"] if step["gflops"] <= large_gflops]
     shares = [step["share"] for step in steps]
     labelled = _nearest(shares, LABELLED_SHARES)
     return Curve(
-        name=f"cascade {cascade['small']} then {cascade['large']} (share of the videos at the large size)",
+        name=f"cascade {cascade['small']} then {cascade['large']} (share of the {unit}s at the large size)",
         top1=[step["top1"] for step in steps],
         gflops=[step["gflops"] for step in steps],
         clips_per_second=[step["clips_per_second"] for step in steps],

@@ -71,12 +71,12 @@ def _steps(cascade: Cascade, small: Point, large: Point, num_videos: int) -> lis
     return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(cascade.shares))]
 
 
-def cascade_summary(cascade: dict[str, Any]) -> str:
+def cascade_summary(cascade: dict[str, Any], unit: str = "video") -> str:
     """One line about the best threshold of a `cascade_report`."""
     best = cascade["best"]
     return (
         f"cascade {cascade['small']} then {cascade['large']}: at best {best['top1']:.2f} % with "
-        f"{100 * best['share']:.1f} % of the videos at the large size (confidence below {best['threshold']:.4f}), "
+        f"{100 * best['share']:.1f} % of the {unit}s at the large size (confidence below {best['threshold']:.4f}), "
         f"{best['gflops']:.3f} GFLOPs, {best['clips_per_second']:.1f} clips/s"
     )
 

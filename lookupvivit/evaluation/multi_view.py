@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,8 +64,9 @@ def predict_views(
     dummy_passes = _passes_of_busiest_rank(loader, batch_size, device) - _passes(loader, batch_size)
     parts: list[Columns] = [partial.restored] if partial and partial.restored and rank == 0 else []
     num_finished = len(partial.finished) if partial else 0
+    unit = cast(Any, loader.dataset).manifest.unit
     bar_options: dict[str, Any] = {"desc": description, "disable": rank > 0, "leave": not nested}
-    with progress(total=num_videos, initial=num_finished, unit="video", **bar_options) as bar:
+    with progress(total=num_videos, initial=num_finished, unit=unit, **bar_options) as bar:
         try:
             for batch in loader:
                 logits = _batch_logits(forward, batch["video"], batch_size, device, dtype)
@@ -124,7 +125,7 @@ def _assemble(
     readable = rows["failed"] == ""
     failed = {manifest.paths[i]: str(rows["failed"][i]) for i in np.flatnonzero(~readable).tolist()}
     if not readable.any():
-        raise DataError(f"all {num_videos} videos failed; the first: {next(iter(failed.values()))}")
+        raise DataError(f"all {num_videos} {manifest.unit}s failed; the first: {next(iter(failed.values()))}")
     predictions = Predictions(
         video_names=np.array([manifest.paths[i] for i in np.flatnonzero(readable).tolist()]),
         labels=np.asarray(manifest.labels, np.int64)[readable],

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.io.listing import unit_of
 from lookupvivit.evaluation.predictor import Prediction, top_classes
 from lookupvivit.visualization.prediction_figure import Timeline, format_time, prediction_figure
 
@@ -59,7 +60,7 @@ def as_figure(prediction: Prediction, count: int, title: str, source: str, views
         views: of the whole video, such as "4x3".
     """
     shown = top_classes(prediction.mean_over_time, count)
-    timeline, basis = None, f"{views} views of the whole video"
+    timeline, basis = None, f"{views} views of the whole {unit_of(prediction.path)}"
     if prediction.has_timeline:
         probabilities = prediction.timeline[:, shown]
         timeline = Timeline(prediction.seconds, prediction.starts, prediction.ends, probabilities)
@@ -75,6 +76,8 @@ def as_figure(prediction: Prediction, count: int, title: str, source: str, views
 
 
 def _duration(prediction: Prediction) -> str:
+    if unit_of(prediction.path) == "image":
+        return "image"
     return f"{prediction.seconds:.3g} s" if prediction.seconds < 60 else format_time(prediction.seconds)
 
 

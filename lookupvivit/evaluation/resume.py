@@ -87,7 +87,7 @@ def unfinished_folder(folder: Path, identity: dict[str, Any]) -> tuple[Path, lis
     return next(path for path in chain([folder], numbered) if path not in others), messages
 
 
-def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, list[str]]:
+def restore(folder: Path, identity: dict[str, Any], unit: str = "video") -> tuple[Columns | None, list[str]]:
     """Read what an interrupted test left in ``folder``; call it on one rank.
 
     The folder is created, with the identity in it.
@@ -95,6 +95,7 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
     Args:
         folder: of the `PartialResult`, chosen by `unfinished_folder`.
         identity: everything that the logits depend on, as JSON values by name.
+        unit: what is tested, for messages.
 
     Returns:
         The rows, or None; and messages for the user.
@@ -106,7 +107,7 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
         try:
             columns = load_arrays(file)
         except PredictionsError as error:
-            messages.append(f"{error}; its videos are tested again")
+            messages.append(f"{error}; its {unit}s are tested again")
             continue
         if "broken" in columns:  # the column's name in version 0.1
             columns["failed"] = columns.pop("broken")
@@ -116,7 +117,7 @@ def restore(folder: Path, identity: dict[str, Any]) -> tuple[Columns | None, lis
     rows = concatenate(parts)
     _, first = np.unique(rows["video_index"], return_index=True)  # without a shared disk, ranks may repeat a batch
     rows = {name: column[first] for name, column in rows.items()}
-    messages.append(f"continuing with {len(rows['video_index'])} finished videos of {folder}")
+    messages.append(f"continuing with {len(rows['video_index'])} finished {unit}s of {folder}")
     return rows, messages
 
 

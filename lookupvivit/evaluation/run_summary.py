@@ -28,8 +28,9 @@ def summarize_run(run: Path) -> str:
     model, description = load_classifier(run), read_description(run)
     frames, height, width = size = description["overrides"]["input_size"]
     num_classes = description["num_classes"]
+    clip, unit = ("images", "image") if frames == 1 else (f"{frames} frames", "video")
     lines = [
-        f"{description['name']}: {frames} frames of {height} x {width}, {num_classes} classes",
+        f"{description['name']}: {clip} of {height} x {width}, {num_classes} classes",
         f"  cost: {_flops(model, size)}, {sum(map(torch.numel, model.parameters())) / 1e6:.2f} M parameters",
     ]
     if validation := last_validation(run / "log.jsonl"):
@@ -37,7 +38,7 @@ def summarize_run(run: Path) -> str:
         lines.append(f"  validation after step {validation['step']} (1x1 view: central clip and crop): {text}")
     for file in sorted((run / "predictions").glob("*.json")):
         test = read_json(file, dict, max_bytes=SMALL_BYTES)
-        lines.append(f"  test with {file.stem} views of {test['videos']} videos:")
+        lines.append(f"  test with {file.stem} views of {test['videos']} {unit}s:")
         for views, scores in test["views"].items():
             lines.append(f"    {views:>5} views: {accuracies_text(scores, num_classes)}")
         lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")

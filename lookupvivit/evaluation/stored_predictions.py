@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.datasets.manifest import CENTRE_CLIP
+from data_pipelines.io.listing import unit_of
 from data_pipelines.io.npz_files import READ_ERRORS
 from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
 from lookupvivit.evaluation.metrics import (
@@ -194,6 +195,11 @@ class Predictions:
                 subsets[f"{count}x{len(crops)}"] = np.flatnonzero(selected)
         return subsets
 
+    @property
+    def unit(self) -> str:
+        """What was tested, "image" or "video", for messages."""
+        return unit_of(str(self.video_names[0]))
+
     # ------------------------------------------------------------------------------------------------------------------
     # Scores
 
@@ -215,7 +221,7 @@ class Predictions:
         if (with_nan := np.isnan(self.logits).any(axis=(1, 2, 3))).any():
             first = self.video_names[with_nan.argmax()]
             raise PredictionsError(
-                f"logits: found NaN for {with_nan.sum()} of {num_videos} videos, first for '{first}'"
+                f"logits: found NaN for {with_nan.sum()} of {num_videos} {self.unit}s, first for '{first}'"
             )
         scores = {
             name: self._scores(self.video_logits(views, classifier, average))

@@ -113,7 +113,7 @@ class Classification:
             accuracy = predictions.summary()["views"]["1x1"]
         except PredictionsError as error:
             raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
-        excluded = f", without {len(failed)} videos that failed" if failed else ""
+        excluded = f", without {len(failed)} {self.val_set.unit}s that failed" if failed else ""
         log.print(f"step {step}: val {accuracies_text(accuracy, config.num_classes)} (1 view{excluded})")
         return {f"top{k}": accuracy[f"top{k}"] for k in reported_ranks(config.num_classes)}
 

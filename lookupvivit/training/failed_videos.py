@@ -23,13 +23,15 @@ class FailedVideos:
         num_videos: number of training videos.
         limit: share of them that may fail.
         world: the ranks.
+        unit: what the videos are called in messages.
 
     Attributes:
         reasons: all reasons so far, of all ranks.
     """
 
-    def __init__(self, run_dir: Path, num_videos: int, limit: float, world: World) -> None:
+    def __init__(self, run_dir: Path, num_videos: int, limit: float, world: World, unit: str = "video") -> None:
         self.file, self.num_videos, self.limit, self.world = run_dir / FILE, num_videos, limit, world
+        self.unit = unit
         self.reasons: set[str] = set()
         for file in (self.file, run_dir / EARLIER_FILE):
             if file.exists():
@@ -62,7 +64,7 @@ class FailedVideos:
         # Ranks may have read different files of an earlier start, for example from a network file system's cache.
         if self.world.any(len(self.reasons) > self.limit * self.num_videos):
             raise DataError(
-                f"data.max_failed: {len(self.reasons)} of {self.num_videos} training videos cannot be read, more than "
-                f"{self.limit:.2%}; {self.file} lists them. Check the dataset, or raise data.max_failed"
+                f"data.max_failed: {len(self.reasons)} of {self.num_videos} training {self.unit}s cannot be read, more "
+                f"than {self.limit:.2%}; {self.file} lists them. Check the dataset, or raise data.max_failed"
             )
         return new

@@ -175,8 +175,7 @@ def present_videos(config: RunConfig, split: str, verbose: bool = True) -> Video
     """
     manifest, note = exclude_absent(config, listed_videos(config, split))
     if verbose:
-        unit = "images" if config.data.frames == 1 else "videos"
-        print(f"{split}: {len(manifest)} {unit} from {manifest.source}{note}")
+        print(f"{split}: {len(manifest)} {manifest.unit}s from {manifest.source}{note}")
         print(f"{split}: classes: {describe_classes(manifest.class_names)}")
         if split == "train" and (empty := manifest.empty_classes()):
             examples = ", ".join(empty[:MAX_EMPTY_CLASSES]) + (", ..." if len(empty) > MAX_EMPTY_CLASSES else "")
@@ -219,10 +218,10 @@ def _require_same_on_every_rank(manifest: VideoManifest, split: str, world: Worl
         return
     place = f"({split}, {manifest.source}); every machine must see the same files"
     if own == main:
-        raise ConfigError(f"data.root: not every rank found the {main_count} videos of rank 0 {place}")
+        raise ConfigError(f"data.root: not every rank found the {main_count} {manifest.unit}s of rank 0 {place}")
     raise ConfigError(
-        f"data.root: found {len(manifest)} videos on rank {world.rank} ({socket.gethostname()}), expected the "
-        f"{main_count} of rank 0 {place}"
+        f"data.root: found {len(manifest)} {manifest.unit}s on rank {world.rank} ({socket.gethostname()}), expected "
+        f"the {main_count} of rank 0 {place}"
     )
 
 

@@ -113,7 +113,7 @@ def open_partial_result(
     if world.is_main:
         settings = identity(config, manifest, weights_digest, world)
         folder, about_others = unfinished_folder(folder, settings)
-        restored, messages = restore(folder, settings)
+        restored, messages = restore(folder, settings, manifest.unit)
         print("".join(f"{line}\n" for line in about_others + messages), end="")
         shared = [folder, restored["video_index"].tolist() if restored else []]
     if world.size > 1:

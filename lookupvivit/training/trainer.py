@@ -95,6 +95,7 @@ class Trainer:
         order = training_order(config, self.task.num_samples)
         self.batching, self.plan = Batching.from_config(config, world), Plan.from_config(config, order)
         dataset = self.task.training_set()
+        self.unit = dataset.manifest.unit
 
         # The engine is built around the checkpoint's weights, then gets the optimizer's state.
         self.description = self.task.description() | {"training": resume_constraints(config, self.task.num_samples)}
@@ -125,7 +126,7 @@ class Trainer:
             accumulation=self.batching.accumulation,
             workers=config.data.workers,
         )
-        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world)
+        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world, self.unit)
         self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
         self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
         self.log.settings(self.step, changed)
@@ -243,7 +244,7 @@ class Trainer:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         return (
             f"step {self.step + 1}, rank {self.world.rank}: gradients are not finite "
-            f"(loss {float(suspects[-1][1].sum()):.4g}); no weight was changed. Videos: {shown}. "
+            f"(loss {float(suspects[-1][1].sum()):.4g}); no weight was changed. {self.unit.capitalize()}s: {shown}. "
             "Try a lower optim.lr, runtime.precision=fp32 or optim.skip_non_finite=true"
         )
 
@@ -271,7 +272,7 @@ class Trainer:
             values["skipped_steps"] = self.guard.skipped
 
         if news := self.failed_videos.gather():
-            self.log.print("\n".join(f"FAILED, replaced by another video: {reason}" for reason in news))
+            self.log.print("\n".join(f"FAILED, replaced by another {self.unit}: {reason}" for reason in news))
         if self.failed_videos.reasons:
             values["failed_videos"] = len(self.failed_videos.reasons)
 

@@ -193,7 +193,7 @@ def test_substitutes_do_not_depend_on_the_number_of_workers(half_unreadable, cli
 
 def test_a_training_set_without_a_readable_video_is_an_error(half_unreadable, clips):
     unreadable = VideoManifest(half_unreadable.paths[:1], np.zeros(1, int), ("a",), "made here")
-    with pytest.raises(DataError, match=r"damaged\.mp4.* 21 videos"):
+    with pytest.raises(DataError, match=r"damaged\.mp4.* 21 consecutive videos"):
         ClipDataset(unreadable, clips.sampling, clips.transform, seed=7)[0, 0]
 
 

@@ -193,7 +193,7 @@ def test_damaged_images_are_handled_as_in_other_datasets(tmp_path):
     os.truncate(file, 600)  # after the scan
     assert f"of {len(intact)} bytes" in views[3]["failed"]
     file.unlink()
-    with pytest.raises(MissingDataError, match="4 videos"):
+    with pytest.raises(MissingDataError, match="4 images"):
         exclude_missing(manifest)
 
 
