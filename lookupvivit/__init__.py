@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lookupvivit.models.outputs import LogitsOnly
     from lookupvivit.models.registry import create_model, list_models
     from lookupvivit.profiling.budget import for_budget
     from lookupvivit.visualization.attention_maps import attention_maps
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lookupvivit.weights.metadata import class_names_of, preprocess_of
 
 __all__ = [
+    "LogitsOnly",
     "attention_maps",
     "class_names_of",
     "create_model",
@@ -32,6 +34,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = {
+    "LogitsOnly": "lookupvivit.models.outputs",
     "attention_maps": "lookupvivit.visualization.attention_maps",
     "class_names_of": "lookupvivit.weights.metadata",
     "create_model": "lookupvivit.models.registry",

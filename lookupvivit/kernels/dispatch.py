@@ -18,7 +18,8 @@ the same without ever folding.
 Some calls always use the reference, whatever was chosen:
 
 - calls that return A;
-- `torch.export`, ONNX and tracing: an exported program must not depend on the operators of this package;
+- `torch.export`, ONNX and tracing: an exported program must not depend on the operators of this package, and
+  `torch.fx` does not know the sizes that the choice depends on;
 - forward-mode derivatives and the transforms of `torch.func`, which the operators do not support;
 - empty token sets.
 
@@ -34,6 +35,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
+import torch.fx
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -141,7 +143,7 @@ def infuse(weights: Weights, v: Tensor) -> Tensor:
 
 def should_fold(q: Tensor, k: Tensor) -> bool:
     """Whether a layer with these queries and keys should fold its projections, with :func:`fold` for `gather`."""
-    if _leaves_python():
+    if _leaves_python(q):
         return False
     name = _choice.get()
     if name != "auto":
@@ -163,9 +165,8 @@ def fold(q: Tensor, k: Tensor) -> FoldedWeights:
 def _implementation_for(q: Tensor, k: Tensor) -> str:
     """Return "reference", "cpu" or "triton" for these queries and keys."""
     name = chosen()
-    is_empty = 0 in (q.shape[2], k.shape[2])
     # A layer that folds does not come here: for every other caller, "folded" is the reference.
-    if name in ("reference", "folded") or is_empty or _leaves_python() or _is_transformed():
+    if name in ("reference", "folded") or _leaves_python(q) or _is_transformed() or 0 in (q.shape[2], k.shape[2]):
         return "reference"
     if name == "triton":
         _require_no_obstacle(name, triton_support.obstacle(q))
@@ -180,9 +181,9 @@ def _implementation_for(q: Tensor, k: Tensor) -> str:
     return "cpu" if q.device.type == "cpu" else "reference"
 
 
-def _leaves_python() -> bool:
-    """Whether the call is recorded into a program that runs without this package."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+def _leaves_python(q: Tensor) -> bool:
+    """Whether the call is recorded: into a program that runs without this package, or into a graph of `torch.fx`."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing() or isinstance(q, torch.fx.Proxy)
 
 
 def _is_transformed() -> bool:

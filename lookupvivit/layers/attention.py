@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch.fx
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+torch.fx.wrap("rearrange")  # recorded by `torch.fx` as it is
 
 
 class SelfAttention(nn.Module):

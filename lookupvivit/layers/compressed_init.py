@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from lookupvivit.layers.resample import resample
@@ -70,14 +71,14 @@ class RandomTokens(CompressedInit):
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()
+        self.size = size
         self.tokens = nn.Parameter(torch.randn(1, *size, width) * 0.02)
 
     def forward(self, lookup: Tensor, size: Size) -> Tensor:
         """(B, t, h, w, D) -> (B, *size, D)."""
-        learned_size = as_size(self.tokens.shape[1:4])
-        if size != learned_size:
+        if size != self.size:
             raise ValueError(
-                f"compressed_size: found {format_size(size)}, expected {format_size(learned_size)}, for which "
+                f"compressed_size: found {format_size(size)}, expected {format_size(self.size)}, for which "
                 "compressed_init='random' has learned tokens"
             )
         return self.tokens.expand(lookup.shape[0], -1, -1, -1, -1)
@@ -106,14 +107,21 @@ class ConvReduction(CompressedInit):
         """(B, t, h, w, D) -> (B, *size, D)."""
         channels_first = torch.movedim(lookup, -1, 1)  # (B, D, t, h, w)
         compressed = torch.movedim(self.reduction(channels_first), 1, -1)  # (B, tp, hp, wp, D)
-        reduced_size = tuple(compressed.shape[1:4])
-        if size != self.size or reduced_size != size:
-            raise ValueError(
-                f"compressed_size: found {format_size(size)} and an input that is reduced to "
-                f"{format_size(as_size(reduced_size))}, expected {format_size(self.size)} for both: "
-                "compressed_init='conv' has one size"
-            )
+        _require_reduced_size(compressed, size, self.size)
         return compressed
+
+
+def _require_reduced_size(compressed: Tensor, size: Size, expected: Size) -> None:
+    reduced_size = tuple(compressed.shape[1:4])
+    if size != expected or reduced_size != size:
+        raise ValueError(
+            f"compressed_size: found {format_size(size)} and an input that is reduced to "
+            f"{format_size(as_size(reduced_size))}, expected {format_size(expected)} for both: "
+            "compressed_init='conv' has one size"
+        )
+
+
+torch.fx.wrap("_require_reduced_size")  # recorded by `torch.fx` as it is: what it does depends on the shape
 
 
 COMPRESSED_INITS: dict[str, type[CompressedInit]] = {

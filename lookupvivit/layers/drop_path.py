@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 
@@ -21,12 +22,19 @@ class DropPath(nn.Module):
         """(B, ...) -> (B, ...)."""
         if not self.training or self.rate == 0:
             return branch
-        one_per_sample = (branch.shape[0], *[1] * (branch.dim() - 1))
-        keep = torch.rand(one_per_sample, device=branch.device) >= self.rate
-        return branch * keep
+        return _drop_samples(branch, self.rate)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
+
+
+def _drop_samples(branch: Tensor, rate: float) -> Tensor:
+    one_per_sample = (branch.shape[0], *[1] * (branch.dim() - 1))
+    keep = torch.rand(one_per_sample, device=branch.device) >= rate
+    return branch * keep
+
+
+torch.fx.wrap("_drop_samples")  # recorded by `torch.fx` as it is
 
 
 def drop_path_rates(last: float, depth: int) -> list[float]:

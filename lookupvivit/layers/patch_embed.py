@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch.fx
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from lookupvivit.sizes import Size
@@ -66,28 +66,41 @@ def tubelet_grid(video_size: Size, tubelet: Size) -> Size:
     return t, h, w
 
 
+# `torch.fx` records calls of these two as they are: what they do depends on the shape of the video.
+torch.fx.wrap("as_video")
+torch.fx.wrap("tubelet_grid")
+
+
+def split_into_tubelets(video: Tensor, tubelet: Size) -> Tensor:
+    """Cut a video (B, C, nt t, nh h, nw w) into flat tubelets (B, nt, nh, nw, C t h w), contiguous.
+
+    Two transpositions of five axes replace one of eight: XNNPACK and Core ML support no more than five.
+    """
+    t, h, w = tubelet
+    channels, frames, height, width = video.shape[1:]
+    nt, nh, nw = frames // t, height // h, width // w
+    # -1 instead of the batch size, as in `lookupvivit.layers.resample`
+    video = video.reshape(-1, channels, frames * height, nw, w).permute(0, 2, 4, 3, 1)  # (B, T H, w, nw, C)
+    video = video.reshape(-1, t, nh, h * w, nw * channels).permute(0, 2, 4, 1, 3)  # (B nt, nh, nw C, t, h w)
+    return video.reshape(-1, nt, nh, nw, channels * t * h * w)
+
+
 class TubeletProjection(nn.Conv3d):
-    """A convolution whose stride equals its kernel, computed as a linear map of every tubelet.
+    """A 3-D convolution, computed as a linear map of every tubelet if its stride is its kernel.
 
     3-D convolutions are slow: on a CPU they take twice as long as the matrix product for tubelets of 2 x 16 x 16
     pixels, and cuDNN lacked a fast kernel on some GPUs and releases (pytorch#174051, transformers#45750).
+
+    Arguments, weights, inputs and results are those of `nn.Conv3d`, because other libraries treat it as one.
     """
 
-    bias: Tensor
-
-    def __init__(self, channels: int, width: int, tubelet: Size) -> None:
-        super().__init__(channels, width, kernel_size=tubelet, stride=tubelet)
-        # LeCun normal, as flax initialises the convolution of ViT and ViViT: truncated at two standard deviations and
-        # rescaled, so that the standard deviation is 1 / sqrt(fan in).
-        std = (channels * math.prod(tubelet)) ** -0.5 / TRUNCATED_STD
-        nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
-        nn.init.zeros_(self.bias)
-
-    def forward(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, t, h, w, D), contiguous."""
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, D, t, h, w), with the axes of (B, t, h, w, D) in memory."""
+        if self.stride != self.kernel_size or self.groups > 1 or any(self.padding) or max(self.dilation) > 1:
+            return super().forward(input)
         t, h, w = self.kernel_size
-        tubelets = rearrange(video, "b c (nt t) (nh h) (nw w) -> b nt nh nw (c t h w)", t=t, h=h, w=w)
-        return F.linear(tubelets, self.weight.flatten(1), self.bias)
+        tokens = F.linear(split_into_tubelets(input, (t, h, w)), self.weight.flatten(1), self.bias)
+        return torch.movedim(tokens, -1, 1)
 
 
 class TubeletEmbedding(nn.Module):
@@ -101,8 +114,14 @@ class TubeletEmbedding(nn.Module):
 
     def __init__(self, tubelet: Size, width: int, channels: int = 3) -> None:
         super().__init__()
-        self.tubelet = tubelet
-        self.projection = TubeletProjection(channels, width, tubelet)
+        self.tubelet, self.channels = tubelet, channels
+        self.projection = TubeletProjection(channels, width, kernel_size=tubelet, stride=tubelet)
+        # LeCun normal, as flax initialises the convolution of ViT and ViViT: truncated at two standard deviations and
+        # rescaled, so that the standard deviation is 1 / sqrt(fan in).
+        std = (channels * math.prod(tubelet)) ** -0.5 / TRUNCATED_STD
+        nn.init.trunc_normal_(self.projection.weight, std=std, a=-2 * std, b=2 * std)
+        if self.projection.bias is not None:
+            nn.init.zeros_(self.projection.bias)
 
     def grid(self, video_size: Size) -> Size:
         """The token grid (t, h, w) of a video (T, H, W); raises as :func:`tubelet_grid`."""
@@ -110,7 +129,7 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Video (B, C, T, H, W), or image (B, C, H, W) if the tubelet has t = 1, -> (B, t, h, w, D)."""
-        video = as_video(video, self.tubelet, self.projection.in_channels)
+        video = as_video(video, self.tubelet, self.channels)
         t, h, w = video.shape[2:]
         self.grid((t, h, w))
-        return self.projection(video)
+        return torch.movedim(self.projection(video), 1, -1)

@@ -7,6 +7,7 @@ antialiased in 3-D, which `torch.nn.functional.interpolate` does not support.
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import Tensor
 
 from lookupvivit.sizes import Size
@@ -44,12 +45,19 @@ def resample(grid: Tensor, size: Size, antialias: bool = True) -> Tensor:
     """
     t, h, w = size
     for axis, target in ((2, h), (3, w), (1, t)):  # space first, because it shrinks most
-        source, target = int(grid.shape[axis]), int(target)  # tensors under `torch.jit.trace`
-        if source == target:
-            continue
-        weights = resampling_matrix(source, target, antialias, grid.dtype, grid.device)
-        between, after = grid.shape[1:axis], grid.shape[axis + 1 :]
-        rows = grid.flatten(0, axis - 1).flatten(2)  # (B * between, source, after)
-        # -1 instead of B: a size computed from the batch size would be constant in an exported program.
-        grid = (weights @ rows).reshape(-1, *between, target, *after)
+        grid = _resample_axis(grid, axis, target, antialias)
     return grid
+
+
+def _resample_axis(grid: Tensor, axis: int, target: int, antialias: bool) -> Tensor:
+    source, target = int(grid.shape[axis]), int(target)  # tensors under `torch.jit.trace`
+    if source == target:
+        return grid
+    weights = resampling_matrix(source, target, antialias, grid.dtype, grid.device)
+    between, after = grid.shape[1:axis], grid.shape[axis + 1 :]
+    rows = grid.flatten(0, axis - 1).flatten(2)  # (B * between, source, after)
+    # -1 instead of B: a size computed from the batch size would be constant in an exported program.
+    return (weights @ rows).reshape(-1, *between, target, *after)
+
+
+torch.fx.wrap("_resample_axis")  # recorded by `torch.fx` as it is: what it does depends on the shape of the grid

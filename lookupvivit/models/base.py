@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from einops import reduce
 from torch import Tensor, nn
 
 from lookupvivit.sizes import Size
@@ -93,7 +92,7 @@ def create_classifier(width: int, num_classes: int, bias: float) -> nn.Linear:
 
 def pool(tokens: Tensor) -> Tensor:
     """Global average pooling, (B, t, h, w, D) -> (B, D)."""
-    return reduce(tokens, "b t h w d -> b d", "mean")
+    return tokens.mean(dim=(1, 2, 3))
 
 
 def groups_by_depth(model: nn.Module, depth: int, stem: tuple[str, ...]) -> list[list[str]]:

@@ -73,7 +73,7 @@ class LookupViTBlock(nn.Module):
 
     def forward(
         self, compressed: Tensor, lookup: Tensor, return_attention: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
         """Update both streams.
 
         Args:
@@ -82,17 +82,17 @@ class LookupViTBlock(nn.Module):
             return_attention: materialise the attention matrix A.
 
         Returns:
-            The updated streams, and A (B, H, M, N), or None if it was not requested or the block has no gather.
+            The updated streams, and A (B, H, M, N) if it was requested and the block has a gather.
         """
         # Departure from the paper: Algorithms 1 and 2 contain a residual sum, and Algorithm 4 adds another one around
         # Algorithm 2. Here, as in a pre-norm transformer, an update is computed from normalised inputs and added once,
         # to the stream before normalisation.
-        attention = None
+        attention = []
         if self.exchange != "none":  # Algorithm 4, line 1: information gathering (Algorithm 1)
             normed_compressed, normed_lookup = self.gather_norm_compressed(compressed), self.gather_norm_lookup(lookup)
             update, weights = self.gather(normed_compressed, normed_lookup, return_attention)  # (B, M, D)
             compressed = compressed + self.drop_path(update)
-            attention = weights.attention if return_attention else None
+            attention = [weights.attention] if return_attention else []
         # Line 2: representation refinement (Algorithm 3)
         compressed = self.refine(compressed)
         # Not stated in Table 5, "No MHBC p->l": without the infusion, the lookup MLP is also omitted. The 11.0 GFLOPs
@@ -101,7 +101,7 @@ class LookupViTBlock(nn.Module):
             update = self.infuse(self.infuse_norm(compressed), weights)  # (B, N, D)
             lookup = lookup + self.drop_path(update)
             lookup = lookup + self.drop_path(self.lookup_mlp(self.lookup_mlp_norm(lookup)))
-        return compressed, lookup, attention
+        return compressed, lookup, *attention
 
 
 class LookupViT(Model):
@@ -220,13 +220,13 @@ class LookupViT(Model):
         compressed = compressed.flatten(1, 3)  # (B, tp, hp, wp, D) -> (B, M, D)
         intermediates = []
         for block in self.blocks:
-            compressed, lookup, attention = block(compressed, lookup, return_intermediates)
+            compressed, lookup, *attention = block(compressed, lookup, return_intermediates)
             if return_intermediates:
                 block_output = {"compressed": compressed.unflatten(1, compressed_grid)}  # (B, tp, hp, wp, D)
                 block_output["lookup"] = lookup.unflatten(1, lookup_grid)  # (B, t, h, w, D)
-                if attention is not None:
-                    attention = attention.unflatten(-1, lookup_grid)  # (B, H, M, N) -> (B, H, M, t, h, w)
-                    block_output["attention"] = attention.unflatten(2, compressed_grid)  # (B, H, tp, hp, wp, t, h, w)
+                if attention:
+                    weights = attention[0].unflatten(-1, lookup_grid)  # (B, H, M, N) -> (B, H, M, t, h, w)
+                    block_output["attention"] = weights.unflatten(2, compressed_grid)  # (B, H, tp, hp, wp, t, h, w)
                 intermediates.append(block_output)
         return compressed.unflatten(1, compressed_grid), lookup.unflatten(1, lookup_grid), intermediates
 

@@ -1,10 +1,10 @@
-"""The output of every model."""
+"""The output of every model, and a model that returns logits only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 
@@ -45,3 +45,19 @@ pytree.register_pytree_node(
     from_dumpable_context=list,
     flatten_with_keys_fn=_flatten_with_keys,
 )
+
+
+class LogitsOnly(nn.Module):
+    """A model whose output is a tensor, for libraries that expect one, and whose only input is the video.
+
+    Args:
+        model: any model of this library; its weights are shared.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Return the logits (B, K) of videos (B, 3, T, H, W) or images (B, 3, H, W)."""
+        return self.model(video).logits

@@ -12,11 +12,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
-from lookupvivit.layers.patch_embed import as_video, tubelet_grid
+from lookupvivit.layers.patch_embed import as_video, split_into_tubelets, tubelet_grid
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth
 from lookupvivit.models.outputs import ModelOutput
@@ -138,16 +137,16 @@ class Perceiver(Model):
         video = as_video(video, self.tubelet)
         frames, height, width = video.shape[2:]
         grid = as_size(self.grid((frames, height, width)))  # integers, also under `torch.jit.trace`
-        t, h, w = self.tubelet
-        pixels = rearrange(video, "b c (nt t) (nh h) (nw w) -> b nt nh nw (t h w c)", t=t, h=h, w=w)
+        pixels = split_into_tubelets(video, self.tubelet).flatten(1, 3)  # (B, N, 3 t h w)
+        pixels = pixels.unflatten(2, (3, -1)).transpose(2, 3).flatten(2)  # (B, N, t h w 3)
         # Computed in every call, for the size of this input: a traced program would capture a cached tensor.
         positions = []
         for axis in self.axes:
             along_axis = [1, 1, 1, -1]
             along_axis[axis] = grid[axis]
             positions.append(self._waves(axis, grid[axis], pixels).reshape(along_axis).expand(*grid, -1))
-        position = torch.cat(positions, dim=-1).expand(pixels.shape[0], -1, -1, -1, -1)  # (B, nt, nh, nw, C - pixels)
-        return torch.cat([pixels, position], dim=-1).flatten(1, 3)  # (B, nt, nh, nw, C) -> (B, N, C)
+        position = torch.cat(positions, dim=-1).flatten(0, 2)  # (N, C - 3 t h w)
+        return torch.cat([pixels, position.expand(pixels.shape[0], -1, -1)], dim=-1)  # (B, N, C)
 
     def _waves(self, axis: int, count: int, like: Tensor) -> Tensor:
         """(count, 2 bands + 1): sin and cos of pi f x with f from 1 to Nyquist, and x in [-1, 1] itself."""

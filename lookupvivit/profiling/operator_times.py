@@ -1,11 +1,11 @@
-"""Time and multiply-adds of a forward pass by operator, from hooks on modules and wrappers around kernels."""
+"""Time and multiply-adds of a forward pass by operator, from wrappers around modules and kernels."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lookupvivit import kernels
+from lookupvivit.layers import mhbc
 from lookupvivit.layers.attention import SelfAttention
 from lookupvivit.layers.drop_path import DropPath
-from lookupvivit.layers.mhbc import Gather, GatherValues, Infuse, InfuseOutput
+from lookupvivit.layers.mhbc import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.lookupvit import LookupViT, LookupViTBlock
@@ -28,11 +29,18 @@ REST = "rest: residual sums, positions, pooling"
 GATHER, INFUSION = "gather: softmax(q k^T) v", "infusion: A^T v"
 # An exchange that folds its projections has these three rows instead of the two above.
 WEIGHTS = "weights: A = softmax(q k^T)"
-FOLDED: dict[type[nn.Module], str] = {
-    GatherValues: "gather: A z W_v, folded",
-    InfuseOutput: "infusion: A^T v W_o, folded",
+FOLDED: dict[type[nn.Module], tuple[str, str]] = {  # the folded projection, and its row
+    Gather: ("v", "gather: A z W_v, folded"),
+    Infuse: ("out", "infusion: A^T v W_o, folded"),
 }
 LAYOUT = "exchange: layout of heads"
+EXCHANGE_FUNCTIONS = (  # functions that have a row, by module and name
+    (kernels, "gather", GATHER),
+    (kernels, "infuse", INFUSION),
+    (kernels, "fold", WEIGHTS),
+    (mhbc, "gather_folded", FOLDED[Gather][1]),
+    (mhbc, "infuse_folded", FOLDED[Infuse][1]),
+)
 WARMUP = 2
 
 Label = Callable[[tuple[Any, ...]], str]  # inputs of a module -> the row that it belongs to
@@ -128,15 +136,17 @@ def macs_by_operator(runner: CaseRunner, folded: bool = False) -> dict[str, int]
 
     def visit(module: nn.Module, path: str, row: str) -> None:
         row = rows.get(path, row)
-        own = by_module[path]
-        for name, child in module.named_children():
-            child_path = f"{path}.{name}".lstrip(".")
-            own -= by_module[child_path]
-            visit(child, child_path, row)
-        if folded and isinstance(module, (Gather, GatherValues, Infuse, InfuseOutput)):
-            _add_folded(macs, module, own, runner)
+        paths = {child: f"{path}.{name}".lstrip(".") for name, child in module.named_children()}
+        own = by_module[path] - sum(by_module[child_path] for child_path in paths.values())
+        if folded and type(module) in FOLDED:
+            name, label = FOLDED[type(module)]
+            macs[label] += _folded_macs(module, runner)
+            macs[WEIGHTS] += own // 2 if isinstance(module, Gather) else 0  # q k^T; folding replaces the other products
+            del paths[module.get_submodule(name)]
         else:
             macs[{Gather: GATHER, Infuse: INFUSION}.get(type(module), row)] += own
+        for child, child_path in paths.items():
+            visit(child, child_path, row)
 
     visit(model, "", REST)
     return dict(macs)
@@ -155,18 +165,13 @@ def _record_rows(model: nn.Module) -> dict[str, str]:
     return rows
 
 
-def _add_folded(macs: defaultdict[str, int], module: nn.Module, own: int, runner: CaseRunner) -> None:
-    """Replace the multiply-adds ``own`` of a part of the exchange by those of its folded form.
-
-    Tracing for the count never folds. See `lookupvivit.layers.mhbc` for the two forms.
-    """
-    if isinstance(module, Gather):
-        macs[WEIGHTS] += own // 2  # q k^T; the product with the values is part of GatherValues
-    elif isinstance(module, (GatherValues, InfuseOutput)):
-        num_lookup, num_compressed = runner.tokens
-        assert num_lookup is not None and num_compressed is not None  # an exchange has both
-        n, m, width = num_lookup, num_compressed, module.in_features
-        macs[FOLDED[type(module)]] += len(runner.video) * (module.num_heads * m * n * width + m * width**2)
+def _folded_macs(module: nn.Module, runner: CaseRunner) -> int:
+    """Multiply-adds of a folded projection; tracing for the count never folds. See `lookupvivit.layers.mhbc`."""
+    assert isinstance(module, (Gather, Infuse))
+    n, m = runner.tokens
+    assert n is not None and m is not None  # an exchange has lookup and compressed tokens
+    width = module.v.in_features
+    return len(runner.video) * (module.num_heads * m * n * width + m * width**2)
 
 
 # Seconds
@@ -181,22 +186,15 @@ def split_by_operator(model: nn.Module, call: Callable[[], object], clock: Calla
         clock: returns the current time.
     """
     stopwatch = _Stopwatch(clock)
-    hooks = []
-    for module, label in _labels(model).items():
-
-        def enter(module: nn.Module, inputs: tuple[Any, ...], label: Label = label) -> None:
-            stopwatch.enter(label(inputs))
-
-        hooks.append(module.register_forward_pre_hook(enter))
-        hooks.append(module.register_forward_hook(lambda *_: stopwatch.leave()))
-    try:
-        with _instrumented_kernels(stopwatch):
-            stopwatch.enter(REST)
-            call()
-            stopwatch.leave()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    # No hooks: a projection that has any is not folded.
+    functions: list[tuple[Any, str, Label]] = [(module, "forward", label) for module, label in _labels(model).items()]
+    functions += [(owner, name, _constant(label)) for owner, name, label in EXCHANGE_FUNCTIONS]
+    with ExitStack() as patches:
+        for owner, name, label in functions:
+            patches.enter_context(mock.patch.object(owner, name, stopwatch.timed(label, getattr(owner, name))))
+        stopwatch.enter(REST)
+        call()
+        stopwatch.leave()
     return stopwatch.seconds
 
 
@@ -221,26 +219,16 @@ class _Stopwatch:
         self.seconds[self._regions.pop()] += now - self._since
         self._since = now
 
+    def timed(self, label: Label, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, during which the region ``label(arguments)`` runs."""
 
-@contextmanager
-def _instrumented_kernels(stopwatch: _Stopwatch) -> Iterator[None]:
-    """Time the halves of the exchange, which are functions and have no hooks."""
-
-    def timed(region: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
-            stopwatch.enter(region)
+            self.enter(label(arguments))
             result = function(*arguments, **options)
-            stopwatch.leave()
+            self.leave()
             return result
 
         return run
-
-    with (
-        mock.patch.object(kernels, "gather", timed(GATHER, kernels.gather)),
-        mock.patch.object(kernels, "infuse", timed(INFUSION, kernels.infuse)),
-        mock.patch.object(kernels, "fold", timed(WEIGHTS, kernels.fold)),
-    ):
-        yield
 
 
 # Rows
@@ -285,7 +273,7 @@ def _label(module: nn.Module, path: str, ancestors: tuple[nn.Module, ...], model
     if isinstance(module, nn.LayerNorm):
         return _by_stream(model, "norms")
     if isinstance(module, nn.Linear) and any(isinstance(ancestor, (Gather, Infuse)) for ancestor in ancestors):
-        return _label_of_projection(module, model)
+        return _by_stream(model, "exchange: projections")
     return None
 
 
@@ -301,12 +289,6 @@ def _label_in_vit_block(module: nn.Module, parent: nn.Module, block: str) -> Lab
     if isinstance(module, nn.LayerNorm):
         return _constant(f"{block}: norms")
     return _constant(f"{block}: projections") if isinstance(parent, SelfAttention) else None
-
-
-def _label_of_projection(module: nn.Linear, model: LookupViT) -> Label:
-    """A projection of the exchange; a second input is the attention that it is folded with."""
-    unfolded = _by_stream(model, "exchange: projections")
-    return lambda inputs: FOLDED[type(module)] if len(inputs) == 2 else unfolded(inputs)
 
 
 def _by_stream(model: LookupViT, operator: str) -> Label:
