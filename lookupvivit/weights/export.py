@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data_pipelines.io.atomic import atomic_write
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
+from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
 
@@ -33,7 +34,8 @@ def export_program(
         compressed_size: (t, h, w) compressed tokens of a LookupViT, its own by default; fixed in the program.
 
     Returns:
-        A program with one input, ``video``, whose ``module()`` returns the model's output.
+        A program with one input, ``video``, whose ``module()`` returns a plain dict of the model's outputs. The file
+        that `torch.export.save` writes loads without this library.
 
     Raises:
         ExportError: the model is in training mode, or does not support the compressed size.
@@ -44,8 +46,8 @@ def export_program(
     video = _random_video(model, (2, *input_shape[1:]))
     batch_is_free = ({0: torch.export.Dim("batch")},)
     frames, height, width = video.shape[2:] if video.ndim == 5 else (1, *video.shape[2:])
-    fixed = _with_fixed_size(model, compressed_size, (frames, height, width))
-    return torch.export.export(fixed, (video,), dynamic_shapes=batch_is_free)
+    exported = _for_export(model, compressed_size, (frames, height, width))
+    return torch.export.export(exported, (video,), dynamic_shapes=batch_is_free)
 
 
 def export_onnx(
@@ -102,19 +104,19 @@ def input_shape(model: Model) -> tuple[int, ...]:
     return (1, 3, height, width) if is_image else (1, 3, frames, height, width)
 
 
-def _with_fixed_size(model: Model, compressed_size: Size | None, input_size: Size) -> nn.Module:
-    """The model with a fixed compressed size; weights and their names are shared with ``model``."""
-    if compressed_size is None:
-        return model
-    size = as_size(compressed_size)
-    try:
-        check_compressed_size(model, size, input_size=input_size)
-    except ValueError as error:
-        raise ExportError(str(error)) from None
-    assert isinstance(model, LookupViT)  # no other model passes the check
-    fixed = copy.copy(model)
-    fixed.compressed_size = size
-    return fixed
+def _for_export(model: Model, compressed_size: Size | None, input_size: Size) -> nn.Module:
+    """A copy with one input and a plain dict as output; weights and their names are shared with ``model``."""
+    exported: Any = copy.copy(model)
+    if compressed_size is not None:
+        size = as_size(compressed_size)
+        try:
+            check_compressed_size(model, size, input_size=input_size)
+        except ValueError as error:
+            raise ExportError(str(error)) from None
+        exported.compressed_size = size
+    call = exported.forward
+    exported.forward = lambda video: dict(call(video))
+    return exported
 
 
 def _random_video(model: Model, shape: tuple[int, ...]) -> Tensor:

@@ -1,5 +1,8 @@
 """What leaves Python computes what the model computes: torch.export programs and ONNX files."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -22,6 +25,7 @@ CASES = {
     "ViT, class token": ("vit_b16", {**IMAGE, "pooling": "token"}, None),
     "ViViT": ("vivit_b16x2", VIDEO, None),
 }
+PERCEIVER = {"input_size": (4, 16, 16), "tubelet": (2, 4, 4), "num_latents": 4, "width": 24, "depth": 1, "num_heads": 3}
 
 
 def build(name, overrides, classes=5):
@@ -77,6 +81,37 @@ def test_a_program_shares_and_names_the_weights_of_the_model(tmp_path):
     torch.export.save(program, tmp_path / "model.pt2")
     again, image = torch.export.load(tmp_path / "model.pt2").module(), torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(again(image)["logits"], model(image, compressed_size=(1, 3, 3)).logits)
+
+
+LOAD_WITHOUT_THE_LIBRARY = """
+import sys
+import torch
+sys.modules["lookupvivit"] = sys.modules["data_pipelines"] = None  # importing them fails
+program = torch.export.load(sys.argv[1]).module()
+image, expected = torch.load(sys.argv[2])
+outputs = program(image)
+assert type(outputs) is dict and list(outputs) == list(expected), outputs
+for name, output in outputs.items():
+    torch.testing.assert_close(output, expected[name])
+"""
+
+
+def test_a_saved_program_needs_only_torch(tmp_path):
+    model, image = build("lookupvit_b16_5x5", IMAGE), torch.randn(2, 3, 32, 32)
+    torch.export.save(export_program(model, (1, 3, 32, 32)), tmp_path / "model.pt2")
+    torch.save((image, dict(model(image))), tmp_path / "example.pt")
+    command = [sys.executable, "-c", LOAD_WITHOUT_THE_LIBRARY, tmp_path / "model.pt2", tmp_path / "example.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("case", [*CASES, "Perceiver"])
+def test_programs_have_tensors_of_at_most_five_dimensions(case):
+    """More are supported by neither XNNPACK nor Core ML."""
+    name, overrides, size = {**CASES, "Perceiver": ("perceiver_pico8x2", PERCEIVER, None)}[case]
+    program = export_program(build(name, overrides), shape_of(name, overrides), size)
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    assert max(value.dim() for value in values if isinstance(value, torch.Tensor)) == 5
 
 
 def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path):
