@@ -23,6 +23,7 @@ from data_pipelines.io.growing_json import growing_json
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.output_paths import require_output_folder
 from data_pipelines.io.progress import progress
+from data_pipelines.io.real_paths import require_not_among
 from lookupvivit.captioning.figures import caption_grid, middle_frames
 from lookupvivit.captioning.generation import CaptionGenerator, caption_files
 from lookupvivit.captioning.scoring import evaluate_captions, read_captioned_dataset
@@ -106,6 +107,8 @@ def write(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
     if inputs.num_ignored:
         print(f"{inputs.num_ignored} files ignored, which are neither images nor videos")
     paths = list(inputs.paths.values())
+    figures = [arguments.output / f"captions_{n:04d}.png" for n in range(1, len(paths) + 1)] if arguments.output else []
+    require_not_among([*figures, *filter(None, [arguments.json])], paths)
     report: dict[str, Any] = {**settings_json(arguments), "captions": []}
     num_figures = 0
     bar = progress(total=len(paths), unit="file", desc="caption", disable=not sys.stdout.isatty())
@@ -119,9 +122,9 @@ def write(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
                 tqdm.write(f"{path}: {caption}")
             sys.stdout.flush()
             if arguments.output and batch.captions:
-                num_figures += 1
                 figure = caption_grid(middle_frames(batch.clips), list(batch.captions.values()))
-                save_png(arguments.output / f"captions_{num_figures:04d}.png", figure)
+                save_png(figures[num_figures], figure)
+                num_figures += 1
             bar.update(len(batch.captions) + len(batch.errors))
     num_failed = sum("error" in result for result in report["captions"])
     if num_failed:

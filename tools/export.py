@@ -5,10 +5,11 @@ python tools/export.py --run runs/camera_motion --onnx camera_motion.onnx --comp
 
 import argparse
 
+from data_pipelines.io.real_paths import require_not_among
 from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, one_line_errors, output_file
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.weights.export import export_onnx, input_shape
-from lookupvivit.weights.files import load_classifier
+from lookupvivit.weights.files import DESCRIPTION, load_classifier, weights_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,6 +24,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("nothing was written"):
+        weights = weights_file(arguments.run)
+        require_not_among([arguments.onnx], [weights, weights.with_name(DESCRIPTION)])
         model = load_classifier(arguments.run)
         shape = input_shape(model)
         difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)

@@ -19,6 +19,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.growing_json import growing_json
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
+from data_pipelines.io.real_paths import require_not_among
 from data_pipelines.io.text import output_name
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
@@ -72,6 +73,8 @@ def predict(arguments: argparse.Namespace) -> int:
     inputs = expand_inputs(arguments.videos, separate_images=predictor.preprocess.sampling.frames == 1)
     if inputs.num_ignored:
         print(f"{inputs.num_ignored} files ignored that are neither videos nor images")
+    figures = {name: arguments.output / f"{output_name(name)}.png" for name in inputs.paths} if arguments.output else {}
+    require_not_among([*figures.values(), *filter(None, [arguments.json])], inputs.paths.values())
     report: dict[str, Any] = {"model": str(arguments.run), "views": views, "videos": []}
     failed = 0
     # Without a terminal, the printed results show the progress.
@@ -91,9 +94,8 @@ def predict(arguments: argparse.Namespace) -> int:
             save()
             tqdm.write(as_text(prediction, arguments.top))
             sys.stdout.flush()
-            if arguments.output:
-                figure = as_figure(prediction, arguments.top, name, str(arguments.run), views)
-                save_png(arguments.output / f"{output_name(name)}.png", figure)
+            if name in figures:
+                save_png(figures[name], as_figure(prediction, arguments.top, name, str(arguments.run), views))
     if failed:
         print(f"{failed} of {len(inputs.paths)} files could not be read", file=sys.stderr)
     if arguments.output and failed < len(inputs.paths):

@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 
 from data_pipelines.io.atomic import write_json
+from data_pipelines.io.lock import locked
 from data_pipelines.io.output_paths import require_output_folder
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
@@ -37,15 +38,16 @@ from lookupvivit.weights.files import load_classifier, weights_file
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("finished parts are saved"):
-        test(arguments)
+        output = arguments.output or weights_file(arguments.run).parent / "predictions" / "robustness"
+        require_output_folder(output)
+        with locked(output / ".lock"):
+            test(arguments, output)
 
 
-def test(arguments: argparse.Namespace) -> None:
+def test(arguments: argparse.Namespace, output: Path) -> None:
     """Evaluate, print the tables and write the report."""
     model_name = str(arguments.run)
     try:
-        output = arguments.output or weights_file(arguments.run).parent / "predictions" / "robustness"
-        require_output_folder(output)
         model = load_classifier(arguments.run).to(arguments.device)
         suite = RobustnessSuite(model, arguments.run, output, arguments.batch_size, arguments.device, arguments.workers)
         results = evaluate(suite, arguments)

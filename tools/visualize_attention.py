@@ -20,6 +20,7 @@ from typing import Any
 import lookupvivit
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import expand_inputs
+from data_pipelines.io.real_paths import require_not_among
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.cli.arguments import (
@@ -105,7 +106,10 @@ def visualize(arguments: argparse.Namespace) -> int:
     class_names = model.description.get("class_names")
     writer = AttentionWriter(class_names, arguments.columns, arguments.fps, arguments.gif, board)
     failed = 0
-    for (name, path), stem in zip(inputs.paths.items(), output_stems(list(inputs.paths)), strict=True):
+    stems = output_stems(list(inputs.paths))
+    outputs = [arguments.output / f"{stem}_attention{suffix}" for stem in stems for suffix in (".png", ".mp4", ".gif")]
+    require_not_among(outputs, inputs.paths.values())
+    for (name, path), stem in zip(inputs.paths.items(), stems, strict=True):
         try:
             clips = [preprocess.timed_clip(path, arguments.start) for preprocess in selection.preprocesses]
         except (DataError, OSError) as error:

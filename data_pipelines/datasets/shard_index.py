@@ -20,6 +20,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import parse_json
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
 from data_pipelines.io.npz_files import READ_ERRORS, open_npz
+from data_pipelines.io.processes import end_with_parent
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import ENCODING
 
@@ -67,7 +68,8 @@ def load_indices(shards: Sequence[str]) -> list[ShardIndex]:
         if len(new) > MAX_SERIAL_SHARDS:  # ImageNet-21k takes one core a quarter of an hour
             spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
             num_processes = min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
-            created = stack.enter_context(ProcessPoolExecutor(num_processes, spawn)).map(create_index, new)
+            pool = stack.enter_context(ProcessPoolExecutor(num_processes, spawn, initializer=end_with_parent))
+            created = pool.map(create_index, new)
         bar = progress(created, desc="scanning shards", total=len(new), unit="shard", disable=not new)
         indices |= dict(zip(new, bar, strict=True))
     return [index for index in indices.values() if index is not None]

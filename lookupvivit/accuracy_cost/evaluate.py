@@ -48,6 +48,11 @@ def cost_accuracy(config: RunConfig, options: Options) -> None:
     for path in paths:
         weights_file(path)  # raises for a missing checkpoint before any data is read
     world = distributed.start(config.runtime.threads)
+    with distributed.exclusive(options.output / ".lock", "--output", world):
+        _evaluate(config, options, paths, world)
+
+
+def _evaluate(config: RunConfig, options: Options, paths: Sequence[str], world: World) -> None:
     dtype = compute_dtype(config, world)
     manifest = read_manifest(config, "val", world)
     checkpoints = [load_checkpoint(path, config, manifest, world.device, dtype) for path in paths]

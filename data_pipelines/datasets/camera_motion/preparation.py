@@ -19,6 +19,7 @@ from data_pipelines.datasets.something_something import Annotation, write_someth
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
+from data_pipelines.io.processes import end_with_parent
 from data_pipelines.io.progress import progress
 
 RECIPE_FILE = "recipe.json"
@@ -73,10 +74,15 @@ def _render_all(root: Path, recipe: Recipe, jobs: list[tuple[str, int]]) -> None
     render = partial(render_video, recipe, root / VIDEO_FOLDER)
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool in an unknown state
     num_processes = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(num_processes, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(num_processes, spawn, initializer=_start_renderer) as pool:
         rendered = pool.map(render, *zip(*jobs, strict=True), chunksize=16)
         for _ in progress(rendered, desc=f"rendering {root}", total=len(jobs), unit="video"):
             pass
+
+
+def _start_renderer() -> None:
+    end_with_parent()
+    torch.set_num_threads(1)
 
 
 def _annotation(recipe: Recipe, split: str, index: int) -> Annotation:
