@@ -15,22 +15,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
+from lookupvivit.layers.resample import resample
 from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.registry import CATALOGUE, current_arguments
-from lookupvivit.sizes import Size
+from lookupvivit.sizes import Size, as_size
 
 
 class TimmLookupViT(LookupViT):
     """LookupViT with timm's arguments and methods; returns logits (B, K) as a tensor.
 
     Args:
-        num_classes: K; with 0, there are no classifiers and the model returns the features that they would classify.
+        num_classes: K; with 0, there are no classifiers and the model returns pooled features (B, D), the mean of both
+            streams.
         in_chans: 3.
         img_size: side or (H, W) of the images that the position embeddings are made for; they are resampled for others.
         patch_size: side or (h, w) of a lookup token in pixels.
@@ -65,8 +67,7 @@ class TimmLookupViT(LookupViT):
                 )
         input_size, tubelet, compressed_size = map(_image_size, (img_size, patch_size, compressed_size))
         super().__init__(num_classes, input_size, tubelet, compressed_size, drop_path=drop_path_rate, **options)
-        self.num_features = self.embed_dim = self.width
-        self.head_hidden_size = 2 * self.width  # pooled compressed and lookup tokens, concatenated
+        self.num_features = self.embed_dim = self.head_hidden_size = self.width
         self.num_prefix_tokens = compressed_size[1] * compressed_size[2]
         self.global_pool = global_pool
         self.head_drop = nn.Dropout(drop_rate)
@@ -85,11 +86,11 @@ class TimmLookupViT(LookupViT):
         return self._normed_sequence(compressed, lookup)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return logits (B, K) of normed tokens (B, M + N, D), or with ``pre_logits`` the pooled features (B, 2 D)."""
+        """Return logits (B, K) of normed tokens (B, M + N, D), or with ``pre_logits`` the pooled features (B, D)."""
         compressed, lookup = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
         compressed, lookup = self.head_drop(compressed.mean(1)), self.head_drop(lookup.mean(1))  # (B, D) each
         if pre_logits or not self.num_classes:
-            return torch.cat([compressed, lookup], dim=1)
+            return (compressed + lookup) / 2
         return (self.compressed_head(compressed) + self.lookup_head(lookup)) / 2
 
     def forward_intermediates(
@@ -119,24 +120,21 @@ class TimmLookupViT(LookupViT):
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW' or 'NLC'")
         selected, last = feature_take_indices(len(self.blocks), indices)
-        all_blocks = self.blocks
-        if stop_early:
-            self.blocks = all_blocks[: last + 1]
-        try:
-            compressed, lookup, block_outputs = super().forward_features(x, return_intermediates=True)
-        finally:
-            self.blocks = all_blocks
+        lookup_map, compressed_map = self.tokenize(x)  # (B, 1, h, w, D), (B, 1, hp, wp, D)
+        grid = lookup_map.shape[2:4]
+        lookup, compressed = lookup_map.flatten(1, 3), compressed_map.flatten(1, 3)  # (B, N, D), (B, M, D)
         intermediates: list[Any] = []
-        for i in selected:
-            prefix = block_outputs[i]["compressed"].flatten(1, 3)  # (B, M, D)
-            features = block_outputs[i]["lookup"].squeeze(1)  # (B, 1, h, w, D) -> (B, h, w, D)
-            if norm:
-                prefix, features = self.compressed_norm(prefix), self.lookup_norm(features)
-            features = features.movedim(-1, 1) if output_fmt == "NCHW" else features.flatten(1, 2)
-            intermediates.append((features, prefix) if return_prefix_tokens else features)
+        for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
+            compressed, lookup = block(compressed, lookup)
+            if i in selected:
+                streams = (self.compressed_norm(compressed), self.lookup_norm(lookup)) if norm else (compressed, lookup)
+                prefix, features = streams
+                if output_fmt == "NCHW":
+                    features = features.mT.unflatten(2, grid)  # (B, N, D) -> (B, D, h, w)
+                intermediates.append((features, prefix) if return_prefix_tokens else features)
         if intermediates_only:
             return intermediates
-        return self._normed_sequence(compressed, lookup), intermediates
+        return torch.cat([self.compressed_norm(compressed), self.lookup_norm(lookup)], dim=1), intermediates
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -170,6 +168,19 @@ class TimmLookupViT(LookupViT):
         blocks = r"^blocks\.(\d+)" if coarse else [(r"^blocks\.(\d+)", None), (r"_(?:norm|head)\.", (99999,))]
         return {"stem": r"^(?:embedding\.|positions|compress\.)", "blocks": blocks}
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimmLookupViT:
+        """Convert all tensors; ``torch.channels_last`` has four axes and skips the positions and kernel with five."""
+
+        def convert(tensor: Tensor) -> Tensor:
+            try:
+                return fn(tensor)
+            except RuntimeError:
+                if tensor.dim() != 5:
+                    raise
+                return fn(tensor.flatten(1)).unflatten(1, tensor.shape[1:])  # as a matrix, which has no such format
+
+        return super()._apply(convert, recurse)
+
     def _normed_sequence(self, compressed: Tensor, lookup: Tensor) -> Tensor:
         """(B, 1, hp, wp, D), (B, 1, h, w, D) -> (B, M + N, D)."""
         return torch.cat([self.compressed_norm(compressed).flatten(1, 3), self.lookup_norm(lookup).flatten(1, 3)], 1)
@@ -188,11 +199,19 @@ def _image_size(size: int | Sequence[int]) -> Size:
     return sides
 
 
+def _fit_positions(state: dict[str, Tensor], model: TimmLookupViT) -> dict[str, Tensor]:
+    """Weights whose positions are resampled to the model's ``img_size``."""
+    grid = as_size(model.positions.shape[1:4])
+    return {key: resample(value, grid) if key == "positions" else value for key, value in state.items()}
+
+
 def _entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., Model]:
     """The function that timm calls to build a model; timm registers it under its ``__name__``."""
 
     def build(pretrained: bool = False, **kwargs: Any) -> Model:
-        if pretrained and not kwargs.get("pretrained_cfg_overlay"):
+        sources = {key: kwargs.get(key) for key in ("pretrained_cfg", "pretrained_cfg_overlay")}
+        resolved = resolve_pretrained_cfg(name, **sources)
+        if pretrained and not (resolved.has_weights or resolved.state_dict):
             raise ValueError(
                 f"pretrained: found True for {name}, for which no weights have been published; load your own with "
                 "checkpoint_path=..., or start from a ViT with lookupvivit.weights.importing.import_weights"
@@ -202,6 +221,7 @@ def _entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., Model]:
             name,
             pretrained,
             feature_cfg={"out_indices": 3, "feature_cls": "getter"},
+            pretrained_filter_fn=_fit_positions,
             **{**arguments, **kwargs},
         )
 
@@ -224,7 +244,7 @@ default_cfgs = generate_default_cfgs(
             "interpolation": "bilinear",
             "mean": (0.5, 0.5, 0.5),
             "std": (0.5, 0.5, 0.5),
-            "first_conv": None,  # timm must not adapt the first layer: it has three channels
+            "first_conv": "embedding.projection",
             "classifier": ("compressed_head", "lookup_head"),
             "license": "apache-2.0",
         }

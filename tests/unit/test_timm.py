@@ -1,8 +1,11 @@
 """The image models follow timm's interface."""
 
+import weakref
+
 import pytest
 import timm
 import torch
+from timm.models import save_for_hf
 from timm.optim import create_optimizer_v2
 
 import lookupvivit
@@ -52,9 +55,14 @@ def test_arguments_of_timm(image):
 
 def test_models_without_classifiers(image):
     model = small_model(num_classes=0)
-    assert model(image).shape == (2, model.head_hidden_size)
+    assert model(image).shape == (2, model.num_features) == (2, model.head_hidden_size)
+    pre_logits = model.forward_head(model.forward_features(image), pre_logits=True)
+    torch.testing.assert_close(pre_logits, model(image))
     model.reset_classifier(3)
     assert model(image).shape == (2, 3)
+    for classifier in model.get_classifier():
+        torch.nn.init.eye_(classifier.weight)
+    torch.testing.assert_close(model(image), pre_logits[:, :3])
 
 
 @pytest.mark.parametrize(
@@ -91,6 +99,63 @@ def test_features_only(image):
     assert [feature.shape for feature in net(image)] == [(2, 192, 4, 6)] * 2
     assert net.feature_info.channels() == [192, 192] and net.feature_info.reduction() == [16, 16]
     assert len(net.model.blocks) == 3
+
+
+@pytest.mark.parametrize("source", ["local-dir", "file", "overlay"])
+def test_weights_saved_by_timm_load(image, source, tmp_path):
+    """At the size that they were saved for and at another one, with the same classes and with others."""
+    model = small_model(img_size=64)
+    save_for_hf(model, tmp_path, model_args={"depth": 4, "img_size": 64}, safe_serialization=True)
+    name, arguments = NAME, {"depth": 4, "img_size": 64, "num_classes": 7}
+    if source == "local-dir":
+        name, arguments = f"local-dir:{tmp_path}", {}
+    else:
+        weights = {"file": str(tmp_path / "model.safetensors"), "num_classes": 7}
+        key = {"file": "pretrained_cfg", "overlay": "pretrained_cfg_overlay"}[source]
+        arguments[key] = {**model.pretrained_cfg, **weights} if source == "file" else weights
+    again = timm.create_model(name, pretrained=True, **arguments).eval()
+    assert torch.equal(again(image), model(image))
+    larger = timm.create_model(name, pretrained=True, **{**arguments, "img_size": (128, 96), "num_classes": 3}).eval()
+    assert larger.positions.shape == (1, 1, 8, 6, 192) and larger(image).shape == (2, 3)
+    torch.testing.assert_close(larger.blocks[3].state_dict(), model.blocks[3].state_dict())
+    backbone = timm.create_model(name, pretrained=True, features_only=True, **arguments)
+    torch.testing.assert_close(backbone(image), model.forward_intermediates(image, 3, intermediates_only=True))
+
+
+def test_the_default_configuration_names_the_first_layer():
+    model = small_model()
+    weight = model.get_submodule(model.default_cfg["first_conv"]).weight
+    assert isinstance(model.get_submodule(model.default_cfg["first_conv"]), torch.nn.Conv3d)
+    assert weight.shape[1] == 3
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, torch.nn.Sequential])
+def test_channels_last(image, wrap):
+    model = wrap(small_model())
+    expected = model(image)
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(image.contiguous(memory_format=torch.channels_last)), expected)
+    model.to(torch.float64, memory_format=torch.channels_last)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+    torch.testing.assert_close(model(image.double()), expected.double(), rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_intermediates_keep_the_selected_tokens_alone(image):
+    """Neither attention nor the tokens of other blocks: those are released when the next block has run."""
+    model, tokens = small_model(), []
+
+    def observe(block, inputs, outputs):
+        assert len(outputs) == 2
+        tokens.append([weakref.ref(stream) for stream in outputs])
+        if block is model.blocks[3]:
+            alive.extend(i for i, streams in enumerate(tokens) if any(stream() is not None for stream in streams))
+
+    for block in model.blocks:
+        block.register_forward_hook(observe)
+    alive = []
+    model.forward_intermediates(image, indices=[0, 3], output_fmt="NLC", return_prefix_tokens=True)
+    assert alive == [0, 2, 3]  # 2: the input of the last block
 
 
 def test_layer_decay_follows_the_depth():
