@@ -18,6 +18,7 @@ class Model(nn.Module):
         tubelet: (t, h, w), frames and pixels of a token.
         blocks: the repeated modules that are trained; they are compiled and recomputed one by one.
         description: contents of model.json, which `lookupvivit.load_model` sets.
+        created_as: name and overrides, which `lookupvivit.create_model` sets.
     """
 
     num_classes: int
@@ -25,6 +26,7 @@ class Model(nn.Module):
     tubelet: Size
     blocks: nn.ModuleList
     description: dict[str, Any]
+    created_as: tuple[str, dict[str, Any]]
 
     @property
     def supervised(self) -> tuple[str, ...]:

@@ -95,7 +95,9 @@ def create_model(name: str, num_classes: int, **overrides: Any) -> Model:
     for key in overrides:
         if key not in accepted:
             raise ValueError(f"{name}: found {key!r}{_suggest(key, accepted)}; its arguments are {', '.join(accepted)}")
-    return model(num_classes, **{**arguments, **overrides})
+    created = model(num_classes, **{**arguments, **overrides})
+    created.created_as = name, overrides
+    return created
 
 
 def current_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

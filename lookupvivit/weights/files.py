@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ def save_model(folder: Path, state: dict[str, Tensor], description: dict[str, An
     if "tokenizer" in description:
         write_text(folder / TOKENIZER, description["tokenizer"])
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, temporary)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, temporary, metadata={"format": "pt"})  # without it, transformers refuses the file
 
 
 def load_model(path: str | Path) -> Model:
@@ -81,7 +82,7 @@ def load_model(path: str | Path) -> Model:
     """
     description = read_description(path)
     with torch.device("meta"):  # before memory is allocated that only model.json asks for
-        _require_same_shapes(described_model(description), weights_file(path))
+        require_same_shapes(described_model(description), tensor_shapes(weights_file(path)), weights_file(path))
     model = described_model(description)
     load_weights(model, path, heads_may_differ=False)
     model.description = description
@@ -225,11 +226,21 @@ def load_weights(
     return report
 
 
-def _require_same_shapes(model: Model, file: Path) -> None:
-    shapes, own = tensor_shapes(file), model.state_dict()
+def require_same_shapes(model: Model, shapes: Mapping[str, Sequence[int]], file: Path) -> None:
+    """Check that tensors of these shapes are the model's.
+
+    Args:
+        model: may be on the meta device.
+        shapes: by tensor name.
+        file: named in the message.
+
+    Raises:
+        WeightsError: they are not; names the tensor.
+    """
+    own = model.state_dict()
     _require_same_names(model, own.keys(), shapes.keys(), file)
     for name, tensor in own.items():
-        if shapes[name] != tuple(tensor.shape):
+        if tuple(shapes[name]) != tuple(tensor.shape):
             raise _other_shape(file, name, shapes[name], tensor.shape)
 
 

@@ -2,7 +2,8 @@
 
     model = HubModel.load("runs/camera_motion")              # any run or checkpoint directory
     model.push_to_hub("OWNER/lookupvivit-camera-motion")
-    model = HubModel.from_pretrained("OWNER/lookupvivit-camera-motion")
+    model = HubModel.from_pretrained("OWNER/lookupvivit-camera-motion", dtype=torch.bfloat16)
+    model = HubModel.from_pretrained("OWNER/lookupvivit-camera-motion", num_classes=5)  # with new classifiers
 
 `lookupvivit.load_model` reads the same folder without huggingface_hub.
 """
@@ -13,12 +14,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelHubMixin, snapshot_download
+import torch
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from torch import nn
 
+from lookupvivit.models.base import Model
 from lookupvivit.models.outputs import ModelOutput
-from lookupvivit.models.registry import create_model
-from lookupvivit.weights.files import DESCRIPTION, WEIGHTS, load_classifier, read_description, save_model
+from lookupvivit.weights.export import input_shape
+from lookupvivit.weights.files import (
+    DESCRIPTION,
+    WEIGHTS,
+    described_model,
+    load_classifier,
+    require_same_shapes,
+    save_model,
+)
+from lookupvivit.weights.metadata import describe
 
 CARD = """---
 # The Hub's documentation lists further fields, such as dataset, metrics and licence.
@@ -34,7 +45,7 @@ import lookupvivit
 from lookupvivit.weights.hub import HubModel
 
 model = HubModel.from_pretrained("OWNER/NAME").eval()
-clip = lookupvivit.preprocess_of(model)("video.mp4")  # (3, T, H, W) in [-1, 1], the central clip
+clip = lookupvivit.preprocess_of(model)("{{ example }}")  # (3, T, H, W) in [-1, 1]
 logits = model(clip[None]).logits  # (1, K)
 lookupvivit.class_names_of(model)[logits.argmax()]
 ```
@@ -52,32 +63,36 @@ class HubModel(
     ModelHubMixin,
     library_name="lookupvivit",
     paper_url="https://arxiv.org/abs/2407.12753",
-    tags=["lookupvit", "video-classification"],
     model_card_template=CARD,
 ):
     """A model of the registry with the Hub's ``from_pretrained``, ``save_pretrained`` and ``push_to_hub``.
 
     Args:
-        description: content of ``model.json``: ``name``, ``num_classes``, ``overrides``, and optional further keys.
+        model: from `lookupvivit.create_model` or `lookupvivit.load_model`, or the content of a ``model.json``, from
+            which a model with random weights is built.
 
     Attributes:
         model: the wrapped model.
     """
 
-    def __init__(self, description: dict[str, Any]) -> None:
+    def __init__(self, model: Model | dict[str, Any]) -> None:
         super().__init__()
-        self.description = description
-        self.model = create_model(description["name"], description["num_classes"], **description["overrides"])
+        if isinstance(model, dict):
+            description, model = model, described_model(model)
+            model.description = description
+        self.model = model
         # model.json suffices to build the model. The Hub counts downloads of config.json; the mixin needs it offline.
-        self._hub_mixin_config = {"architecture": description["name"]}
+        self._hub_mixin_config = {"architecture": self.description["name"]}
 
     @classmethod
     def load(cls, path: str | Path) -> HubModel:
         """Load a trained model from a run or checkpoint directory, in eval mode."""
-        model = load_classifier(path)
-        found = cls(read_description(path))
-        found.model = model
-        return found.eval()
+        return cls(load_classifier(path)).eval()
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Content of the ``model.json`` of the model as it is now."""
+        return describe(self.model)
 
     @property
     def num_classes(self) -> int:
@@ -88,11 +103,19 @@ class HubModel(
         """Call the wrapped model."""
         return self.model(*args, **kwargs)
 
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifiers with newly initialised ones for ``num_classes`` classes."""
+        self.model.reset_classifier(num_classes)
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(save_directory, self.model.state_dict(), self.description)
+        state, description = self.model.state_dict(), self.description
+        with torch.device("meta"):  # before anything is written that could not be loaded
+            rebuilt = described_model(description)
+        require_same_shapes(rebuilt, {name: tensor.shape for name, tensor in state.items()}, save_directory / WEIGHTS)
+        save_model(save_directory, state, description)
 
     @classmethod
-    def _from_pretrained(
+    def _from_pretrained(  # type: ignore[override]  # unknown arguments fail
         cls,
         *,
         model_id: str,
@@ -101,7 +124,8 @@ class HubModel(
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
-        **model_kwargs: Any,
+        num_classes: int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> HubModel:
         if not Path(model_id).is_dir():
             model_id = snapshot_download(
@@ -113,10 +137,18 @@ class HubModel(
                 token=token,
                 allow_patterns=[WEIGHTS, DESCRIPTION],
             )
-        return cls.load(model_id)
+        model = cls.load(model_id)
+        if num_classes not in (None, model.num_classes):
+            model.reset_classifier(num_classes)
+        return model.to(dtype)
 
-    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """Fill the template of the model card from the description."""
-        fields = {"name": self.description["name"], "num_classes": self.description["num_classes"]}
-        fields["description"] = json.dumps(self.description, indent=2, ensure_ascii=False)
-        return super().generate_model_card(*args, **fields, **kwargs)
+        description, kind = self.description, "image" if len(input_shape(self.model)) == 4 else "video"
+        card_data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict())
+        card_data.pipeline_tag = f"{kind}-classification"
+        card_data.tags = ["lookupvit", card_data.pipeline_tag, *(card_data.tags or ())]
+        fields = {"name": description["name"], "num_classes": description["num_classes"]}
+        fields["example"] = {"image": "image.jpg", "video": "video.mp4"}[kind]
+        fields["description"] = json.dumps(description, indent=2, ensure_ascii=False)
+        return ModelCard.from_template(card_data, template_str=CARD, **fields, **kwargs)

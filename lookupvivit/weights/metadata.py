@@ -47,6 +47,30 @@ def class_names_of(model: Model) -> tuple[str, ...]:
     return names
 
 
+def describe(model: Model) -> dict[str, Any]:
+    """Return the model.json of a model as it is now, which rebuilds it.
+
+    Args:
+        model: from `lookupvivit.create_model` or `lookupvivit.load_model`. The number of classes is the model's own.
+            Class names of other classes, before a `reset_classifier`, are omitted.
+
+    Raises:
+        WeightsError: the model was built in another way.
+    """
+    created_as = getattr(model, "created_as", None)
+    if created_as is None:
+        raise WeightsError(
+            f"model: found a {type(model).__name__} of unknown options, expected one of lookupvivit.create_model or "
+            "lookupvivit.load_model"
+        )
+    name, overrides = created_as
+    description = {**getattr(model, "description", {}), "name": name, "num_classes": model.num_classes}
+    description["overrides"] = {"input_size": list(model.input_size), **overrides}
+    if len(description.get("class_names", ())) != model.num_classes:
+        description.pop("class_names", None)
+    return description
+
+
 def _description(model: Model, key: str) -> Any:
     """One entry of the model's model.json."""
     description = getattr(model, "description", None)
