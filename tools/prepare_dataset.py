@@ -15,9 +15,11 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from data_pipelines.datasets.class_folders import read_split_folders
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.datasets.shards import read_shards
 from data_pipelines.io.atomic import write_text
+from data_pipelines.io.errors import DataError
 from data_pipelines.io.lock import locked
 from data_pipelines.preparation.copies import CopySettings
 from data_pipelines.preparation.created_files import CLASSES, SKIP_LIST, claim
@@ -25,7 +27,7 @@ from data_pipelines.preparation.scanning import VideoRecord, read_records, scan
 from data_pipelines.preparation.shard_writing import write_shards
 from lookupvivit.cli.arguments import one_line_errors, output_folder, positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
-from lookupvivit.config import RunConfig
+from lookupvivit.config import DataConfig, RunConfig
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.manifests import listed_videos
 
@@ -76,11 +78,12 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     manifests = {split: listed_videos(config, split) for split in arguments.splits}
     claim(output, planned_outputs(output, manifests, copies, arguments.shards), inputs(config, arguments, manifests))
     # The skip list is for all splits, also those of earlier calls.
+    copied: dict[str, set[str]] = {}
     skipped = {split: unreadable(read_records(scan_file(output, split))) for split in SPLITS}
     for split, manifest in manifests.items():
         file = scan_file(output, split)
         records = scan(manifest, file, arguments.workers, arguments.seconds, copies, description=split)
-        skipped[split] = unreadable(records)
+        skipped[split], copied[split] = unreadable(records), {record.copy for record in records if record.copy}
         print(f"\n{split}: {summary(records, manifest.unit, has_copies=bool(copies))}\n  details: {file}")
         if copies:
             write_list(output / f"{split}.csv", manifest, records)
@@ -90,14 +93,37 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     lines = [f"{record.path}\t{record.reason}\n" for split in SPLITS for record in skipped[split]]
     write_text(skip_list, "".join(lines))
     if copies:
-        lists = "data.train_list=train.csv data.val_list=val.csv"
-        print(f"\nTo train on the copies:  data.dataset=kinetics data.root={output} {lists}")
+        is_tree = config.data.dataset == "folders" and has_class_folders(copies.folder, manifests, copied)
+        settings = f"data.root={copies.folder}" if is_tree else settings_of_lists(config.data, output)
+        print(f"\nTo train on the copies:  {settings}")
     elif arguments.shards:
         print(f"\nTo train on the shards:  data.dataset=shards data.root={output}")
     elif lines:
         print(f"\nTo skip the {len(lines)} unreadable {manifest.unit}s:  data.skip_list={skip_list}")
     else:
         print(f"\nEvery {manifest.unit} can be read.")
+
+
+def has_class_folders(folder: Path, manifests: dict[str, VideoManifest], copied: dict[str, set[str]]) -> bool:
+    """Whether the copies can be read as a tree of class folders, with the classes of the originals."""
+    for split, manifest in manifests.items():
+        try:
+            tree = read_split_folders(folder, split)
+        except DataError:  # for example, no video of a class can be read
+            return False
+        if tree.class_names != manifest.class_names or set(tree.paths) != copied[split]:
+            return False
+    return True
+
+
+def settings_of_lists(data: DataConfig, output: Path) -> str:
+    """The settings that read the copies from their lists; keys that such a dataset does not have are reset."""
+    settings = f"data.dataset=kinetics data.root={output} data.train_list=train.csv data.val_list=val.csv"
+    for key in ("separator", "fold", "camera_motion"):
+        default = DataConfig.default(key)
+        if getattr(data, key) != default:
+            settings += f" data.{key}={'null' if default is None else default}"
+    return settings
 
 
 def scan_file(output: Path, split: str) -> Path:

@@ -1,12 +1,16 @@
 """tools/prepare_dataset.py and tools/benchmark_loader.py as programs."""
 
 import json
+import runpy
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+
+from lookupvivit.config.loading import load_config
+from lookupvivit.training.manifests import present_videos
 
 PREPARE = [sys.executable, str(ROOT / "tools" / "prepare_dataset.py")]
 PREPARE += ["--cfg", str(ROOT / "configs" / "camera_motion.yaml"), "--workers", "2"]
@@ -40,7 +44,7 @@ def test_a_scan_lists_failed_and_missing_videos(tmp_path, damaged_set, shell):
 def test_training_without_the_failed_videos_and_on_copies(tmp_path, damaged_set, shell, command):
     output = tmp_path / "prepared"
     printed = shell([*PREPARE, "--output", str(output), f"data.root={damaged_set}", "--copies", "--short-side", "32"])
-    assert f"data.dataset=kinetics data.root={output} data.train_list=train.csv" in printed
+    advised = printed.split("To train on the copies:")[1].splitlines()[0]
     names = (output / "classes.txt").read_text().splitlines()
     assert len(names) == 10 and names[0] == "Panning left over something"
 
@@ -48,11 +52,49 @@ def test_training_without_the_failed_videos_and_on_copies(tmp_path, damaged_set,
     printed = shell(command("train_net.py", tmp_path / "run", *settings, "optim.max_steps=1"))
     assert "train: 39 videos" in printed and "FAILED" not in printed
 
-    settings = ["data.dataset=kinetics", f"data.root={output}", "data.camera_motion={}"]
+    settings = [*advised.split(), "data.camera_motion={}"]  # which the command sets
     settings += ["data.crop=32", "data.short_side=32", "optim.max_steps=1"]
     printed = shell(command("train_net.py", tmp_path / "copied", *settings))
     assert "train: 39 videos" in printed
     assert json.loads((tmp_path / "copied" / "model.json").read_text())["class_names"] == names
+
+
+def test_copies_of_class_folders_are_class_folders(tmp_path, small_set, shell):
+    """Unless a class has no readable video: the lists of the copies keep its name."""
+    root = tmp_path / "mine"
+    for number, name in enumerate(("train/cat/1.mp4", "train/dog/2.mp4", "val/cat/3.mp4", "val/dog/4.mp4"), start=1):
+        (root / name).parent.mkdir(parents=True)
+        shutil.copy(small_set / "videos" / f"{number}.mp4", root / name)
+    settings = ["data.dataset=folders", f"data.root={root}", "data.num_classes=2", "data.camera_motion={}"]
+    settings += ["augment.flip_labels={}"]
+    for case, dataset in (("complete", "folders"), ("incomplete", "kinetics")):
+        output = tmp_path / case
+        printed = shell([*PREPARE, "--output", str(output), "--copies", "--short-side", "32", *settings])
+        advised = printed.split("To train on the copies:")[1].splitlines()[0].split()
+        config = load_config(str(ROOT / "configs" / "camera_motion.yaml"), [*settings, *advised])
+        assert config.data.dataset == dataset
+        train, val = (present_videos(config, split, verbose=False) for split in ("train", "val"))
+        assert train.class_names == val.class_names == ("cat", "dog")
+        assert all(Path(path).is_relative_to(output / "videos") for path in (*train.paths, *val.paths))
+        assert (train.labels.tolist(), val.labels.tolist()) == ([0, 1], [0, 1] if case == "complete" else [0])
+        (root / "val" / "dog" / "4.mp4").write_bytes(b"no video")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("ucf101", ["data.fold=2"]),
+        ("camera_motion", ["data.camera_motion={train_videos: 4}"]),
+        ("k400_9x9x8", ["data.separator=;"]),
+    ],
+)
+def test_the_settings_of_copies_fit_the_configuration(name, settings):
+    """Keys that only the original layout has would be errors."""
+    config = str(ROOT / "configs" / f"{name}.yaml")
+    settings_of_lists = runpy.run_path(PREPARE[1])["settings_of_lists"]
+    advised = settings_of_lists(load_config(config, settings).data, Path("copies")).split()
+    data = load_config(config, [*settings, *advised]).data
+    assert (data.dataset, data.root, data.separator, data.camera_motion) == ("kinetics", "copies", None, {})
 
 
 @pytest.mark.cold
