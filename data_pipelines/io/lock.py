@@ -69,7 +69,8 @@ def locked(file: Path) -> Iterator[None]:
         finally:
             released.set()
             if _read(file).get("token") == token:
-                file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    file.unlink()
     finally:
         _descriptors.discard(descriptor)
         os.close(descriptor)

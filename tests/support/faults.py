@@ -27,10 +27,19 @@ def out_of_memory() -> None:
 
 
 def killed_worker() -> None:
-    """The kernel kills a loader worker that uses too much memory."""
+    """The kernel kills one of the loader workers, which uses too much memory."""
+    from torch.utils.data import get_worker_info
+
     from data_pipelines.datasets.clips import ClipDataset
 
-    ClipDataset.__getitem__ = lambda self, key: os.kill(os.getpid(), signal.SIGKILL)
+    read = ClipDataset.__getitem__
+
+    def kill_first(self, key):
+        if get_worker_info().id == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, key)
+
+    ClipDataset.__getitem__ = kill_first
 
 
 def small_shared_memory() -> None:

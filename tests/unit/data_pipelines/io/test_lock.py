@@ -39,13 +39,6 @@ def holder(file):
     process.wait()
 
 
-@pytest.fixture
-def soon(monkeypatch):
-    """Machines count as lost soon."""
-    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(lock, "LOST_SECONDS", 2.0)
-
-
 def of_another_machine(file, **changes):
     """A lock file as another machine writes it, which has no lock on this one."""
     file.parent.mkdir(exist_ok=True)
@@ -83,7 +76,7 @@ def test_a_killed_holder_is_replaced_at_once_even_if_its_children_live(file, hol
 
 
 @pytest.mark.parametrize("has_kernel_locks", [True, False])
-def test_a_holder_on_another_machine_keeps_the_lock_while_its_heart_beats(file, soon, has_kernel_locks, monkeypatch):
+def test_a_holder_on_another_machine_keeps_the_lock_while_its_heart_beats(file, has_kernel_locks, monkeypatch):
     if not has_kernel_locks:
         monkeypatch.setattr(lock, "_flock", lambda descriptor: False)
     of_another_machine(file)
@@ -96,11 +89,13 @@ def test_a_holder_on_another_machine_keeps_the_lock_while_its_heart_beats(file, 
     finally:
         beating.kill()
         beating.wait()
+    monkeypatch.setattr(lock, "LOST_SECONDS", 0.5)
     with locked(file):  # the machine is lost
         assert json.loads(file.read_text())["pid"] == os.getpid()
 
 
-def test_a_running_holder_has_a_heartbeat(file, soon):
+def test_a_running_holder_has_a_heartbeat(file, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
     with locked(file):
         os.utime(file, ns=(0, 0))
         deadline = time.monotonic() + 60
