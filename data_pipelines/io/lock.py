@@ -31,6 +31,7 @@ except ImportError:  # Windows: heartbeats alone
 
 HEARTBEAT_SECONDS = 5.0
 LOST_SECONDS = 60.0  # without a heartbeat, after which the holder's machine counts as lost
+INHERITED_SECONDS = 10.0  # in which a child that was forked just before its parent's end closes the parent's lock
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # somebody else's link could lead to any file of this user
 
 _descriptors: set[int] = set()  # of locks that this process holds
@@ -78,13 +79,18 @@ def locked(file: Path) -> Iterator[None]:
 
 def _open_and_lock(file: Path) -> tuple[int, bool]:
     """Open and lock the file. Returns its descriptor, and False if the file system has no locks."""
+    deadline = time.monotonic() + INHERITED_SECONDS
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)
         try:
             is_kernel_lock = _flock(descriptor)
         except BlockingIOError:
             os.close(descriptor)
-            raise _in_use(file, _read(file)) from None
+            holder = _read(file)
+            if time.monotonic() < deadline and _has_ended(holder):
+                time.sleep(0.05)
+                continue
+            raise _in_use(file, holder) from None
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.stat(file), os.fstat(descriptor)):
                 return descriptor, is_kernel_lock
@@ -101,6 +107,19 @@ def _flock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that does not exist any more."""
+    if not holder or holder.get("machine") != _machine():
+        return False
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return False
 
 
 def _in_use(file: Path, holder: dict[str, Any]) -> LockedError:
