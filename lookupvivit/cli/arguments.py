@@ -184,7 +184,7 @@ def run_with_config(
                 print(to_yaml(config))
             dry_run(config, arguments.world)
         else:
-            _require_output_dir(config)
+            require_output_dir(config.output_dir)
             program(config, **{name: getattr(arguments, name) for name in flags})
             _end_distributed_program()
 
@@ -210,9 +210,10 @@ def _parse_config_arguments(description: str, has_dry_run: bool, flags: Mapping[
     return arguments
 
 
-def _require_output_dir(config: RunConfig) -> None:
+def require_output_dir(folder: str) -> None:
+    """Check, before the data is read, that ``output_dir`` can be written to; raises ConfigError."""
     try:
-        require_output_folder(config.output_dir)
+        require_output_folder(folder)
     except OutputPathError as error:
         raise ConfigError(f"output_dir: {error}") from None
 

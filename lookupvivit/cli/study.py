@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from data_pipelines.io.atomic import write_json, write_text
-from lookupvivit.cli.arguments import one_line_errors, positive_int
+from lookupvivit.cli.arguments import one_line_errors, positive_int, require_output_dir
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.profiling.timing import describe_machine
 from lookupvivit.studies.jobs import JobRunner, read_result
@@ -29,6 +29,7 @@ def main() -> None:
     with one_line_errors("the same command continues; finished runs are kept"):
         study = read_study(arguments.study)
         runner = JobRunner(base_of(study, arguments.study), TRAIN, TEST, arguments.jobs)
+        require_output_dir(study.output_dir)
         validate_all(study, runner.base)
         failures: list[str] = []
         if not arguments.report:

@@ -123,6 +123,14 @@ def test_default_outputs_are_checked_before_the_data(tmp_path, monkeypatch, caps
     assert error.count("\n") == 1 and str(run / folder) in error and "expected a folder" in error
 
 
+def test_a_study_checks_its_folder_before_its_variants(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    study = tmp_path / "study.yaml"
+    study.write_text(f"title: t\nbase: nowhere.yaml\noutput_dir: {tmp_path / 'file'}\nvariants: {{a: {{}}}}\n")
+    status, _, error = run_tool(monkeypatch, capsys, "study.py", study)
+    assert (status, error) == (2, f"error: output_dir: {tmp_path / 'file'}: found a file, expected a folder\n")
+
+
 def test_aggregate_checks_the_files_next_to_its_input(tmp_path, monkeypatch, capsys):
     save_predictions(tmp_path / "4x3.npz")
     for ending in ("_confusion.png", "_classes.csv"):
