@@ -3,34 +3,7 @@
 python tools/summarize.py --run runs/camera_motion
 """
 
-import argparse
-import sys
-from pathlib import Path
-
-from lookupvivit.cli.arguments import add_run_option
-from lookupvivit.cli.closed_output import quiet_when_output_closes
-from lookupvivit.evaluation.run_summary import summarize_run
-from lookupvivit.weights.files import WeightsError
-
-
-@quiet_when_output_closes()
-def main() -> None:
-    try:
-        print(summarize_run(parse_args().run))
-    except WeightsError as error:
-        sys.exit(f"error: {error}")
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_run_option(parser, required=False)
-    parser.add_argument("old_run", nargs="?", type=Path, help=argparse.SUPPRESS)  # the form of version 0.1
-    arguments = parser.parse_args()
-    arguments.run = arguments.run or arguments.old_run
-    if arguments.run is None:
-        parser.error("argument --run: expected a run directory")
-    return arguments
-
+from lookupvivit.cli.summarize import main
 
 if __name__ == "__main__":
     main()

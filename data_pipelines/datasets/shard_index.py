@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
+from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import parse_json
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
@@ -67,7 +68,7 @@ def load_indices(shards: Sequence[str]) -> list[ShardIndex]:
         created: Iterable[ShardIndex] = map(create_index, new)
         if len(new) > MAX_SERIAL_SHARDS:  # ImageNet-21k takes one core a quarter of an hour
             spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
-            num_processes = min(len(os.sched_getaffinity(0)), MAX_PROCESSES)
+            num_processes = min(num_workers(), MAX_PROCESSES)
             pool = stack.enter_context(ProcessPoolExecutor(num_processes, spawn, initializer=end_with_parent))
             created = pool.map(create_index, new)
         bar = progress(created, desc="scanning shards", total=len(new), unit="shard", disable=not new)

@@ -1,47 +1,27 @@
-"""Command-line code that the tools share: argument types, options that are spelled the same everywhere, and errors.
+"""Argument types, and options that all tools spell the same. Parsing needs no torch.
 
-A tool's ``main`` adds the common options that it needs to its parser and wraps its work in `one_line_errors`:
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_run_option(parser)
-    add_batch_size_option(parser, default=8, unit="clips")
-    arguments = parser.parse_args()
-    with one_line_errors("results printed so far are valid"):
-        ...
-
-Exit status: 0, or 2 for an error that the user can correct, 1 for any other; 75 after a signal that asks to stop; 130
-after Ctrl-C.
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+add_run_option(parser)
+add_batch_size_option(parser, default=8, unit="clips")
+arguments = parser.parse_args()
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm import tqdm
-
-from data_pipelines.io.errors import DataError
 from data_pipelines.io.output_paths import OutputPathError, require_output_file, require_output_folder
-from lookupvivit.cli.closed_output import exit_if_output_is_closed
-from lookupvivit.config import ConfigError, RunConfig
-from lookupvivit.config.loading import load_config, to_yaml
-from lookupvivit.evaluation.array_files import PredictionsError
-from lookupvivit.kernels import KernelsError
 from lookupvivit.sizes import Size, parse_size
-from lookupvivit.training import distributed
-from lookupvivit.training.failure_watch import end_process
-from lookupvivit.training.signals import EXIT_STATUS, StoppedBySignal
-from lookupvivit.weights.files import WeightsError
 
-USER_ERRORS = (ConfigError, DataError, WeightsError, PredictionsError, KernelsError, FloatingPointError, OSError)
+if TYPE_CHECKING:
+    import torch
+
+BEST_DEVICE = "cuda if available"
 
 
 # Argument types: for `add_argument(type=...)`
@@ -64,6 +44,10 @@ def token_size(text: str) -> Size:
 
 def device(text: str) -> torch.device:
     """A device on which a tensor can be created."""
+    import torch
+
+    if text == BEST_DEVICE:
+        text = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.zeros(1, device=text).device
     except (RuntimeError, AssertionError):
@@ -114,8 +98,8 @@ def add_compressed_size_option(parser: argparse.ArgumentParser, default: str = "
 
 def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     """Add ``--device DEVICE``, a torch.device; by default the GPU if there is one."""
-    help = f"cpu, cuda, cuda:1, ... (default: {default or 'cuda if available'})"
-    default = default or ("cuda" if torch.cuda.is_available() else "cpu")
+    default = default or BEST_DEVICE
+    help = f"cpu, cuda, cuda:1, ... (default: {default})"
     parser.add_argument("--device", type=device, default=default, metavar="DEVICE", help=help)
 
 
@@ -155,122 +139,3 @@ def _add_option(
     group.add_argument(name, default=default, **settings)
     settings["help"] = argparse.SUPPRESS
     group.add_argument(alias, dest=name.strip("-").replace("-", "_"), default=argparse.SUPPRESS, **settings)
-
-
-# Programs that take a configuration
-
-
-def run_with_config(
-    program: Callable[..., None],
-    description: str,
-    dry_run: Callable[[RunConfig, int | None], None] | None = None,
-    flags: Mapping[str, str] | None = None,
-) -> None:
-    """Parse ``--cfg FILE [key=value ...]`` and run ``program`` on the configuration.
-
-    Args:
-        program: the function to run on the configuration.
-        description: the first line of its help.
-        dry_run: what ``--dry-run [--world N] [--print-config]`` runs instead; its second argument is N or None.
-            Without it, there are no such options.
-        flags: further options without a value, and their help; keyword arguments of ``program``.
-    """
-    flags = flags or {}
-    arguments = _parse_config_arguments(description, dry_run is not None, flags)
-    with one_line_errors("the same command continues from the last checkpoint"):
-        config = load_config(arguments.cfg, arguments.overrides)
-        if dry_run and arguments.dry_run:
-            if arguments.print_config:
-                print(to_yaml(config))
-            dry_run(config, arguments.world)
-        else:
-            require_output_dir(config.output_dir)
-            program(config, **{name: getattr(arguments, name) for name in flags})
-            _end_distributed_program()
-
-
-def _parse_config_arguments(description: str, has_dry_run: bool, flags: Mapping[str, str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="a YAML file, such as configs/camera_motion.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as optim.lr=0.05")
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
-    for name, help in flags.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=help)
-    if not has_dry_run:
-        return parser.parse_intermixed_args()
-    parser.add_argument("--dry-run", action="store_true", help="print what would run and its cost, then stop")
-    help = "with --dry-run: the number of ranks (default: the GPUs of this machine, or 1)"
-    parser.add_argument("--world", type=positive_int, metavar="N", help=help)
-    help = "with --dry-run: also print the complete configuration"
-    parser.add_argument("--print-config", action="store_true", help=help)
-    arguments = parser.parse_intermixed_args()
-    for option, is_given in (("--world", arguments.world), ("--print-config", arguments.print_config)):
-        if is_given and not arguments.dry_run:
-            parser.error(f"argument {option}: expected --dry-run as well")
-    return arguments
-
-
-def require_output_dir(folder: str) -> None:
-    """Check, before the data is read, that ``output_dir`` can be written to; raises ConfigError."""
-    try:
-        require_output_folder(folder)
-    except OutputPathError as error:
-        raise ConfigError(f"output_dir: {error}") from None
-
-
-def _end_distributed_program() -> None:
-    """End a process of several ranks without finalising the interpreter, see `end_process`."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        end_process(0)
-
-
-# Errors
-
-
-def exit_with_error(error: Exception | str) -> NoReturn:
-    """End a single-process tool with one line on standard error and exit status 2."""
-    if isinstance(error, BrokenPipeError):
-        exit_if_output_is_closed()
-    sys.stdout.flush()  # the error comes last, also where both streams go to one file
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
-
-
-@contextmanager
-def one_line_errors(after_interrupt: str) -> Iterator[None]:
-    """Turn errors of the user, the data or the machine into one line on standard error and an exit status.
-
-    Any other exception ends the process with its traceback. In every case, the process ends at once: child processes,
-    or other ranks in a collective, could block a clean exit.
-
-    Every rank of a distributed program reports its own error, because a corrupt video is seen by one rank only.
-
-    Args:
-        after_interrupt: what the user should know after Ctrl-C or a signal, such as how to continue.
-    """
-    try:
-        yield
-    except USER_ERRORS as error:
-        if isinstance(error, BrokenPipeError):
-            exit_if_output_is_closed()
-        # Errors of loader workers arrive with the worker's traceback as text; the message is its last line.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        message = lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
-        rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        _print_last(f"error{rank}: {message}")
-        distributed.fail(2)
-    except StoppedBySignal as signal:
-        _print_last(f"stopped by {signal}; {after_interrupt}")
-        end_process(EXIT_STATUS)  # all ranks do
-    except KeyboardInterrupt:
-        _print_last(f"interrupted; {after_interrupt}")
-        distributed.fail(130)
-    except Exception:
-        _print_last(traceback.format_exc().rstrip())
-        distributed.fail(1)
-
-
-def _print_last(text: str) -> None:
-    """Print to standard error, after what was printed so far; does not overwrite a progress bar."""
-    sys.stdout.flush()  # both streams may go to one file
-    tqdm.write(text, file=sys.stderr)

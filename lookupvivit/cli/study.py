@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from data_pipelines.io.atomic import write_json, write_text
-from lookupvivit.cli.arguments import one_line_errors, positive_int, require_output_dir
+from lookupvivit.cli.arguments import positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.config_program import require_output_dir
+from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.profiling.timing import describe_machine
 from lookupvivit.studies.jobs import JobRunner, read_result
 from lookupvivit.studies.plan import Job, Study, base_of, read_study, search_jobs, study_jobs

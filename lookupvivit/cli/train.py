@@ -1,7 +1,7 @@
 """Train a model; `tools/train_net.py`."""
 
-from lookupvivit.cli.arguments import run_with_config
 from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.config_program import run_with_config
 
 
 @quiet_when_output_closes()

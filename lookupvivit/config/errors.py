@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from lookupvivit.errors import UserError
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """A configuration that cannot be run. The message is one line: source, key, what was found, what is expected."""
 
     def __init__(self, message: str) -> None:

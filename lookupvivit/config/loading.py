@@ -11,7 +11,7 @@ from lookupvivit.config.earlier_releases import drop_foreign_defaults, rename_ol
 from lookupvivit.config.errors import ConfigError
 from lookupvivit.config.schema import RunConfig
 from lookupvivit.config.validation import validate
-from lookupvivit.config.yaml_files import dump_yaml, merge, parse_yaml, read_with_base
+from lookupvivit.config.yaml_files import dump_yaml, find_config, merge, parse_yaml, read_with_base
 from lookupvivit.experiments import experiment_of_dataset
 
 _NOT_YAML = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # in file names; YAML rejects or folds these characters
@@ -24,13 +24,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     A file may name another one in the same folder as its ``base`` and state only what differs from it. Mappings are
     merged key by key, on the command line as in files; ``{}`` empties one.
 
+    Args:
+        path: of the file, or the name of a configuration of this package, such as k400_9x9x8.
+        overrides: of the command line.
+
     Returns:
         The `RunConfig`, or the subclass of the experiment that ``data.dataset`` selects.
 
     Raises:
         ConfigError: one line with the source, the key, what was found and what is expected.
     """
-    settings = read_with_base(Path(path))
+    settings = read_with_base(find_config(path))
     rename_old_keys(settings, str(path))
     overridden = []
     for override in overrides:

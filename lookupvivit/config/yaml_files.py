@@ -10,6 +10,7 @@ import yaml
 
 from lookupvivit.config.errors import ConfigError
 
+PACKAGED = Path(__file__).parents[1] / "configs"
 MAX_LENGTH = 2**20  # characters of a file
 
 
@@ -66,6 +67,12 @@ def parse_yaml(text: str, source: str) -> Any:
 def dump_yaml(settings: dict[str, Any]) -> str:
     """Write plain dicts, lists and scalars, keeping the order of keys."""
     return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def find_config(path: str | Path) -> Path:
+    """A path as it is; a name such as k400_9x9x8, unless there is such a file, is a configuration of this package."""
+    packaged = PACKAGED / f"{path}.yaml"
+    return packaged if not Path(path).exists() and packaged.is_file() else Path(path)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.npz_files import READ_ERRORS, open_npz
+from lookupvivit.errors import UserError
 
 
-class PredictionsError(ValueError):
+class PredictionsError(UserError):
     """Predictions are incomplete, contradictory or unreadable; one line that names the file or the field."""
 
 

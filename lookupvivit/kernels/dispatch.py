@@ -39,6 +39,7 @@ import torch.fx
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from lookupvivit.errors import UserError
 from lookupvivit.kernels import fused, reference, triton_support
 
 NAMES = ("auto", "unfolded", "reference", "folded", "cpu", "triton")
@@ -54,7 +55,7 @@ LARGE = 2**23
 FOLDED_SHARE = 0.6
 
 
-class KernelsError(ValueError):
+class KernelsError(UserError):
     """An unknown implementation, or one that cannot run on the given tensors."""
 
 

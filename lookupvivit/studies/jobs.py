@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.atomic import write_json
+from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from data_pipelines.io.progress import progress
@@ -106,8 +107,7 @@ class JobRunner:
         """Run a command to its end; its output goes to a file in ``folder``."""
         if self._is_stopping:
             raise JobError("not started, because the study was stopped")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        defaults = {"OMP_NUM_THREADS": str(max(1, cores // self.parallel)), "OMP_WAIT_POLICY": "PASSIVE"}
+        defaults = {"OMP_NUM_THREADS": str(max(1, num_workers() // self.parallel))}
         environment = {**defaults, **os.environ, "PYTHONSAFEPATH": "1"}  # -m would import from the current folder
         with (folder / OUTPUT).open("ab") as output:
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)

@@ -16,6 +16,7 @@ from torch import Tensor
 from data_pipelines.io.atomic import atomic_write, write_json, write_text
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
+from lookupvivit.errors import UserError
 from lookupvivit.experiments import experiment
 from lookupvivit.models.base import Model
 from lookupvivit.models.registry import create_model, current_arguments
@@ -26,7 +27,7 @@ MAX_SIZE = 2**20  # of any number in model.json
 TOKENIZER = "tokenizer.json"  # of a captioner, in the same folder
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A weights file is missing, corrupt or does not fit; names file and tensor in one line."""
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import shutil
 import sys
 
@@ -15,6 +14,7 @@ from support.paths import ROOT
 from data_pipelines.transforms.geometry import crop_views
 from data_pipelines.video.reader import read_frames
 from lookupvivit.accuracy_cost.cascade import confidence
+from lookupvivit.cli.cost_accuracy import parse_args
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.training.build import build_model, classifier_description
@@ -164,7 +164,6 @@ def test_image_sizes_and_individual_checkpoints_at_all_sizes(tmp_path, random_ru
     ],
 )
 def test_invalid_options_are_named(arguments, option, capsys):
-    parse_args = runpy.run_path(str(ROOT / "tools" / "cost_accuracy.py"))["parse_args"]
     with pytest.raises(SystemExit) as exit:
         parse_args(arguments)
     assert exit.value.code == 2 and f"argument {option}: " in capsys.readouterr().err

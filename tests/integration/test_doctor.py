@@ -53,11 +53,7 @@ def test_compiler_that_works_fails_or_is_missing(tmp_path, monkeypatch):
     assert finding.mark == "warn" and "runtime.compile" in finding.advice and "g++" in finding.advice
 
 
-def test_cores_respect_the_quota_of_a_container(tmp_path):
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert machine.usable_cores(tmp_path) == min(1.5, len(os.sched_getaffinity(0)))
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert machine.usable_cores(tmp_path) == len(os.sched_getaffinity(0))
+def test_cores_are_compared_with_the_loader_workers():
     assert machine.check_cores(40, ranks=8).mark == "ok"
     assert machine.check_cores(24, ranks=8).advice == "set data.workers=2"
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-from lookupvivit.cli.arguments import run_with_config
+from lookupvivit.cli.config_program import run_with_config
 from lookupvivit.cli.dry_run import print_cost
 from lookupvivit.config.loading import load_config, to_dict
 from lookupvivit.models.registry import create_model

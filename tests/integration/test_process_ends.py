@@ -129,7 +129,7 @@ def test_a_rank_that_waits_outside_of_collectives_ends_with_the_others(tmp_path,
     program = tmp_path / "program.py"
     program.write_text(
         "import time\n"
-        "from lookupvivit.cli.arguments import one_line_errors\n"
+        "from lookupvivit.cli.errors import one_line_errors\n"
         "from lookupvivit.training import distributed\n"
         "with one_line_errors(''):\n"
         "    world = distributed.start(1)\n"

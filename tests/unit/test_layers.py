@@ -25,6 +25,7 @@ LAYERS = (
     (
         "data_pipelines",
         "lookupvivit.config",
+        "lookupvivit.errors",
         "lookupvivit.experiments",
         "lookupvivit.kernels",
         "lookupvivit.sizes",
@@ -41,7 +42,7 @@ LAYERS = (
         "lookupvivit.robustness",
         "lookupvivit.studies",
     ),
-    ("lookupvivit.cli",),
+    ("lookupvivit.cli", "lookupvivit.__main__"),
     ("tools",),
 )
 EXCEPTION = "lookupvivit.experiments"  # imports the experiment of a dataset or checkpoint by name

@@ -6,6 +6,7 @@ import shutil
 from functools import cache, partial
 from pathlib import Path
 
+from data_pipelines.io.cores import usable_cores
 from lookupvivit.cli.doctor import communication, gpu, machine, storage, video
 from lookupvivit.cli.doctor.report import Check, Finding, ok
 
@@ -28,7 +29,7 @@ def all_checks(scratch: Path, output: Path, data: Path | None) -> list[Check]:
         Check("C++ compiler", machine.check_compiler),
         Check("DeepSpeed", communication.check_deepspeed),
         Check("ranks", lambda: communication.check_ranks(gpus.count())),
-        Check("CPU cores", lambda: machine.check_cores(machine.usable_cores(), gpus.ranks())),
+        Check("CPU cores", lambda: machine.check_cores(usable_cores(), gpus.ranks())),
         Check("memory", lambda: machine.check_memory(*machine.memory_sizes(), gpus.ranks())),
         Check("shared memory", lambda: _check_shared_memory(gpus.ranks())),
         *(Check(f"video: {name}", partial(videos.check, name)) for name in video.BACKENDS),

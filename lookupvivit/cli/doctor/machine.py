@@ -66,16 +66,6 @@ def check_compiler() -> Finding:
     return ok(f"{compiler} {query.stdout.strip()}".strip(), command=compiler)
 
 
-def usable_cores(cgroup: Path = CGROUP) -> float:
-    """The CPU cores that this process may use, given its affinity and a container's quota."""
-    cores = float(len(os.sched_getaffinity(0)))
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else min(cores, int(quota) / int(period))
-
-
 def check_cores(available: float, ranks: int) -> Finding:
     """Compare the cores with the processes of all ``ranks`` of a machine: each has loader workers."""
     required = ranks * (DEFAULT_WORKERS + 1)

@@ -74,7 +74,7 @@ def test_printed_output_is_kept_and_the_error_comes_last(tmp_path, raised, line,
     """Both streams go to one file, for which Python buffers standard output."""
     code = f"""
 from lookupvivit.config import ConfigError
-from lookupvivit.cli.arguments import one_line_errors
+from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.training.signals import StoppedBySignal
 with one_line_errors("run it again"):
     print("printed before")

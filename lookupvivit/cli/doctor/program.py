@@ -1,0 +1,57 @@
+"""Check whether this machine can train and read videos, and print what to do where it cannot: one line per check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from lookupvivit.cli.arguments import add_json_flag
+from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.doctor.checks import all_checks
+from lookupvivit.cli.doctor.report import FAIL, WARN, Result, run_check
+from lookupvivit.cli.errors import exit_with_error
+
+
+@quiet_when_output_closes()
+def main() -> None:
+    arguments = parse_args()
+    if arguments.data and not arguments.data.is_dir():
+        exit_with_error(f"--data: found {arguments.data}, which is not a folder; expected the folder of the videos")
+    with tempfile.TemporaryDirectory(prefix="doctor_") as scratch:
+        checks = all_checks(Path(scratch), arguments.output, arguments.data)
+        width = max(len(check.name) for check in checks)
+        results = []
+        for check in checks:
+            results.append(run_check(check))
+            if not arguments.json:
+                print(results[-1].line(width), flush=True)
+    print_summary(results, arguments.json)
+    sys.exit(1 if any(result.finding.mark == FAIL for result in results) else 0)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    help = "folder for runs, whose disk is measured (default: runs)"
+    parser.add_argument("--output", type=Path, default=Path("runs"), metavar="FOLDER", help=help)  # checked by a check
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder of videos, whose reading speed is measured")
+    add_json_flag(parser)
+    return parser.parse_args()
+
+
+def print_summary(results: list[Result], as_json: bool) -> None:
+    """Print the counts, and all results if they are to be JSON."""
+    marks = [result.finding.mark for result in results]
+    failed, warned = marks.count(FAIL), marks.count(WARN)
+    if as_json:
+        report = {"checks": [result.to_dict() for result in results], "failed": failed, "warned": warned}
+        print(json.dumps(report, indent=1))
+        return
+    seconds = sum(result.seconds for result in results)
+    print(f"{len(results)} checks in {seconds:.0f} s: {failed} failed, {warned} with a warning")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Export a trained model to ONNX, and check the file against the model."""
+
+import argparse
+
+from data_pipelines.io.real_paths import require_not_among
+from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, output_file
+from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.errors import one_line_errors
+from lookupvivit.weights.export import export_onnx, input_shape
+from lookupvivit.weights.files import DESCRIPTION, load_classifier, weights_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_run_option(parser)
+    parser.add_argument("--onnx", type=output_file, required=True, metavar="FILE", help="the file to write")
+    add_compressed_size_option(parser)
+    return parser.parse_args()
+
+
+@quiet_when_output_closes()
+def main() -> None:
+    arguments = parse_args()
+    with one_line_errors("nothing was written"):
+        weights = weights_file(arguments.run)
+        require_not_among([arguments.onnx], [weights, weights.with_name(DESCRIPTION)])
+        model = load_classifier(arguments.run)
+        shape = input_shape(model)
+        difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)
+    print(f"{arguments.onnx}: input video (batch, {', '.join(map(str, shape[1:]))}) with any batch size;", end=" ")
+    print(f"largest difference to the model {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

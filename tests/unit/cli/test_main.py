@@ -1,0 +1,57 @@
+"""The command ``lookupvivit``."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from support.paths import ROOT
+
+from lookupvivit.cli.main import COMMANDS, help_text, main
+from lookupvivit.config.loading import load_config
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_a_tool_and_has_help(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lookupvivit", name, "--help"])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 0 and f"usage: lookupvivit {name} " in capsys.readouterr().out
+
+
+def test_every_tool_is_a_command():
+    modules = set()
+    for file in (ROOT / "tools").glob("*.py"):
+        [statement] = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+        assert import_module(statement.module).main
+        modules.add(statement.module)
+    assert modules == {module for module, _ in COMMANDS.values()}
+
+
+@pytest.mark.parametrize("argument", ["--help", "predcit"])
+def test_help_and_typing_errors(argument, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lookupvivit", argument])
+    if argument == "--help":
+        main()
+        assert capsys.readouterr().out.strip() == help_text()
+    else:
+        with pytest.raises(SystemExit) as exit:
+            main()
+        assert (
+            exit.value.code == 2 and "found the command 'predcit', expected one of train, " in capsys.readouterr().err
+        )
+
+
+def test_listing_the_commands_imports_no_torch():
+    code = "import sys; from lookupvivit.cli.main import main; sys.argv[1:] = []; main(); print('torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=[file.stem for file in CONFIGS])
+def test_configurations_are_found_by_name_from_any_folder(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(file.stem) == load_config(file)
