@@ -1,7 +1,6 @@
 """tools/prepare_dataset.py and tools/benchmark_loader.py as programs."""
 
 import json
-import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
+from lookupvivit.cli.prepare import settings_of_lists
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.manifests import present_videos
 
@@ -91,7 +91,6 @@ def test_copies_of_class_folders_are_class_folders(tmp_path, small_set, shell):
 def test_the_settings_of_copies_fit_the_configuration(name, settings):
     """Keys that only the original layout has would be errors."""
     config = str(ROOT / "configs" / f"{name}.yaml")
-    settings_of_lists = runpy.run_path(PREPARE[1])["settings_of_lists"]
     advised = settings_of_lists(load_config(config, settings).data, Path("copies")).split()
     data = load_config(config, [*settings, *advised]).data
     assert (data.dataset, data.root, data.separator, data.camera_motion) == ("kinetics", "copies", None, {})
