@@ -154,7 +154,7 @@ class Captioning:
         captioner: Any = model
         if not isinstance(model, Captioner):  # DeepSpeed's engine
             if self.config.runtime.zero_stage == 3:
-                weights = checkpointing.full_state(model)
+                weights = checkpointing.full_state_dict(model)
                 captioner = ema.averaged_copy(model, build_on_meta(self.build_model), weights)
             else:
                 captioner = model.module

@@ -16,7 +16,7 @@ from lookupvivit.config import ConfigError
 from lookupvivit.training.distributed import VISIBILITY_SECONDS, World
 from lookupvivit.training.run_directory import CHECKPOINTS, identity_of, read_identity, remove_temporary, set_aside
 
-STATE = "state.json"  # written last
+COMPLETION_FILE = "state.json"  # written last
 NAME = re.compile(r"step_(\d+)")
 NONE, NONE_INTACT = -1, -2  # instead of a step
 DIGEST_BITS = 48  # of state.json, in what ranks compare
@@ -95,20 +95,20 @@ def _require_same_files(checkpoint: Path, world: World) -> None:
 def _fingerprint(checkpoint: Path) -> int:
     """Equal on all ranks that see the same state.json, which has the hashes of all files, and all of these files."""
     try:
-        files = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("files", {})
-        digest = file_digest(checkpoint / STATE)
+        files = json.loads((checkpoint / COMPLETION_FILE).read_text(encoding="utf-8")).get("files", {})
+        digest = file_digest(checkpoint / COMPLETION_FILE)
     except (OSError, AttributeError, ValueError):
         return NONE
     return int(digest[: DIGEST_BITS // 4], 16) if all((checkpoint / name).is_file() for name in files) else NONE
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """The hash of every file in a checkpoint except `STATE`, by relative path."""
+    """The hash of every file in a checkpoint except `COMPLETION_FILE`, by relative path."""
     return {name: file_digest(folder / name) for name in _file_names(folder)}
 
 
 def _file_names(folder: Path) -> list[str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != STATE)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMPLETION_FILE)
     return [str(file.relative_to(folder)) for file in files]
 
 
@@ -120,7 +120,7 @@ def find_problem(checkpoint: Path, identity: str | None) -> str | None:
     found = identity_of(checkpoint)
     if found and identity and found != identity:
         return f"of another run: found {found} in its model.json, expected {identity}"
-    files = [checkpoint / name for name in (STATE, *_file_names(checkpoint))]
+    files = [checkpoint / name for name in (COMPLETION_FILE, *_file_names(checkpoint))]
     stats = [(file, file.stat()) for file in files if file.is_file()]
     reason = _find_corruption(checkpoint, tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats))
     return None if reason is None else f"corrupt: {reason}"
@@ -130,10 +130,10 @@ def find_problem(checkpoint: Path, identity: str | None) -> str | None:
 def _find_corruption(checkpoint: Path, version: tuple[tuple[Path, int, int], ...]) -> str | None:
     """What is wrong with a checkpoint's files, which are in this ``version``; None if they are as they were written."""
     try:
-        written = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("files", {})
+        written = json.loads((checkpoint / COMPLETION_FILE).read_text(encoding="utf-8")).get("files", {})
         present = file_hashes(checkpoint)
     except (OSError, AttributeError, ValueError) as error:
-        return f"{STATE} cannot be read ({type(error).__name__})"
+        return f"{COMPLETION_FILE} cannot be read ({type(error).__name__})"
     for name, expected in written.items():
         if name not in present:
             return f"{name} is missing"

@@ -5,7 +5,7 @@ run/checkpoints/step_00001000/      DeepSpeed's resume shards (pickles: load onl
                                     optimizer.safetensors (for another number of ranks or other parameter groups),
                                     ema.safetensors (the weights' moving average, if there is one),
                                     config.yaml (what it was trained with),
-                                    state.json (step, number of ranks, file hashes)
+                                    state.json (written last: step, number of ranks, file hashes)
 run/model.safetensors, model.json   the newest model, which loads with neither DeepSpeed nor the configuration;
                                     the moving average, if there is one
 run/best/                           the same of the best validation so far
@@ -31,8 +31,8 @@ from torch import Tensor
 from data_pipelines.io.atomic import atomic_files, move_folder, new_folder, sync, write_text
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import to_yaml
-from lookupvivit.training import ema, resharding
-from lookupvivit.training.checkpoint_folders import STATE, checkpoint_folder, file_hashes, remove_old
+from lookupvivit.training import ema, whole_tensors
+from lookupvivit.training.checkpoint_folders import COMPLETION_FILE, checkpoint_folder, file_hashes, remove_old
 from lookupvivit.training.deepspeed_engine import keep_settings
 from lookupvivit.training.distributed import World
 from lookupvivit.training.optimizer import same_groups
@@ -68,13 +68,13 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], con
         world.barrier()
 
         # Every rank writes its shard; whole tensors are gathered on all ranks and written by rank 0.
-        resharding.ensure_state(engine)
+        whole_tensors.ensure_optimizer_state(engine)
         engine.save_checkpoint(str(final.parent), tag=temporary.name, save_latest=False)
         for shard in temporary.glob(f"*_rank_{world.rank}_*"):
             sync(shard)  # rank 0 could not: other machines may still have it in memory
-        resharding.save_moments(engine, temporary / resharding.FILE, world.is_main)
-        weights = full_state(engine)
-        averages = full_state(engine, ema.STATE) if has_averages(description) else None
+        whole_tensors.save_moments(engine, temporary / whole_tensors.MOMENTS_FILE, world.is_main)
+        weights = full_state_dict(engine)
+        averages = full_state_dict(engine, ema.KEY) if has_averages(description) else None
         world.barrier()
 
         if world.is_main:
@@ -82,8 +82,8 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], con
             if averages is not None:
                 save_file(averages, temporary / AVERAGES)
             (temporary / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-            state = {"step": step, "world_size": world.size, "files": file_hashes(temporary)}
-            (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
+            completion = {"step": step, "world_size": world.size, "files": file_hashes(temporary)}
+            (temporary / COMPLETION_FILE).write_text(json.dumps(completion), encoding="utf-8")
             if final.exists():
                 set_aside([final], run_dir)
             move_folder(temporary, final)
@@ -113,7 +113,7 @@ def publish(checkpoint: Path, run_dir: Path, description: dict[str, Any]) -> Non
 def save_best(
     engine: Any, run_dir: Path, step: int, description: dict[str, Any], metric: str, score: float, world: World
 ) -> None:
-    """Write the evaluated model to ``best/`` if no earlier validation scored higher; collective.
+    """Write the evaluated model to ``best/`` if it scores higher than every earlier one; collective.
 
     ``best/`` has a complete model at every instant: an earlier one is replaced file by file, the description last.
 
@@ -124,7 +124,7 @@ def save_best(
     best = run_dir / BEST
     if not world.from_main(int(world.is_main and score > best_score(best, metric, description))):
         return
-    weights = full_state(engine, ema.STATE if has_averages(description) else None)
+    weights = full_state_dict(engine, ema.KEY if has_averages(description) else None)
     if not world.is_main:
         return
     temporary, scored = run_dir / f".{BEST}", {**description, "step": step, f"validation_{metric}": score}
@@ -171,22 +171,22 @@ def write_errors(folder: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 @torch.no_grad()
-def full_state(engine: Any, state_name: str | None = None) -> dict[str, Tensor]:
+def full_state_dict(engine: Any, key: str | None = None) -> dict[str, Tensor]:
     """The model's state dict in float32 on the CPU, gathered from all ranks; collective.
 
     ZeRO keeps float32 master weights, which are returned, not their bf16 or fp16 copies. Frozen weights have no
     masters; those that the engine was built with are returned.
 
     Args:
-        state_name: `lookupvivit.training.ema.STATE` for the weights' moving averages.
+        key: `lookupvivit.training.ema.KEY` for the weights' moving averages.
     """
-    if state_name is not None:
-        resharding.ensure_state(engine)
-    state = dict(engine.frozen_weights)
-    for name, parameter in resharding.trainable(engine):
-        state[name] = resharding.gather(engine, parameter, state_name).float().cpu().clone()
-    state.update((name, buffer.detach().cpu().clone()) for name, buffer in engine.module.named_buffers())
-    return state
+    if key is not None:
+        whole_tensors.ensure_optimizer_state(engine)
+    tensors = dict(engine.frozen_weights)
+    for name, parameter in whole_tensors.trainable(engine):
+        tensors[name] = whole_tensors.gather(engine, parameter, key).float().cpu().clone()
+    tensors.update((name, buffer.detach().cpu().clone()) for name, buffer in engine.module.named_buffers())
+    return tensors
 
 
 def has_averages(description: dict[str, Any]) -> bool:
@@ -211,32 +211,31 @@ def require_same_run(checkpoint: Path, run_dir: Path, description: dict[str, Any
 
 
 def resume(engine: Any, checkpoint: Path, description: dict[str, Any], config: RunConfig, world: World) -> int:
-    """Load optimizer and master weights from a checkpoint; collective.
+    """Restore the optimizer: moments, float32 master weights and, if there is one, their moving average; collective.
 
-    With the number of ranks and the parameter groups that wrote it, they are read from DeepSpeed's shards, bit for bit;
-    otherwise from the whole tensors. The optimizer's settings are those of ``config`` in both cases.
+    With the number of ranks and the parameter groups that wrote the checkpoint, all of them are read from DeepSpeed's
+    shards, bit for bit; otherwise from the whole tensors. The average is restored with the moments, because it is part
+    of the optimizer's state. The optimizer's settings are those of ``config`` in both cases.
 
     Args:
-        engine: built with the checkpoint's weights.
+        engine: built with the checkpoint's weights, which the master weights replace where they were rounded.
 
     Returns:
         The number of optimizer steps taken.
     """
-    run_dir = checkpoint.parents[1]
-    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    before = trained_settings(run_dir, checkpoint)
-    if state["world_size"] != world.size and world.is_main:
-        print(f"{checkpoint} was written by {state['world_size']} ranks; resuming with {world.size}")
-    if state["world_size"] == world.size and before and same_groups(before.get("optim"), config.optim):
+    completion = json.loads((checkpoint / COMPLETION_FILE).read_text(encoding="utf-8"))
+    written_by = completion["world_size"]
+    before = trained_settings(checkpoint.parents[1], checkpoint)
+    if written_by != world.size and world.is_main:
+        print(f"{checkpoint} was written by {written_by} ranks; resuming with {world.size}")
+    if written_by == world.size and before and same_groups(before.get("optim"), config.optim):
         with keep_settings(engine):
             loaded, _ = engine.load_checkpoint(str(checkpoint.parent), tag=checkpoint.name)
         if loaded is None:
             raise RuntimeError(f"{checkpoint}: DeepSpeed cannot load it; delete it to resume from an older one")
-        resharding.ensure_state(engine)
+        whole_tensors.ensure_optimizer_state(engine)
     else:
         weights = read_tensors(checkpoint / WEIGHTS)
         averages = read_tensors(checkpoint / AVERAGES) if has_averages(description) else None
-        resharding.load_state(engine, weights, averages, checkpoint / resharding.FILE)
-    if world.is_main:
-        publish(checkpoint, run_dir, description)  # the run may have been killed before publishing it
-    return int(state["step"])
+        whole_tensors.load(engine, weights, averages, checkpoint / whole_tensors.MOMENTS_FILE)
+    return int(completion["step"])

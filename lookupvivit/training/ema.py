@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-STATE = "ema"  # its key in the optimizer's state
+KEY = "ema"  # its key in the optimizer's state
 
 
 def decay_of_step(step: int, decay: float) -> float:
@@ -43,10 +43,10 @@ class AveragedSteps:
         state = self._optimizer.state
         parameters = [(p, group["ema_decay"]) for group in self._optimizer.param_groups for p in group["params"]]
         # The average is added after the first step: an optimizer that finds any state does not initialise its own.
-        initial = {p: p.detach().clone() for p, _ in parameters if STATE not in state.get(p, {})}
+        initial = {p: p.detach().clone() for p, _ in parameters if KEY not in state.get(p, {})}
         result = self._step(*args, **kwargs)
         for parameter, decay in parameters:
-            average = state[parameter].setdefault(STATE, initial.get(parameter))
+            average = state[parameter].setdefault(KEY, initial.get(parameter))
             average.lerp_(parameter.detach(), 1 - decay)
         return result
 

@@ -30,7 +30,7 @@ class RunLog:
         world: the ranks.
 
     Attributes:
-        validated: whether the validation of ``step`` is in the log.
+        validated: whether the validation of ``step`` is in the log; also False where none was due.
         status: what the progress bar shows, by name.
     """
 

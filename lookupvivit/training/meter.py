@@ -55,8 +55,9 @@ class TrainMeter:
     def report(self) -> tuple[list[float], dict[str, float]]:
         """Mean losses (S,) over ranks and steps, and the other statistics by name, since the last report; collective.
 
-        ``clips_per_second`` counts all ranks; ``data_wait`` is a share of the time, ``mfu`` of the device's peak (NaN:
-        unknown); ``memory`` is the peak in GB (1e9 bytes) since the start.
+        After a resume, the first report covers only the steps of this process. ``clips_per_second`` counts all ranks;
+        ``data_wait`` is a share of the time, ``mfu`` of the device's peak (NaN: unknown); ``memory`` is the peak in GB
+        (1e9 bytes) since the start of this process.
         """
         losses = self.world.mean(torch.stack(self._losses).mean(dim=0)).tolist()
         statistics = {

@@ -170,5 +170,5 @@ def begin(config: RunConfig, run_dir: Path, checkpoint: Path | None, step: int, 
     if changed and finished:
         print(f"settings NOT used, because the run is finished: {'; '.join(changed)}")
     elif changed:
-        print(f"step {step}: settings changed since the run began: {'; '.join(changed)}")
+        print(f"step {step}: settings changed since this checkpoint: {'; '.join(changed)}")
     return [] if finished else changed

@@ -1,10 +1,14 @@
-"""The arithmetic of a run: how a global batch is split over ranks, and how many optimizer steps the run takes."""
+"""The arithmetic of a run: how a batch is split over ranks, how many steps there are, when an action is due."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from data_pipelines.loader import TrainingOrder
+from data_pipelines.random_streams import COMPRESSED_SIZE
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import prefix_data_errors
@@ -100,3 +104,17 @@ class Plan:
         if not every_epochs:
             return False
         return step == self.total or step % max(1, round(every_epochs * self.steps_per_epoch)) == 0
+
+
+def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
+    """The keyword argument ``compressed_size`` of a step in multi-resolution training; empty otherwise.
+
+    One size is drawn per global batch (section 4). It is keyed on seed and step, as in FlexiViT, so that it is the same
+    on every rank and after a resume.
+    """
+    sizes = config.model.multi_resolution
+    if sizes is None:
+        return {}
+    rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
+    t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
+    return {"compressed_size": (t, k, k)}

@@ -3,8 +3,8 @@
 Where to find what, in reading order:
 
     which step a run starts at          Trainer.setup: `checkpoint_folders.newest_intact`, `checkpointing.resume`
-    when it evaluates, saves and stops  Trainer.run
-    the loss and the backward pass      Trainer.train_step
+    when it saves, evaluates and stops  Trainer.run
+    the loss and the backward pass      Trainer.train_step, and `Task.loss` (by default `Classification.loss`)
     the optimizer step                  Trainer.optimizer_step
     what a checkpoint contains          Trainer.save, then `lookupvivit.training.checkpointing`
 """
@@ -12,6 +12,7 @@ Where to find what, in reading order:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.loader import train_loader
-from data_pipelines.random_streams import COMPRESSED_SIZE
+from data_pipelines.datasets.clips import ClipDataset
+from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.training import checkpoint_folders, checkpointing, distributed, ema, run_directory
@@ -31,7 +32,7 @@ from lookupvivit.training.logging import RunLog
 from lookupvivit.training.meter import TrainMeter
 from lookupvivit.training.optimizer import NonFiniteGradients, learning_rate
 from lookupvivit.training.ownership import require_own
-from lookupvivit.training.schedule import Batching, Plan, training_order
+from lookupvivit.training.schedule import Batching, Plan, compressed_size_of_step, training_order
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
 from lookupvivit.training.utilization import ModelFlopsUtilization
@@ -91,17 +92,17 @@ class Trainer:
             self.print(self.task.load_initial_weights(model))
         self.task.read_data()
 
-        # The order of samples is a function of (seed, step): a resumed run continues it exactly.
+        # The order of samples is a function of (seed, step): a resumed run continues it, on any number of ranks.
         order = training_order(config, self.task.num_samples)
         self.batching, self.plan = Batching.from_config(config, world), Plan.from_config(config, order)
         dataset = self.task.training_set()
         self.unit = dataset.manifest.unit
 
-        # The engine is built around the checkpoint's weights, then gets the optimizer's state.
+        # The engine is built around the checkpoint's weights; `resume` then restores the optimizer and master weights.
         self.description = self.task.description() | {"training": resume_constraints(config, self.task.num_samples)}
         if checkpoint is not None:
             checkpointing.require_same_run(checkpoint, self.run_dir, self.description)
-            load_weights(model, checkpoint)
+            load_weights(model, checkpoint)  # also frozen weights, which have no master weights
         self.description[run_directory.IDENTITY] = run_directory.claim(
             self.run_dir, checkpoint, self.description, world
         )
@@ -110,27 +111,33 @@ class Trainer:
         if checkpoint is not None:
             self.step = checkpointing.resume(self.engine, checkpoint, self.description, config, world)
             self.stop_request.saved = self.saved_message()
+            if world.is_main:  # the run may have been killed before it published this model
+                checkpointing.publish(checkpoint, self.run_dir, self.description)
 
         changed: list[str] = []
         if world.is_main:
             changed = run_directory.begin(config, self.run_dir, checkpoint, self.step, self.step >= self.plan.total)
         self.print_start()
+        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world, self.unit)
+        self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
+        self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
+        self.log.settings(self.step, changed)
+        self.micro_batches = self.start_loader(dataset, order)
+
+    def start_loader(self, dataset: ClipDataset, order: TrainingOrder) -> Iterator[dict[str, Any]]:
+        """Start to load this rank's micro-batches of all steps that remain."""
         loader = train_loader(
             dataset,
             order,
             start_step=self.step,
             end_step=self.plan.total,
-            rank=world.rank,
-            world_size=world.size,
-            micro_batch=self.batching.micro_batch // config.data.repeats,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            micro_batch=self.batching.micro_batch // self.config.data.repeats,
             accumulation=self.batching.accumulation,
-            workers=config.data.workers,
+            workers=self.config.data.workers,
         )
-        self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world, self.unit)
-        self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
-        self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
-        self.log.settings(self.step, changed)
-        self.micro_batches = iter(loader)
+        return iter(loader)
 
     def print(self, text: str | None) -> None:
         """Print ``text``, if there is any, on rank 0."""
@@ -163,7 +170,8 @@ class Trainer:
             StoppedBySignal: after saving, if any rank was asked to stop.
         """
         if self.step and self.world.any(not self.log.validated):
-            self.evaluate()  # the run was killed between this checkpoint and its validation
+            # The run was killed or stopped before what was due after this checkpoint; nothing happens if nothing was.
+            self.evaluate()
         while self.step < self.plan.total:
             self.train_step()
             self.step += 1
@@ -180,7 +188,7 @@ class Trainer:
         """One optimizer step: forward and backward passes of all micro-batches, then the update."""
         config, world, engine = self.config, self.world, self.engine
 
-        # Randomness is keyed on the step, so a resumed run draws what the uninterrupted run would have drawn.
+        # Keyed on step and rank: a resumed run with as many ranks draws what the uninterrupted run would have drawn.
         rng = np.random.default_rng((config.seed, self.step, world.rank))
         torch.manual_seed(int(rng.integers(2**63)))  # drop path
         call = compressed_size_of_step(config, self.step)
@@ -252,7 +260,9 @@ class Trainer:
     # What follows a step
 
     def report(self) -> None:
-        """Log the means over all ranks and the steps since the last report.
+        """Log the means over all ranks and the steps since the last report, or since the start of this process.
+
+        ``skipped_steps`` counts from the start of this process, ``failed_videos`` from the start of the run.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -298,11 +308,11 @@ class Trainer:
         if not self.config.optim.ema_decay:
             self.engine.eval()
             return self.engine
-        averages = checkpointing.full_state(self.engine, ema.STATE)
+        averages = checkpointing.full_state_dict(self.engine, ema.KEY)
         return ema.averaged_copy(self.engine, build_on_meta(self.task.build_model), averages)
 
     def validate(self, model: nn.Module) -> None:
-        """Score the validation videos and keep the model as ``best/`` if no earlier one scored higher; collective."""
+        """Score the validation videos; if the score is higher than every earlier one, write ``best/``; collective."""
         metric = self.task.metric
         scores = self.task.validate(model, self.step, self.log)
         if metric in scores:
@@ -326,17 +336,3 @@ class Trainer:
         """Close the log and leave the process group."""
         self.log.close()
         distributed.stop()
-
-
-def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
-    """The keyword argument ``compressed_size`` of a step in multi-resolution training; empty otherwise.
-
-    One size is drawn per global batch (section 4). It is keyed on seed and step, as in FlexiViT, so that it is the same
-    on every rank and after a resume.
-    """
-    sizes = config.model.multi_resolution
-    if sizes is None:
-        return {}
-    rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
-    t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
-    return {"compressed_size": (t, k, k)}

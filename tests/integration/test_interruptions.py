@@ -152,7 +152,7 @@ def test_a_full_disk_is_a_one_line_error_and_costs_no_checkpoint(tmp_path, comma
     assert_same_weights(straight, run)
 
 
-def test_settings_changed_since_the_run_began_are_reported(tmp_path, command, shell):
+def test_settings_changed_since_the_checkpoint_are_reported(tmp_path, command, shell):
     run = tmp_path / "run"
     shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6"))
     written = (run / "config.yaml").read_text()
@@ -160,5 +160,5 @@ def test_settings_changed_since_the_run_began_are_reported(tmp_path, command, sh
     assert "settings NOT used, because the run is finished: optim.lr: 0.001 -> 0.5" in finished
     assert (run / "config.yaml").read_text() == written
     longer = shell(command("train_net.py", run, *OFTEN, "optim.max_steps=8"))
-    assert "settings changed since the run began: optim.max_steps: 6 -> 8" in longer
+    assert "settings changed since this checkpoint: optim.max_steps: 6 -> 8" in longer
     assert "max_steps: 8" in (run / "config.yaml").read_text()

@@ -132,7 +132,7 @@ def test_changed_optimizer_settings_are_applied(tmp_path, command, shell, stage,
             "output_dir",
             *keys,
         ]
-        assert f"step 3: settings changed since the run began: {'; '.join(record['changes'])}" in output
+        assert f"step 3: settings changed since this checkpoint: {'; '.join(record['changes'])}" in output
         trained, stated = load_config(run / "config.yaml"), load_config(run / "config.yaml", changes)
         assert trained == stated  # config.yaml has the changes
         return tensors(run, 4), tensors(run, 4, "optimizer.safetensors")

@@ -11,7 +11,7 @@ from lookupvivit.config.loading import load_config
 from lookupvivit.training.attention_logging import spread_over_classes
 from lookupvivit.training.build import build_model
 from lookupvivit.training.logging import _remove_after
-from lookupvivit.training.trainer import compressed_size_of_step
+from lookupvivit.training.schedule import compressed_size_of_step
 
 
 def config(*overrides):

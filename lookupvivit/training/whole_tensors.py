@@ -1,7 +1,7 @@
-"""The state of a run as whole tensors, which another number of ranks, or other parameter groups, can resume.
+"""Whole tensors of an engine that shards them: float32 weights, moments of the optimizer, moving averages.
 
-DeepSpeed's own checkpoints can only be read by the ranks and parameter groups that wrote them. Next to them, this
-library stores the float32 weights and the optimizer's moments, each as a whole tensor under its parameter's name.
+Every save gathers them. DeepSpeed's own checkpoints can only be read by the ranks and parameter groups that wrote them;
+next to them, this library stores each tensor whole, under its parameter's name, and `load` distributes them again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lookupvivit.training import ema
 
-FILE = "optimizer.safetensors"  # "<parameter>/<moment>" -> float32 tensor
+MOMENTS_FILE = "optimizer.safetensors"  # "<parameter>/<moment>" -> float32 tensor
 STEPS = "optimizer_steps"  # in the file's metadata: the step count of AdamW's bias correction
 
 
@@ -35,7 +35,7 @@ def save_moments(engine: Any, file: Path, is_main: bool) -> None:
 
 
 @torch.no_grad()
-def load_state(engine: Any, weights: dict[str, Tensor], averages: dict[str, Tensor] | None, file: Path) -> None:
+def load(engine: Any, weights: dict[str, Tensor], averages: dict[str, Tensor] | None, file: Path) -> None:
     """Distribute whole weights, averages and moments over the ranks of an engine; collective.
 
     Args:
@@ -46,16 +46,16 @@ def load_state(engine: Any, weights: dict[str, Tensor], averages: dict[str, Tens
     """
     from deepspeed.utils import safe_set_full_fp32_param
 
-    ensure_state(engine)
+    ensure_optimizer_state(engine)
     with safe_open(file, "pt") as moments:
         steps = float(moments.metadata()[STEPS])
         for name, parameter in trainable(engine):
             if engine.zero_optimization():
                 safe_set_full_fp32_param(parameter, weights[name].to(engine.device))
             for moment_name in engine.moment_names:
-                _set_state(engine, parameter, moment_name, moments.get_tensor(f"{name}/{moment_name}"))
+                _set(engine, parameter, moment_name, moments.get_tensor(f"{name}/{moment_name}"))
             if averages is not None:
-                _set_state(engine, parameter, ema.STATE, averages[name])
+                _set(engine, parameter, ema.KEY, averages[name])
     for state in engine.basic_optimizer.state.values():
         if "step" in state:
             state["step"].fill_(steps)
@@ -67,30 +67,30 @@ def trainable(engine: Any) -> list[tuple[str, nn.Parameter]]:
 
 
 @torch.no_grad()
-def gather(engine: Any, parameter: nn.Parameter, state_name: str | None = None) -> Tensor:
-    """A parameter's float32 master weight, or its optimizer state ``state_name``, as a whole tensor; collective.
+def gather(engine: Any, parameter: nn.Parameter, key: str | None = None) -> Tensor:
+    """A parameter's float32 master weight, or its optimizer's tensor under ``key``, as a whole tensor; collective.
 
     The result may share memory with the engine.
     """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
     if not engine.zero_optimization():
-        return parameter.detach() if state_name is None else engine.basic_optimizer.state[parameter][state_name]
-    if state_name is None:
+        return parameter.detach() if key is None else engine.basic_optimizer.state[parameter][key]
+    if key is None:
         return safe_get_full_fp32_param(parameter)
-    return safe_get_full_optimizer_state(parameter, state_name)
+    return safe_get_full_optimizer_state(parameter, key)
 
 
-def _set_state(engine: Any, parameter: nn.Parameter, state_name: str, value: Tensor) -> None:
+def _set(engine: Any, parameter: nn.Parameter, key: str, value: Tensor) -> None:
     from deepspeed.utils import safe_set_full_optimizer_state
 
     if engine.zero_optimization():
-        safe_set_full_optimizer_state(parameter, value.to(engine.device), state_name)
+        safe_set_full_optimizer_state(parameter, value.to(engine.device), key)
     else:
-        engine.basic_optimizer.state[parameter][state_name].copy_(value)
+        engine.basic_optimizer.state[parameter][key].copy_(value)
 
 
-def ensure_state(engine: Any) -> None:
+def ensure_optimizer_state(engine: Any) -> None:
     """Create the optimizer's state, which torch and DeepSpeed create in the first step that is not skipped.
 
     Moments are then zero, and averages are the weights.
@@ -105,12 +105,12 @@ def ensure_state(engine: Any) -> None:
                 state[moment_name] = torch.zeros_like(parameter)
         if "betas" in groups[0]:
             state.setdefault("step", torch.tensor(0.0))
-        if engine.has_averages and ema.STATE not in state:
-            state[ema.STATE] = parameter.detach().clone()
-    link_state(engine)
+        if engine.has_averages and ema.KEY not in state:
+            state[ema.KEY] = parameter.detach().clone()
+    link_optimizer_state(engine)
 
 
-def link_state(engine: Any) -> None:
+def link_optimizer_state(engine: Any) -> None:
     """Register optimizer state with ZeRO 1 and 2 that was created or loaded before the first step of this process."""
     if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state"):
         engine.optimizer._hp_optimizer_states_linked = False
