@@ -8,14 +8,12 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lookupvivit
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.real_paths import require_not_among
-from data_pipelines.preprocess import Preprocess
-from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.cli.arguments import (
     add_device_option,
     add_output_option,
@@ -27,14 +25,10 @@ from lookupvivit.cli.arguments import (
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.sizes import Size
-from lookupvivit.visualization.attention_files import (
-    VIDEO_SECONDS,
-    AttentionWriter,
-    output_stems,
-    predicted_class,
-)
-from lookupvivit.visualization.attention_maps import AttentionMaps, attention_maps, check_selection
-from lookupvivit.weights.files import WeightsError
+
+if TYPE_CHECKING:
+    from data_pipelines.preprocess import Preprocess
+    from lookupvivit.visualization.attention_maps import AttentionMaps
 
 
 @quiet_when_output_closes()
@@ -65,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--start", type=float, metavar="SECONDS", help=help)
     help = "maximal number of frames in a figure (default: 8)"
     parser.add_argument("--columns", type=positive_int, default=8, metavar="N", help=help)
-    help = f"frames per second of the videos (default: each video lasts {VIDEO_SECONDS} s)"
+    help = "frames per second of the videos (default: slow enough to watch)"
     parser.add_argument("--fps", type=_fps, metavar="N", help=help)
     parser.add_argument("--gif", action="store_true", help="also write each video as GIF")
     help = "also write all images to this TensorBoard folder"
@@ -85,6 +79,10 @@ class Selection:
 
 def visualize(arguments: argparse.Namespace) -> int:
     """Draw every video; the number of files that could not be read."""
+    from data_pipelines.transforms.normalization import to_model_input
+    from lookupvivit.visualization.attention_files import AttentionWriter, output_stems, predicted_class
+    from lookupvivit.visualization.attention_maps import attention_maps
+
     model: Any = lookupvivit.load_model(arguments.run).to(arguments.device)
     selection = select(arguments, model)
     is_image_model = selection.preprocesses[0].sampling.frames == 1
@@ -131,6 +129,9 @@ def select(arguments: argparse.Namespace, model: Any) -> Selection:
     Raises:
         WeightsError: the model does not have what they name.
     """
+    from lookupvivit.visualization.attention_maps import check_selection
+    from lookupvivit.weights.files import WeightsError
+
     try:
         preprocess = lookupvivit.preprocess_of(model)
         sizes = arguments.sizes or [None]

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.progress import progress
-from lookupvivit import kernels
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_device_option,
@@ -23,16 +21,18 @@ from lookupvivit.cli.arguments import (
 )
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import exit_with_error
-from lookupvivit.profiling.benchmark import Benchmark, count_calls, run_benchmark
-from lookupvivit.profiling.benchmark_cases import Setting, meta_model, parse_cases
-from lookupvivit.profiling.benchmark_table import format_legend, format_operator_table, format_tables
-from lookupvivit.profiling.dtypes import DTYPES
-from lookupvivit.profiling.memory_measurement import MemoryMeasurementError
+
+if TYPE_CHECKING:
+    from lookupvivit.profiling.benchmark import Benchmark
 
 
 @quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    import torch
+
+    from lookupvivit.profiling.memory_measurement import MemoryMeasurementError
+
     try:
         benchmark = measure(arguments)
         print_results(benchmark, arguments.markdown)
@@ -45,6 +45,9 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
+    from lookupvivit import kernels
+    from lookupvivit.profiling.dtypes import DTYPES
+
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,6 +73,8 @@ def parse_args() -> argparse.Namespace:
 
 def kernel_names(text: str) -> list[str]:
     """A comma-separated list of implementations."""
+    from lookupvivit import kernels
+
     names = list(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in kernels.NAMES:
@@ -79,6 +84,10 @@ def kernel_names(text: str) -> list[str]:
 
 def measure(arguments: argparse.Namespace) -> Benchmark:
     """Run the benchmark with a progress bar."""
+    from lookupvivit import kernels
+    from lookupvivit.profiling.benchmark import count_calls, run_benchmark
+    from lookupvivit.profiling.benchmark_cases import Setting, meta_model, parse_cases
+
     setting = Setting(
         batch=arguments.batch_size,
         dtype=arguments.dtype,
@@ -96,6 +105,8 @@ def measure(arguments: argparse.Namespace) -> Benchmark:
 
 
 def print_results(benchmark: Benchmark, markdown: bool) -> None:
+    from lookupvivit.profiling.benchmark_table import format_legend, format_operator_table, format_tables
+
     print(f"{format_legend(benchmark)}\n\n{format_tables(benchmark, markdown)}")
     for row in benchmark.rows:
         if row.operators is None:

@@ -8,16 +8,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_pipelines import loader_benchmark as benchmark
 from data_pipelines.io.errors import DataError, VideoDecodeError
-from data_pipelines.loader_benchmark import Measurement
-from data_pipelines.preparation.copies import copy_video
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import BACKENDS, TIMEOUT
 from lookupvivit.cli.arguments import positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import exit_with_error
+
+if TYPE_CHECKING:
+    from data_pipelines.loader_benchmark import Measurement
+
 
 SHORT_SIDE, KEYFRAME_EVERY, CRF = 256, 16, 20  # of the copies
 
@@ -49,6 +51,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    from data_pipelines import loader_benchmark as benchmark
+
     for path in arguments.videos:
         if not os.path.isfile(path):
             raise DataError(f"{path}: no such video file")
@@ -57,6 +61,8 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def run_benchmark(arguments: argparse.Namespace) -> list[Measurement]:
     """Return the rows of the table."""
+    from data_pipelines import loader_benchmark as benchmark
+
     sampling, videos, rounds = Sampling(arguments.frames, arguments.stride), arguments.videos, arguments.rounds
     with tempfile.TemporaryDirectory() as folder:
         copies, growth = make_copies(videos, Path(folder))
@@ -76,6 +82,8 @@ def run_benchmark(arguments: argparse.Namespace) -> list[Measurement]:
 
 def make_copies(videos: Sequence[str], folder: Path) -> tuple[list[str], float]:
     """Write copies as tools/prepare_dataset.py does; return their paths and their size relative to the originals."""
+    from data_pipelines.preparation.copies import copy_video
+
     copies = [str(folder / f"{number}.mp4") for number in range(len(videos))]
     for source, target in zip(videos, copies, strict=True):
         try:

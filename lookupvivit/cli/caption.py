@@ -5,20 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from data_pipelines.datasets.captions import SPLITS
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.growing_json import growing_json
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.output_paths import require_output_folder
 from data_pipelines.io.progress import progress
 from data_pipelines.io.real_paths import require_not_among
-from lookupvivit.captioning.figures import caption_grid, middle_frames
-from lookupvivit.captioning.generation import CaptionGenerator, caption_files
-from lookupvivit.captioning.scoring import evaluate_captions, read_captioned_dataset
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_compressed_size_option,
@@ -31,8 +27,10 @@ from lookupvivit.cli.arguments import (
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.sizes import format_size
-from lookupvivit.visualization.canvas import save_png
-from lookupvivit.weights.files import weights_file
+
+if TYPE_CHECKING:
+    from lookupvivit.captioning.generation import CaptionGenerator
+
 
 NUM_BEAMS = 4
 
@@ -40,6 +38,9 @@ NUM_BEAMS = 4
 @quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    from lookupvivit.captioning.generation import CaptionGenerator
+    from lookupvivit.weights.files import weights_file
+
     with one_line_errors("captions printed so far are valid"):
         if arguments.score:
             arguments.output = arguments.output or weights_file(arguments.run).parent / "predictions"
@@ -60,7 +61,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="a file, a folder (searched recursively) or a glob")
     add_run_option(parser)
     parser.add_argument("--score", type=Path, metavar="DATASET", help="score the captions of this dataset instead")
-    parser.add_argument("--split", choices=tuple(SPLITS), help="with --score: split of Karpathy's file (default: test)")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), help="with --score: split of Karpathy's file (default: test)"
+    )
     parser.add_argument("--root", type=Path, metavar="FOLDER", help="with --score: folder that image paths start from")
     parser.add_argument(
         "--beams",
@@ -95,6 +98,10 @@ def parse_args() -> argparse.Namespace:
 
 def write(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
     """Caption files; returns the number of files that could not be read."""
+    from lookupvivit.captioning.figures import caption_grid, middle_frames
+    from lookupvivit.captioning.generation import caption_files
+    from lookupvivit.visualization.canvas import save_png
+
     inputs = expand_inputs(arguments.images, separate_images=generator.preprocess.sampling.frames == 1)
     if inputs.num_ignored:
         print(f"{inputs.num_ignored} files ignored, which are neither images nor videos")
@@ -128,6 +135,9 @@ def write(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
 
 def score(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
     """Score the captions of a dataset; returns the number of images that could not be read."""
+    from lookupvivit.captioning.scoring import evaluate_captions, read_captioned_dataset
+    from lookupvivit.visualization.canvas import save_png
+
     manifest, name = read_captioned_dataset(arguments.score, arguments.split, arguments.root)
     evaluation = evaluate_captions(generator, manifest, arguments.batch_size, arguments.workers)
     file = arguments.output / result_name(name, arguments)

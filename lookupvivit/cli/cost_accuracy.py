@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.io.output_paths import require_output_folder
-from lookupvivit.accuracy_cost.evaluate import cost_accuracy
-from lookupvivit.accuracy_cost.plan import Options
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_output_option,
@@ -25,6 +23,9 @@ from lookupvivit.sizes import Size
 @quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    from lookupvivit.accuracy_cost.evaluate import cost_accuracy
+    from lookupvivit.accuracy_cost.plan import Options
+
     run: Path = arguments.run
     with one_line_errors("finished points are kept"):
         config = load_config(run / "config.yaml", arguments.overrides)

@@ -6,8 +6,6 @@ from data_pipelines.io.real_paths import require_not_among
 from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, output_file
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
-from lookupvivit.weights.export import export_onnx, input_shape
-from lookupvivit.weights.files import DESCRIPTION, load_classifier, weights_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,6 +19,9 @@ def parse_args() -> argparse.Namespace:
 @quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    from lookupvivit.weights.export import export_onnx, input_shape
+    from lookupvivit.weights.files import DESCRIPTION, load_classifier, weights_file
+
     with one_line_errors("nothing was written"):
         weights = weights_file(arguments.run)
         require_not_among([arguments.onnx], [weights, weights.with_name(DESCRIPTION)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_pipelines.datasets.class_folders import read_class_folders
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.cores import num_workers
 from lookupvivit.cli.arguments import (
@@ -18,8 +17,6 @@ from lookupvivit.cli.arguments import (
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import exit_with_error, one_line_errors
 from lookupvivit.probing.few_shot import SEEDS, SHOTS
-from lookupvivit.probing.transfer import evaluate_transfer
-from lookupvivit.weights.files import load_classifier
 
 
 @quiet_when_output_closes()
@@ -31,6 +28,10 @@ def main() -> None:
 
 def probe(arguments: argparse.Namespace) -> None:
     """Measure the transfer, print it and write it."""
+    from data_pipelines.datasets.class_folders import read_class_folders
+    from lookupvivit.probing.transfer import evaluate_transfer
+    from lookupvivit.weights.files import load_classifier
+
     try:
         train = read_class_folders(arguments.train)
         test = read_class_folders(arguments.test, train.class_names)

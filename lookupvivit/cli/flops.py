@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from data_pipelines.io.progress import progress
 from lookupvivit.cli.closed_output import quiet_when_output_closes
-from lookupvivit.profiling.paper_costs import (
-    TABLE_ROWS,
-    RowCost,
-    TableRow,
-    block_macs_lookupvit,
-    block_macs_vit,
-    row_cost,
-)
+
+if TYPE_CHECKING:
+    from lookupvivit.profiling.paper_costs import RowCost, TableRow
 
 CONVENTIONS = """GFLOPs per view. Tables 1, 3 and 5 count multiply and add apart (2 per multiply-add) and leave out the
 last lookup update, which neither the compressed head nor a caption decoder reads; Table 4 counts 1 per multiply-add and
@@ -31,6 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markdown", action="store_true", help="print the rows of docs/FIDELITY.md")
     markdown = parser.parse_args().markdown
+    from lookupvivit.profiling.paper_costs import TABLE_ROWS, row_cost
+
     print(MARKDOWN_HEADER if markdown else f"{CONVENTIONS}\n{HEADER}")
     format_row = markdown_row if markdown else text_row
     with progress(TABLE_ROWS, unit="row", leave=False, disable=None) as rows:
@@ -58,6 +56,8 @@ def deviation(value: float, row: TableRow) -> float:
 
 
 def reduction_at_384_pixels() -> str:
+    from lookupvivit.profiling.paper_costs import block_macs_lookupvit, block_macs_vit
+
     reduction = {k: block_macs_vit(576, 768) / block_macs_lookupvit(576, k * k, 768) for k in (3, 5)}
     return (
         f"Section 3.5 claims a reduction of more than 3 at 384 px (576 tokens) with 5x5 compressed tokens. Its own "

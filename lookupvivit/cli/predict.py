@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -26,10 +26,9 @@ from lookupvivit.cli.arguments import (
 )
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
-from lookupvivit.evaluation.prediction_report import as_figure, as_json, as_text
-from lookupvivit.evaluation.predictor import Predictor
-from lookupvivit.visualization.canvas import save_png
-from lookupvivit.weights.files import WeightsError, load_classifier
+
+if TYPE_CHECKING:
+    from lookupvivit.evaluation.predictor import Predictor
 
 
 @quiet_when_output_closes()
@@ -61,6 +60,9 @@ def parse_args() -> argparse.Namespace:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict and report every video; the number of files that could not be read."""
+    from lookupvivit.evaluation.prediction_report import as_figure, as_json, as_text
+    from lookupvivit.visualization.canvas import save_png
+
     clips, crops = arguments.views
     views = f"{clips}x{crops}"
     predictor = load_predictor(arguments)
@@ -99,6 +101,9 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def load_predictor(arguments: argparse.Namespace) -> Predictor:
     """The predictor that the options describe; errors name the run."""
+    from lookupvivit.evaluation.predictor import Predictor
+    from lookupvivit.weights.files import WeightsError, load_classifier
+
     model = load_classifier(arguments.run)
     clips, crops = arguments.views
     try:

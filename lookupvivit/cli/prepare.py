@@ -6,24 +6,23 @@ import argparse
 import os
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_pipelines.datasets.class_folders import read_split_folders
-from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.datasets.shards import read_shards
 from data_pipelines.io.atomic import write_text
 from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.lock import locked
-from data_pipelines.preparation.copies import CopySettings
-from data_pipelines.preparation.created_files import CLASSES, SKIP_LIST, claim
-from data_pipelines.preparation.scanning import VideoRecord, read_records, scan
-from data_pipelines.preparation.shard_writing import write_shards
 from lookupvivit.cli.arguments import output_folder, positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.config import DataConfig, RunConfig
 from lookupvivit.config.loading import load_config
-from lookupvivit.training.manifests import listed_videos
+
+if TYPE_CHECKING:
+    from data_pipelines.datasets.manifest import VideoManifest
+    from data_pipelines.preparation.copies import CopySettings
+    from data_pipelines.preparation.scanning import VideoRecord
+
 
 SPLITS = ("train", "val")
 MAX_CODECS, MAX_REASONS = 4, 5  # lines of a summary
@@ -59,6 +58,11 @@ def parse_args() -> argparse.Namespace:
 
 def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     """Scan the splits, write the lists, copies or shards, and print how to use them."""
+    from data_pipelines.preparation.copies import CopySettings
+    from data_pipelines.preparation.created_files import SKIP_LIST, claim
+    from data_pipelines.preparation.scanning import read_records, scan
+    from lookupvivit.training.manifests import listed_videos
+
     output: Path = arguments.output
     copies = None
     if arguments.copies:
@@ -100,6 +104,8 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
 
 def has_class_folders(folder: Path, manifests: dict[str, VideoManifest], copied: dict[str, set[str]]) -> bool:
     """Whether the copies can be read as a tree of class folders, with the classes of the originals."""
+    from data_pipelines.datasets.class_folders import read_split_folders
+
     for split, manifest in manifests.items():
         try:
             tree = read_split_folders(folder, split)
@@ -134,6 +140,8 @@ def planned_outputs(
     output: Path, manifests: dict[str, VideoManifest], copies: CopySettings | None, has_shards: bool
 ) -> list[Path]:
     """The files that may be written; shards excluded, which never replace any."""
+    from data_pipelines.preparation.created_files import CLASSES, SKIP_LIST
+
     files = [output / SKIP_LIST]
     if copies or has_shards:
         files.append(output / CLASSES)
@@ -190,6 +198,8 @@ def value_range(name: str, values: list[int] | list[float]) -> str:
 
 def write_list(file: Path, manifest: VideoManifest, records: list[VideoRecord]) -> None:
     """Write a ``path label`` list of the decodable videos (of their copies, if any), and classes.txt next to it."""
+    from data_pipelines.preparation.created_files import CLASSES
+
     lines = []
     for record in records:
         if record.status == "ok":
@@ -201,6 +211,9 @@ def write_list(file: Path, manifest: VideoManifest, records: list[VideoRecord]) 
 
 def pack(manifest: VideoManifest, records: list[VideoRecord], folder: Path, split: str, shard_bytes: float) -> None:
     """Write the decodable images as shards, and the index that the first reader would otherwise have to create."""
+    from data_pipelines.datasets.shards import read_shards
+    from data_pipelines.preparation.shard_writing import write_shards
+
     decoded = [index for index, record in enumerate(records) if record.status == "ok"]
     shards = write_shards(manifest.select(decoded), folder, split, shard_bytes)
     read_shards(folder, f"{split}-*.tar", manifest.class_names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.cores import num_workers
@@ -17,16 +18,17 @@ from lookupvivit.cli.arguments import (
 )
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import exit_with_error, one_line_errors
-from lookupvivit.robustness.figures import deviation_figure
 from lookupvivit.robustness.report import TITLES, Report, load_report, tables
-from lookupvivit.robustness.suite import RobustnessSuite
-from lookupvivit.visualization.canvas import save_png
-from lookupvivit.weights.files import load_classifier, weights_file
+
+if TYPE_CHECKING:
+    from lookupvivit.robustness.suite import RobustnessSuite
 
 
 @quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    from lookupvivit.weights.files import weights_file
+
     with one_line_errors("finished parts are saved"):
         output = arguments.output or weights_file(arguments.run).parent / "predictions" / "robustness"
         require_output_folder(output)
@@ -36,6 +38,11 @@ def main() -> None:
 
 def test(arguments: argparse.Namespace, output: Path) -> None:
     """Evaluate, print the tables and write the report."""
+    from lookupvivit.robustness.figures import deviation_figure
+    from lookupvivit.robustness.suite import RobustnessSuite
+    from lookupvivit.visualization.canvas import save_png
+    from lookupvivit.weights.files import load_classifier
+
     model_name = str(arguments.run)
     try:
         model = load_classifier(arguments.run).to(arguments.device)

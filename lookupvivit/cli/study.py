@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io.atomic import write_json, write_text
 from lookupvivit.cli.arguments import positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.config_program import require_output_dir
 from lookupvivit.cli.errors import one_line_errors
-from lookupvivit.profiling.timing import describe_machine
-from lookupvivit.studies.jobs import JobRunner, read_result
-from lookupvivit.studies.plan import Job, Study, base_of, read_study, search_jobs, study_jobs
-from lookupvivit.studies.results import collect, to_csv, to_markdown
-from lookupvivit.visualization.canvas import save_png
+
+if TYPE_CHECKING:
+    from lookupvivit.studies.plan import Job, Study
+
 
 TRAIN = (sys.executable, "-m", "lookupvivit.cli.train")
 TEST = (sys.executable, "-m", "lookupvivit.cli.test")
@@ -28,6 +25,9 @@ TEST = (sys.executable, "-m", "lookupvivit.cli.test")
 def main() -> None:
     """Run what is not finished, and write the results of what is."""
     arguments = parse_args()
+    from lookupvivit.studies.jobs import JobRunner
+    from lookupvivit.studies.plan import base_of, read_study, search_jobs, study_jobs
+
     with one_line_errors("the same command continues; finished runs are kept"):
         study = read_study(arguments.study)
         runner = JobRunner(base_of(study, arguments.study), TRAIN, TEST, arguments.jobs)
@@ -57,6 +57,8 @@ def parse_args() -> argparse.Namespace:
 
 def validate_all(study: Study, base: Path) -> None:
     """Build every configuration, so that a mistake shows before hours of training; raises ConfigError."""
+    from lookupvivit.studies.plan import search_jobs, study_jobs
+
     jobs = [job for jobs in search_jobs(study).values() for job in jobs] + study_jobs(study, {})
     for job in jobs:
         job.config(base)
@@ -64,6 +66,9 @@ def validate_all(study: Study, base: Path) -> None:
 
 def chosen_settings(study: Study) -> dict[str, dict[str, Any]]:
     """The best setting of every variant whose trials are finished."""
+    from lookupvivit.studies.jobs import read_result
+    from lookupvivit.studies.plan import search_jobs
+
     if study.search is None:
         return {}
     return {
@@ -74,12 +79,22 @@ def chosen_settings(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def _validation_score(job: Job) -> float:
+    from lookupvivit.studies.jobs import read_result
+
     result = read_result(job)
     return result["validation"]["top1"] if result and result["validation"] else 0.0
 
 
 def write_results(study: Study, jobs: list[Job]) -> None:
     """Write the results as JSON, CSV, Markdown and a figure, and print the table."""
+    import torch
+
+    from lookupvivit.profiling.timing import describe_machine
+    from lookupvivit.studies.jobs import read_result
+    from lookupvivit.studies.plan import search_jobs
+    from lookupvivit.studies.results import collect, to_csv, to_markdown
+    from lookupvivit.visualization.canvas import save_png
+
     rows = collect(study, jobs)
     if not rows:
         print("no run is finished")

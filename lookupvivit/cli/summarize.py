@@ -6,15 +6,17 @@ from pathlib import Path
 
 from lookupvivit.cli.arguments import add_run_option
 from lookupvivit.cli.closed_output import quiet_when_output_closes
-from lookupvivit.evaluation.run_summary import summarize_run
-from lookupvivit.weights.files import WeightsError
+from lookupvivit.errors import UserError
 
 
 @quiet_when_output_closes()
 def main() -> None:
+    arguments = parse_args()
+    from lookupvivit.evaluation.run_summary import summarize_run
+
     try:
-        print(summarize_run(parse_args().run))
-    except WeightsError as error:
+        print(summarize_run(arguments.run))
+    except UserError as error:
         sys.exit(f"error: {error}")
 
 

@@ -55,3 +55,21 @@ def test_listing_the_commands_imports_no_torch():
 def test_configurations_are_found_by_name_from_any_folder(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_config(file.stem) == load_config(file)
+
+
+LIGHT = [name for name in COMMANDS if name not in ("benchmark", "robustness", "doctor")]
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_help_imports_no_torch(name):
+    code = f"""
+import sys
+from lookupvivit.cli.main import main
+sys.argv[1:] = [{name!r}, "--help"]
+try:
+    main()
+except SystemExit:
+    print("torch" in sys.modules)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "False"
