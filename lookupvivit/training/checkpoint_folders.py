@@ -129,16 +129,20 @@ def find_problem(checkpoint: Path, identity: str | None) -> str | None:
 @lru_cache(maxsize=1024)
 def _find_corruption(checkpoint: Path, version: tuple[tuple[Path, int, int], ...]) -> str | None:
     """What is wrong with a checkpoint's files, which are in this ``version``; None if they are as they were written."""
+    name = COMPLETION_FILE
     try:
-        written = json.loads((checkpoint / COMPLETION_FILE).read_text(encoding="utf-8")).get("files", {})
-        present = file_hashes(checkpoint)
-    except (OSError, AttributeError, ValueError) as error:
-        return f"{COMPLETION_FILE} cannot be read ({type(error).__name__})"
-    for name, expected in written.items():
-        if name not in present:
-            return f"{name} is missing"
-        if present[name] != expected:
-            return f"{name} has changed since it was written"
+        completion = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+        if not (isinstance(completion, dict) and {"step", "world_size"} <= completion.keys()):
+            return f"{name} is incomplete"
+        for name, expected in completion.get("files", {}).items():
+            if file_digest(checkpoint / name) != expected:
+                return f"{name} has changed since it was written"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read ({error.strerror})"
+    except (AttributeError, ValueError):  # only JSON raises these
+        return f"{name} is not as it was written"
     return None
 
 
@@ -162,8 +166,16 @@ def remove_old(run_dir: Path, saved: Path, keep: int) -> None:
         elif kept < keep:
             kept += 1
         else:
-            temporary = checkpoint.with_name(f".{checkpoint.name}")  # so that nothing finds what a kill leaves
-            os.replace(checkpoint, temporary)
-            shutil.rmtree(temporary)
+            _remove(checkpoint)
     if unusable:
         print(f"moved to {set_aside(unusable, run_dir)}: {', '.join(path.name for path in unusable)}")
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; failing to do so only costs disk space, and is printed."""
+    temporary = checkpoint.with_name(f".{checkpoint.name}")  # so that nothing finds what a kill leaves
+    try:
+        os.replace(checkpoint, temporary)
+        shutil.rmtree(temporary)
+    except OSError as error:
+        print(f"old checkpoint {checkpoint} cannot be removed ({error.strerror})")

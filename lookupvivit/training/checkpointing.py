@@ -87,10 +87,12 @@ def save(engine: Any, run_dir: Path, step: int, description: dict[str, Any], con
             if final.exists():
                 set_aside([final], run_dir)
             move_folder(temporary, final)
-            publish(final, run_dir, description)
+    if world.is_main:  # errors from here on do not concern the checkpoint
+        publish(final, run_dir, description)
+        with write_errors(run_dir / CONFIG):
             write_text(run_dir / CONFIG, to_yaml(config))
-            remove_old(run_dir, final, config.log.keep_checkpoints)
-        world.barrier()
+        remove_old(run_dir, final, config.log.keep_checkpoints)
+    world.barrier()
 
 
 def publish(checkpoint: Path, run_dir: Path, description: dict[str, Any]) -> None:

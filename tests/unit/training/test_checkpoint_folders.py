@@ -1,5 +1,6 @@
 """Which checkpoints are used, kept and removed, on one rank and on several that see different files."""
 
+import errno
 import json
 import shutil
 from types import SimpleNamespace
@@ -96,6 +97,33 @@ def test_without_an_intact_checkpoint_nothing_is_moved(run):
     with pytest.raises(ConfigError, match=r"all checkpoints .* are corrupt or of another run"):
         newest_intact(run, ALONE)
     assert names(run) == ["step_00000003", "step_00000006"]
+
+
+def test_the_file_that_cannot_be_read_is_named(run, monkeypatch, capsys):
+    digest = checkpoint_folders.file_digest
+    broken = write_checkpoint(run, 6) / "shard.pt"
+    write_checkpoint(run, 3)
+
+    def fail(file):
+        if file == broken:
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return digest(file)
+
+    monkeypatch.setattr(checkpoint_folders, "file_digest", fail)
+    assert newest_intact(run, ALONE).name == "step_00000003"
+    assert "step_00000006 is corrupt: shard.pt cannot be read (Input/output error)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "is missing"), ("{}", "is incomplete"), ("[]", "is incomplete"), ("{", "is not as it was written")],
+)
+def test_a_checkpoint_without_a_complete_last_file_is_reported(run, capsys, content, problem):
+    write_checkpoint(run, 3)
+    file = write_checkpoint(run, 6) / "state.json"
+    file.unlink() if content is None else file.write_text(content)
+    assert newest_intact(run, ALONE).name == "step_00000003"
+    assert f"step_00000006 is corrupt: state.json {problem}" in capsys.readouterr().out
 
 
 def test_what_a_killed_save_left_is_removed(run):
