@@ -195,8 +195,8 @@ def exclude_absent(config: RunConfig, listed: VideoManifest) -> tuple[VideoManif
             not_skipped = exclude_listed(listed, Path(config.data.skip_list))
     present = exclude_missing(not_skipped)
     notes = []
-    if num_skipped := len(listed) - len(not_skipped):
-        notes.append(f"{num_skipped} skipped by {config.data.skip_list}")
+    if config.data.skip_list is not None:
+        notes.append(f"{len(listed) - len(not_skipped)} skipped by {config.data.skip_list}")
     if present.num_missing:
         notes.append(f"{present.num_missing} of the {len(listed)} listed files are MISSING and excluded")
     if present.num_ignored:

@@ -163,6 +163,20 @@ def test_skipped_and_missing_videos_are_counted(two_classes):
     assert "1 skipped by" in note and "1 of the 3 listed files are MISSING" in note
 
 
+def test_a_skip_list_without_a_match_is_reported(two_classes):
+    (two_classes / "skip.txt").write_text("elsewhere/a.mp4\n")
+    config = kinetics(two_classes, "data.num_classes=2", f"data.skip_list={two_classes / 'skip.txt'}")
+    _, note = exclude_absent(config, listed_videos(config, "train"))
+    assert f"0 skipped by {two_classes / 'skip.txt'}" in note
+
+
+def test_classes_without_a_training_video_are_reported(two_classes, capsys):
+    (two_classes / "classes.txt").write_bytes(b"\xef\xbb\xbfabseiling\r\nyoga\r\nzumba\r\n\r\n")
+    manifest = read_manifest(kinetics(two_classes, "data.num_classes=3"), "train", SINGLE)
+    assert manifest.class_names == ("abseiling", "yoga", "zumba")
+    assert "train: 1 classes WITHOUT a training video: zumba" in capsys.readouterr().out
+
+
 def test_an_unknown_recipe_key_is_named(tmp_path):
     config = load_config(
         "configs/camera_motion.yaml", [f"data.root={tmp_path}", "data.camera_motion={train_vidoes: 4}"]

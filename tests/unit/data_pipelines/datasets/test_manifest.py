@@ -121,3 +121,33 @@ def test_listed_videos_are_excluded(tmp_path):
     skip_list.write_text("a.mp4\nb.mp4\n")
     with pytest.raises(DataError, match=r"skip\.txt: .*\b2 videos of source"):
         exclude_listed(manifest, skip_list)
+
+
+def test_a_skip_list_names_files_in_any_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    manifest = VideoManifest(["a.mp4", "x/../b.mp4", "c.mp4"], np.arange(3), ("x", "y", "z"), "source")
+    (tmp_path / "skip.txt").write_bytes(f"\ufeff{tmp_path}/a.mp4\r\n\n./b.mp4\tdamaged\r\n".encode())
+    assert exclude_listed(manifest, tmp_path / "skip.txt").paths == ["c.mp4"]
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_labels_follow_the_order_of_other_class_names(names):
+    manifest = VideoManifest(list("wxyz"), np.array([0, 1, 2, 1]), ("a", "b", "c"), "source")
+    ordered = manifest.in_class_order(names, "model")
+    assert [ordered.class_names[label] for label in ordered.labels] == ["a", "b", "c", "b"]
+    assert ordered.class_names == tuple(names) and ordered.paths == manifest.paths
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(("a", "c"), r"source: found the class 'b', which model lacks"), (("a", "b", "d"), r"model: found the class 'd'")],
+)
+def test_other_classes_are_named(names, message):
+    manifest = VideoManifest(["x"], np.zeros(1, np.int64), ("a", "b"), "source")
+    with pytest.raises(DataError, match=message):
+        manifest.in_class_order(names, "model")
+
+
+def test_classes_without_a_video():
+    manifest = VideoManifest(["x", "y"], np.array([2, 0]), ("a", "b", "c", "d"), "source")
+    assert manifest.empty_classes() == ["b", "d"]
