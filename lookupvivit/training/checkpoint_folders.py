@@ -14,7 +14,7 @@ from pathlib import Path
 from data_pipelines.io.hashing import file_digest
 from lookupvivit.config import ConfigError
 from lookupvivit.training.distributed import VISIBILITY_SECONDS, World
-from lookupvivit.training.run_directory import CHECKPOINTS, identity_of, read_identity, remove_temporary, set_aside
+from lookupvivit.training.run_directory import CHECKPOINTS, identity_of, read_identity, set_aside
 
 COMPLETION_FILE = "state.json"  # written last
 NAME = re.compile(r"step_(\d+)")
@@ -63,7 +63,6 @@ def newest_intact(run_dir: Path, world: World) -> Path | None:
 
 
 def _newest_intact_step(run_dir: Path) -> int:
-    remove_temporary(run_dir)
     identity = read_identity(run_dir)
     unusable: list[Path] = []
     for checkpoint in checkpoints(run_dir):

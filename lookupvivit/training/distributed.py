@@ -23,6 +23,7 @@ from lookupvivit.config import ConfigError
 from lookupvivit.training.failure_watch import FailureWatch, end_process
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+SEEN_BY_ALL = ".seen_by_all_"  # start of the names of files that only test whether all ranks see them
 VISIBILITY_SECONDS = 5.0  # a network file system may take this long to show a new file
 
 _failure_watch: FailureWatch | None = None
@@ -161,7 +162,7 @@ def require_shared(folder: Path, world: World) -> None:
     """
     if world.size == 1:
         return
-    mark = folder / f".seen_by_all_{world.from_main(secrets.randbits(48))}"  # a new name, which no file cache has
+    mark = folder / f"{SEEN_BY_ALL}{world.from_main(secrets.randbits(48))}"  # a new name, which no file cache has
     if world.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         mark.touch()

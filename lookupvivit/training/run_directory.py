@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io.atomic import sync, write_json, write_text
+from data_pipelines.io.atomic import PREFIX, sync, write_json, write_text
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
-from lookupvivit.training.distributed import World
+from lookupvivit.training.distributed import SEEN_BY_ALL, World
 from lookupvivit.training.failed_videos import FILE as FAILED_VIDEOS
 from lookupvivit.training.logging import FILE as LOG
 from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, WeightsError, read_description
@@ -31,7 +31,8 @@ IDENTITY_FILE = "run.json"
 IDENTITY = "run"  # key in `IDENTITY_FILE` and model.json
 MODEL_FILES = (WEIGHTS, DESCRIPTION, TOKENIZER)
 PUBLISHING = ".publishing-"  # start of the names of temporary folders
-TEMPORARY = (f"{CHECKPOINTS}/.step_*", f".{BEST}", f"{PUBLISHING}*")
+TEMPORARY = (f"{CHECKPOINTS}/.step_*", f".{BEST}", f"{PUBLISHING}*", f"{SEEN_BY_ALL}*")
+WRITTEN = {CONFIG, IDENTITY_FILE, LOG, FAILED_VIDEOS, *MODEL_FILES}  # also by way of temporary folders
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Identity
@@ -132,11 +133,28 @@ def set_aside(paths: Iterable[Path], run_dir: Path) -> Path:
     return folder
 
 
-def remove_temporary(run_dir: Path) -> None:
-    """Remove what a killed run had not completely written."""
-    for pattern in TEMPORARY:
-        for path in run_dir.glob(pattern):
+def remove_leftovers(run_dir: Path) -> None:
+    """Remove what a killed run had not completely written or removed.
+
+    Only of the run itself: other programs may be writing their results into the run directory at this moment.
+    """
+    leftovers = [path for pattern in TEMPORARY for path in run_dir.glob(pattern)]
+    folders = [run_dir, *([run_dir / BEST] if _is_model_folder(run_dir / BEST) else [])]
+    for folder in folders:
+        leftovers += [path for path in folder.glob(f"{PREFIX}*") if _is_own(path)]
+    for path in leftovers:
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _is_own(temporary: Path) -> bool:
+    try:
+        names = {path.name for path in temporary.iterdir()}
+    except OSError:  # another program is done with it
+        return False
+    return bool(names) and names <= WRITTEN
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ class Trainer:
 
         # Where to start: the newest checkpoint whose files are as they were written, or scratch.
         distributed.require_shared(self.run_dir, world)
+        if world.is_main:
+            run_directory.remove_leftovers(self.run_dir)
         checkpoint = checkpoint_folders.newest_intact(self.run_dir, world)
         require_own(checkpoint, world, self.trust_other_owner)
 

@@ -126,16 +126,6 @@ def test_a_checkpoint_without_a_complete_last_file_is_reported(run, capsys, cont
     assert f"step_00000006 is corrupt: state.json {problem}" in capsys.readouterr().out
 
 
-def test_what_a_killed_save_left_is_removed(run):
-    write_checkpoint(run, 3)
-    remains = (run / "checkpoints" / ".step_00000006", run / ".best", run / ".publishing-x1")
-    for folder in remains:
-        folder.mkdir()
-        (folder / "file").touch()
-    assert newest_intact(run, ALONE).name == "step_00000003"
-    assert not any(folder.exists() for folder in remains)
-
-
 def ranks(first, second):
     """What each of two ranks, with its own view of the run directory, finds: a checkpoint's name or an error."""
     sent, results = [], []

@@ -1,0 +1,60 @@
+"""What a start removes from a run directory, and which model.json files are of the same run."""
+
+import json
+import shutil
+
+import pytest
+from support.image_models import small_model
+
+from lookupvivit.config import ConfigError
+from lookupvivit.config.loading import load_config, to_yaml
+from lookupvivit.training.build import resume_constraints
+from lookupvivit.training.checkpointing import require_same_run
+from lookupvivit.training.run_directory import belongs, remove_leftovers
+
+
+def write(*files):
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("content")
+
+
+def test_only_leftovers_of_the_run_are_removed(tmp_path):
+    run = tmp_path / "run"
+    small_model(run / "best", ["a", "b"])
+    leftovers = [
+        run / "checkpoints" / ".step_00000006" / "state.json",
+        run / ".best" / "model.safetensors",
+        run / ".publishing-a" / "model.safetensors",
+        run / ".writing-a" / "log.jsonl",
+        run / ".writing-b" / "config.yaml",
+        run / "best" / ".writing-c" / "model.safetensors",
+        run / ".seen_by_all_1",
+    ]
+    kept = [
+        run / ".writing-d" / "predictions.npz",  # of a program that may be running
+        run / ".writing-e" / "report.json",
+        run / "checkpoints" / "step_00000003" / "state.json",
+        run / ".lock",
+    ]
+    write(*leftovers, *kept)
+    (run / ".writing-f").mkdir()  # whose nobody knows
+    remove_leftovers(run)
+    remaining = {file for file in run.rglob("*") if file.is_file()}
+    assert remaining == {*kept, run / "best" / "model.json", run / "best" / "model.safetensors"}
+    assert {path.name for path in run.glob(".*")} == {".writing-d", ".writing-e", ".writing-f", ".lock"}
+
+
+def test_a_run_named_best_keeps_its_temporary_folders(tmp_path):
+    inner = small_model(tmp_path / "best", ["a", "b"])
+    write(inner / "log.jsonl", inner / ".writing-a" / "log.jsonl")
+    remove_leftovers(tmp_path)
+    assert (inner / ".writing-a" / "log.jsonl").is_file()
+
+
+def test_what_a_link_leads_to_is_not_removed(tmp_path):
+    write(tmp_path / "elsewhere" / "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".publishing-x").symlink_to(tmp_path / "elsewhere")
+    remove_leftovers(tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir()) and (tmp_path / "elsewhere" / "file").is_file()
