@@ -112,7 +112,8 @@ def require_trained_as(source: str, expected: dict[str, Any]) -> None:
 def resume_constraints(config: RunConfig, num_samples: int) -> dict[str, Any]:
     """Settings that the optimizer state, schedule and sample order depend on; a resumed run must have the same."""
     return {
-        "videos": num_samples,
+        "num_videos": num_samples,
+        "repeats": config.data.repeats,
         "seed": config.seed,
         "batch_size": config.optim.batch_size,
         "optimizer": config.optim.name,

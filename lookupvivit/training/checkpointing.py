@@ -206,7 +206,11 @@ def require_same_run(checkpoint: Path, run_dir: Path, description: dict[str, Any
     Raises:
         ConfigError: names what differs.
     """
-    if different := differences(read_description(checkpoint), description):
+    saved, settings = read_description(checkpoint), trained_settings(run_dir, checkpoint)
+    if settings and isinstance(saved.get("training"), dict):  # checkpoints of version 0.1 do not contain the repeats
+        repeats = (settings.get("data") or {}).get("repeats", 1)
+        saved["training"] = {"repeats": repeats, **saved["training"]}
+    if different := differences(saved, description):
         raise ConfigError(
             f"output_dir: {run_dir} has a run with other settings: {'; '.join(different[:3])}; set another output_dir"
         )

@@ -32,6 +32,7 @@ IDENTITY = "run"  # key in `IDENTITY_FILE` and model.json
 MODEL_FILES = (WEIGHTS, DESCRIPTION, TOKENIZER)
 PUBLISHING = ".publishing-"  # start of the names of temporary folders
 TEMPORARY = (f"{CHECKPOINTS}/.step_*", f".{BEST}", f"{PUBLISHING}*", f"{SEEN_BY_ALL}*")
+EARLIER_CONSTRAINTS = {"videos": "num_videos"}  # names in version 0.1 of keys of `build.resume_constraints`
 WRITTEN = {CONFIG, IDENTITY_FILE, LOG, FAILED_VIDEOS, *MODEL_FILES}  # also by way of temporary folders
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -105,9 +106,17 @@ def belongs(folder: Path, description: dict[str, Any]) -> bool:
 
 
 def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]:
-    """How a model.json differs from that of this run in model, data and optimizer."""
+    """How a model.json differs from that of this run in model, data and optimizer.
+
+    The number of repeats is not compared if it is not known, as in version 0.1.
+    """
     expected = {key: value for key, value in description.items() if key != IDENTITY}
-    return changes({key: saved.get(key) for key in expected}, expected)
+    found = {key: saved.get(key) for key in expected}
+    if isinstance(training := found.get("training"), dict):
+        found["training"] = {EARLIER_CONSTRAINTS.get(key, key): value for key, value in training.items()}
+        if "repeats" in expected["training"]:
+            found["training"].setdefault("repeats", expected["training"]["repeats"])
+    return changes(found, expected)
 
 
 def _is_model_folder(folder: Path) -> bool:

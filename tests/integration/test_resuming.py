@@ -218,7 +218,7 @@ def test_ctrl_c_saves_and_exits(tmp_path, command, shell, signal_when, workers):
 def test_a_run_of_version_0_1_resumes_bit_for_bit(tmp_path, command, shell):
     """Its files have no identity, and its checkpoints no settings."""
     run, earlier = tmp_path / "run", tmp_path / "earlier"
-    often = ("log.checkpoint_every_epochs=0.6", "log.keep_checkpoints=9", "optim.ema_decay=0.9")
+    often = ("log.checkpoint_every_epochs=0.3", "log.keep_checkpoints=9", "optim.ema_decay=0.9", "data.repeats=2")
     shell(command("train_net.py", run, *often))
     shutil.copytree(run, earlier)
     for step in (9, 10):
@@ -227,6 +227,8 @@ def test_a_run_of_version_0_1_resumes_bit_for_bit(tmp_path, command, shell):
     for file in earlier.glob("**/model.json"):
         description = json.loads(file.read_text())
         del description["run"]
+        del description["training"]["repeats"]
+        description["training"]["videos"] = description["training"].pop("num_videos")
         file.write_text(json.dumps(description))
     for checkpoint in (earlier / "checkpoints").glob("step_*"):
         (checkpoint / "config.yaml").unlink()

@@ -1,7 +1,6 @@
 """What a start removes from a run directory, and which model.json files are of the same run."""
 
 import json
-import shutil
 
 import pytest
 from support.image_models import small_model
@@ -58,3 +57,25 @@ def test_what_a_link_leads_to_is_not_removed(tmp_path):
     (tmp_path / "run" / ".publishing-x").symlink_to(tmp_path / "elsewhere")
     remove_leftovers(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir()) and (tmp_path / "elsewhere" / "file").is_file()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_the_number_of_repeats_cannot_change(tmp_path, is_old):
+    """Checkpoints of version 0.1 do not contain it; the config.yaml of their run does."""
+    run = tmp_path / "run"
+    checkpoint = small_model(run / "checkpoints" / "step_00000003", ["a", "b"])
+    file = checkpoint / "model.json"
+    config = load_config("configs/camera_motion.yaml", ["data.repeats=2"])
+    description = json.loads(file.read_text()) | {"run": "a", "training": resume_constraints(config, 40)}
+    saved = description | {"training": dict(description["training"])}
+    if is_old:
+        del saved["training"]["repeats"], saved["run"]
+        saved["training"]["videos"] = saved["training"].pop("num_videos")
+    file.write_text(json.dumps(saved))
+    (run if is_old else checkpoint).joinpath("config.yaml").write_text(to_yaml(config))
+    require_same_run(checkpoint, run, description)
+    assert belongs(checkpoint, description)
+    for key, value, change in (("repeats", 1, "2 -> 1"), ("num_videos", 41, "40 -> 41")):
+        changed = description | {"training": description["training"] | {key: value}}
+        with pytest.raises(ConfigError, match=f"training.{key}: {change}; set another output_dir"):
+            require_same_run(checkpoint, run, changed)
