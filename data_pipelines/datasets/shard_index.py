@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import parse_json
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
 from data_pipelines.io.npz_files import READ_ERRORS, open_npz
-from data_pipelines.io.processes import end_with_parent
+from data_pipelines.io.processes import end_with_parent, process_pool
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import ENCODING
 
@@ -67,9 +65,7 @@ def load_indices(shards: Sequence[str]) -> list[ShardIndex]:
     with ExitStack() as stack:
         created: Iterable[ShardIndex] = map(create_index, new)
         if len(new) > MAX_SERIAL_SHARDS:  # ImageNet-21k takes one core a quarter of an hour
-            spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in an unknown state
-            num_processes = min(num_workers(), MAX_PROCESSES)
-            pool = stack.enter_context(ProcessPoolExecutor(num_processes, spawn, initializer=end_with_parent))
+            pool = stack.enter_context(process_pool(min(num_workers(), MAX_PROCESSES), initializer=end_with_parent))
             created = pool.map(create_index, new)
         bar = progress(created, desc="scanning shards", total=len(new), unit="shard", disable=not new)
         indices |= dict(zip(new, bar, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io.atomic import write_json, write_text
+from data_pipelines.io.processes import python_command
 from lookupvivit.cli.arguments import positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.config_program import require_output_dir
@@ -16,9 +17,6 @@ from lookupvivit.cli.errors import one_line_errors
 if TYPE_CHECKING:
     from lookupvivit.studies.plan import Job, Study
 
-
-TRAIN = (sys.executable, "-m", "lookupvivit.cli.train")
-TEST = (sys.executable, "-m", "lookupvivit.cli.test")
 
 
 @quiet_when_output_closes()
@@ -30,7 +28,8 @@ def main() -> None:
 
     with one_line_errors("the same command continues; finished runs are kept"):
         study = read_study(arguments.study)
-        runner = JobRunner(base_of(study, arguments.study), TRAIN, TEST, arguments.jobs)
+        train, test = (python_command(f"from lookupvivit.cli.{name} import main; main()") for name in ("train", "test"))
+        runner = JobRunner(base_of(study, arguments.study), train, test, arguments.jobs)
         require_output_dir(study.output_dir)
         validate_all(study, runner.base)
         failures: list[str] = []

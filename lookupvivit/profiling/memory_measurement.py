@@ -1,6 +1,6 @@
 """Measure memory: the peak of a benchmark case in its own process, and the bytes that autograd saves.
 
-`measure_memory` runs this file as a module, with a case and settings as JSON; the module prints JSON.
+`measure_memory` starts a process with a case and settings as JSON, which prints JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_pipelines.io.processes import python_command
 from lookupvivit.profiling.benchmark_cases import Case, CaseRunner, Setting, meta_model
 from lookupvivit.sizes import as_size
 
@@ -53,12 +54,10 @@ def measure_memory(case: Case, setting: Setting, train: bool) -> MeasuredMemory:
     """
     if setting.torch_device.type != "cuda" and not PROC_STATUS.exists():
         raise MemoryMeasurementError(f"memory of a CPU is read from {PROC_STATUS}, which only Linux has; skip it")
-    root = str(Path(__file__).parents[2])
-    python_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     request = json.dumps({"case": asdict(case), "setting": asdict(setting), "train": train})
     process = subprocess.run(
-        [sys.executable, "-m", "lookupvivit.profiling.memory_measurement", request],
-        env={**os.environ, **MALLOC, "PYTHONPATH": python_path},
+        python_command(f"from {__name__} import main; main()", request),
+        env={**os.environ, **MALLOC},
         capture_output=True,
         text=True,
     )
@@ -132,7 +131,8 @@ def _case_from_json(fields: dict[str, Any]) -> Case:
     )
 
 
-def _main() -> None:
+def main() -> None:
+    """The new process of `measure_memory`."""
     request = json.loads(sys.argv[1])
     try:
         case, setting = _case_from_json(request["case"]), Setting(**request["setting"])
@@ -140,7 +140,3 @@ def _main() -> None:
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_INVALID_CASE)
-
-
-if __name__ == "__main__":
-    _main()

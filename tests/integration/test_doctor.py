@@ -204,7 +204,7 @@ def test_check_that_raises_fails_and_is_printed_on_one_line():
 def test_program_is_killed_with_its_descendants_at_its_time_limit(tmp_path):
     child = "import os,sys,time; open(sys.argv[1],'w').write(str(os.getpid())); time.sleep(600)"
     parent = "import subprocess,sys; subprocess.run([sys.executable,'-c',*sys.argv[1:]],start_new_session=True)"
-    outcome = programs.run(["-c", parent, child, str(tmp_path / "pid")], 3.0)
+    outcome = programs.run(parent, 3.0, child, str(tmp_path / "pid"))
     assert outcome.status is None and outcome.ending == "was stopped after 3 s"
     process_id = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 120  # only so that a failure ends the test

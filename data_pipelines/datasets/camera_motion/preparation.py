@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from data_pipelines.io.atomic import write_json
 from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
-from data_pipelines.io.processes import end_with_parent
+from data_pipelines.io.processes import end_with_parent, process_pool
 from data_pipelines.io.progress import progress
 
 RECIPE_FILE = "recipe.json"
@@ -72,9 +70,7 @@ def render_video(recipe: Recipe, folder: Path, split: str, index: int) -> None:
 
 def _render_all(root: Path, recipe: Recipe, jobs: list[tuple[str, int]]) -> None:
     render = partial(render_video, recipe, root / VIDEO_FOLDER)
-    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's thread pool in an unknown state
-    num_processes = num_workers()
-    with ProcessPoolExecutor(num_processes, spawn, initializer=_start_renderer) as pool:
+    with process_pool(num_workers(), initializer=_start_renderer) as pool:
         rendered = pool.map(render, *zip(*jobs, strict=True), chunksize=16)
         for _ in progress(rendered, desc=f"rendering {root}", total=len(jobs), unit="video"):
             pass

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 
 import torch
 
+from data_pipelines.io.processes import python_command
 from lookupvivit.cli.doctor import programs
 from lookupvivit.cli.doctor.report import Finding, fail, ok
 from lookupvivit.training import distributed
@@ -19,7 +19,7 @@ NUM_VALUES = 4 * 2**20  # float32 values in the all-reduce
 def check_deepspeed(limit: float = IMPORT_SECONDS) -> Finding:
     """Import DeepSpeed in a child process."""
     code = "from lookupvivit.cli.doctor.communication import import_deepspeed; import_deepspeed()"
-    outcome = programs.run(["-c", code], limit)
+    outcome = programs.run(code, limit)
     if outcome.status != 0:
         return fail(f"importing it {outcome.ending} ({outcome.reason})", "pip install -U 'deepspeed>=0.19'")
     facts = outcome.answer
@@ -38,9 +38,10 @@ def check_ranks(gpus: int, limit: float = RANKS_SECONDS) -> Finding:
     """Start two ranks (one on a single GPU) as training does, and sum a tensor through DeepSpeed."""
     size = min(gpus, 2) or 2
     ranks = f"{size} rank{'s' if size > 1 else ''} over {'nccl' if gpus else 'gloo'}"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(size), "--no-python"]
+    launcher = "from torch.distributed.run import main; main()"
     code = "from lookupvivit.cli.doctor.communication import sum_over_ranks; sum_over_ranks()"
-    outcome = programs.run([*launcher, sys.executable, "-c", code], limit)
+    options = ["--standalone", "--nproc_per_node", str(size), "--no-python"]
+    outcome = programs.run(launcher, limit, *options, *python_command(code))
     advice = _advice(gpus)
     if outcome.status is None:
         return fail(f"{ranks}: no answer within {limit:.0f} s", advice)

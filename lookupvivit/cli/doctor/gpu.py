@@ -98,7 +98,7 @@ def check_kernels(has_gpu: bool, limit: float = KERNEL_SECONDS) -> Finding:
     if not has_gpu:
         return ok("not needed without a GPU")
     code = "from lookupvivit.cli.doctor.gpu import compare_kernels; compare_kernels()"
-    outcome = programs.run(["-c", code], limit)
+    outcome = programs.run(code, limit)
     if outcome.status != 0:
         return fail(
             f"the kernels' test {outcome.ending} ({outcome.reason})",

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import lookupvivit
+from data_pipelines.io.processes import python_command
 from lookupvivit.cli.doctor.report import MAX_MESSAGE_LENGTH
 
 # The last line of a traceback or a one-line error; torchrun prefixes the rank.
 ERROR = re.compile(r"(?:\[rank\d+\]: ?)?((?:[\w.]*(?:Error|Exception)|error): .+)")
-ROOT = str(Path(lookupvivit.__file__).parents[1])
 
 
 @dataclass(frozen=True)
@@ -64,17 +59,15 @@ class Outcome:
         return f"ended with exit status {self.status}"
 
 
-def run(arguments: Sequence[str], limit: float) -> Outcome:
-    """Run the Python interpreter with ``arguments``; after ``limit`` seconds, kill it and all its descendants."""
-    python_path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
+def run(code: str, limit: float, *arguments: str) -> Outcome:
+    """Run Python code with ``sys.argv[1:] = arguments``; after ``limit`` seconds, kill it and all its descendants."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as output:  # descendants of a killed process would keep a pipe open
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            python_command(code, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": python_path},
             start_new_session=True,
         )
         status: int | None = None
