@@ -209,8 +209,8 @@ class CaptionedClips(ClipDataset):
     Args:
         manifest: images and captions.
         tokenize: converts a caption to token ids.
-        sampling, transform, seed, repeats, backend, timeout: see `ClipDataset`. The clips of one decoded video may
-            have different captions.
+        sampling, transform, seed, repeats, backend, timeout, max_pixels: see `ClipDataset`. The clips of one decoded
+            video may have different captions.
     """
 
     def __init__(
@@ -223,8 +223,9 @@ class CaptionedClips(ClipDataset):
         repeats: int = 1,
         backend: str = "auto",
         timeout: float = TIMEOUT,
+        max_pixels: int | None = None,
     ) -> None:
-        super().__init__(manifest.images, sampling, transform, seed, repeats, backend, timeout)
+        super().__init__(manifest.images, sampling, transform, seed, repeats, backend, timeout, max_pixels)
         self.captioned, self.tokenize = manifest, tokenize
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class ClipDataset(Dataset):
         seed: source of all randomness.
         repeats: clips per decoded video (repeated augmentation, Hoffer et al. 2020), each placed and augmented
             independently.
-        backend, timeout: see `data_pipelines.video.reader.open_video`.
+        backend, timeout, max_pixels: see `data_pipelines.video.reader.open_video`.
     """
 
     def __init__(
@@ -50,10 +50,11 @@ class ClipDataset(Dataset):
         repeats: int = 1,
         backend: str = "auto",
         timeout: float = TIMEOUT,
+        max_pixels: int | None = None,
     ) -> None:
         self.manifest, self.sampling, self.transform = manifest, sampling, transform
         self.seed, self.repeats = seed, repeats
-        self.backend, self.timeout = backend, timeout
+        self.backend, self.timeout, self.max_pixels = backend, timeout, max_pixels
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -84,7 +85,7 @@ class ClipDataset(Dataset):
 
     def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         path, label = self.manifest.paths[index], int(self.manifest.labels[index])
-        with open_video(path, self.backend, self.timeout) as reader:
+        with open_video(path, self.backend, self.timeout, self.max_pixels) as reader:
             clips = [self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)]
             frames = _channels_first(reader.read(np.concatenate(clips)))
         samples = []
@@ -112,7 +113,7 @@ class MultiViewDataset(Dataset):
     Args:
         centre_view: append the only view of a 1x1 test (the centre crop of the centre clip) with the clip index
             `CENTRE_CLIP` when ``num_clips`` is even. With an odd number of clips, the views already include it.
-        backend, timeout: see `data_pipelines.video.reader.open_video`.
+        backend, timeout, max_pixels: see `data_pipelines.video.reader.open_video`.
 
     Attributes:
         clip_index, aug_index: clip and crop of each of the V views, int64 (V,).
@@ -127,10 +128,11 @@ class MultiViewDataset(Dataset):
         backend: str = "auto",
         timeout: float = TIMEOUT,
         centre_view: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         self.manifest, self.preprocess = manifest, preprocess
         self.num_clips, self.num_crops = num_clips, num_crops
-        self.backend, self.timeout = backend, timeout
+        self.backend, self.timeout, self.max_pixels = backend, timeout, max_pixels
         pairs = [(clip, crop) for clip in range(num_clips) for crop in range(num_crops)]
         self.centre_view = centre_view and num_clips % 2 == 0
         if self.centre_view:
@@ -167,7 +169,7 @@ class MultiViewDataset(Dataset):
         }
 
     def _views(self, path: str) -> tuple[Tensor, np.ndarray, np.ndarray]:
-        with open_video(path, self.backend, self.timeout) as reader:
+        with open_video(path, self.backend, self.timeout, self.max_pixels) as reader:
             clip_counts = [self.num_clips, 1] if self.centre_view else [self.num_clips]
             sampling = self.preprocess.sampling
             sampled = [sampling.test_clips(reader.num_frames, reader.fps, count) for count in clip_counts]

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
-from data_pipelines.io.errors import VideoDecodeError
-from data_pipelines.video.streams import frame_rate, open_stream
+from data_pipelines.io.errors import VideoDecodeError, decode_errors, first_line
+from data_pipelines.video.orientation import UPRIGHT, Orientation, orientation_of
+from data_pipelines.video.streams import file_url, frame_rate, open_stream
 
 if TYPE_CHECKING:
     import av
+
+RGB, BT601, SWSCALE_BT601 = 0, 6, 5  # FFmpeg's numbers of colour matrices
+LIMITED_RANGE = 1
 
 
 @dataclass(frozen=True)
@@ -44,45 +48,60 @@ class CopySettings:
         return (self.folder / relative).with_suffix(".mp4")
 
 
-def copy_video(source: str, target: str, short_side: int, keyframe_every: int, crf: int) -> None:
-    """Write a copy atomically; upright, with the times of the original's frames. See `CopySettings`.
+def copy_video(
+    source: str, target: str, short_side: int, keyframe_every: int, crf: int, max_pixels: int | None = None
+) -> None:
+    """Write a copy atomically; upright, with the times and the colour space of the original. See `CopySettings`.
 
     Raises:
-        VideoDecodeError: the source cannot be decoded to its end. Nothing is written.
+        VideoDecodeError: the source cannot be decoded to its end or encoded. Nothing is written.
+        OSError: the copy cannot be written.
     """
     import av
 
     with (
-        open_stream(source) as (container, stream),
+        open_stream(source, max_pixels) as opened,
         atomic_write(target) as temporary,
-        av.open(str(temporary), "w", format="mp4") as output,
+        av.open(file_url(temporary), "w", format="mp4") as output,
     ):
-        encoder: av.VideoStream | None = None
+        encoder: Any = None
         last_pts = -1
-        for frame in container.decode(stream):
-            if encoder is None:
-                width, height = _even_size(frame.width, frame.height, short_side)
-                num_turns = frame.rotation // 90 % 4
-                size = (width, height) if num_turns % 2 == 0 else (height, width)
-                encoder = _add_encoder(output, stream, size, keyframe_every, crf)
-            image = _resize_upright(frame, width, height, num_turns)
-            # Old AVIs give some frames no time, or that of the previous frame.
-            if frame.pts is not None and frame.pts > last_pts:
-                last_pts = frame.pts
-            else:
-                last_pts += frame.duration or 1
-            image.pts = last_pts
-            output.mux(encoder.encode(image))
+        for frame in opened.frames():
+            with decode_errors("pyav"):
+                if encoder is None:
+                    size, orientation = _even_size(frame.width, frame.height, short_side), orientation_of(frame, source)
+                image = _upright(_resize(frame, *size), orientation)
+                if encoder is None:
+                    encoder = _add_encoder(output, opened.stream, image, keyframe_every, crf)
+                    _tag_colors(encoder, frame, opened.stream)
+                # Old AVIs give some frames no time, or that of the previous frame.
+                if frame.pts is not None and frame.pts > last_pts:
+                    last_pts = frame.pts
+                else:
+                    last_pts += frame.duration or 1
+                image.pts, image.time_base = last_pts, frame.time_base or opened.stream.time_base
+                packets = encoder.encode(image)
+            _write(output, packets)
         if encoder is None:
             raise VideoDecodeError("pyav: found no frame in the video stream")
-        output.mux(encoder.encode())
+        _write(output, encoder.encode())
 
 
-def _add_encoder(output: Any, source: av.VideoStream, size: tuple[int, int], keyframe_every: int, crf: int) -> Any:
-    """Add an H.264 stream with the clock of ``source`` to a container; ``size`` is (width, height)."""
+def _write(output: Any, packets: Any) -> None:
+    """Write packets. Only errors of the file system, such as a full disk, are not the video's fault."""
+    try:
+        output.mux(packets)
+    except OSError:
+        raise
+    except Exception as error:
+        raise VideoDecodeError(f"pyav: cannot write the copy ({first_line(error)})") from error
+
+
+def _add_encoder(output: Any, source: av.VideoStream, image: av.VideoFrame, keyframe_every: int, crf: int) -> Any:
+    """Add an H.264 stream with the clock of ``source`` to a container, for frames like ``image``."""
     encoder = output.add_stream("libx264", rate=frame_rate(source.average_rate, 0, None))
-    encoder.width, encoder.height = size
-    encoder.pix_fmt, encoder.time_base = "yuv420p", source.time_base
+    encoder.width, encoder.height, encoder.pix_fmt = image.width, image.height, image.format.name
+    encoder.time_base = source.time_base
     encoder.codec_context.time_base = source.time_base
     encoder.codec_context.max_b_frames = 0
     encoder.codec_context.thread_count = 1
@@ -102,15 +121,34 @@ def _even_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def _resize_upright(frame: av.VideoFrame, width: int, height: int, num_turns: int) -> av.VideoFrame:
-    """Resize a frame to ``width`` x ``height``, then turn it by 90 degrees counter-clockwise ``num_turns`` times."""
+def _tag_colors(encoder: Any, frame: av.VideoFrame, source: av.VideoStream) -> None:
+    """Give a copy the colour matrix and range of its original, which no conversion then has to respect."""
+    context, original = encoder.codec_context, source.codec_context
+    is_rgb = frame.colorspace == RGB  # converted to the matrix and range that are usual
+    context.colorspace = BT601 if is_rgb else int(frame.colorspace)
+    context.color_range = LIMITED_RANGE if is_rgb else int(frame.color_range)
+    context.color_primaries, context.color_trc = int(original.color_primaries), int(original.color_trc)
+
+
+def _resize(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Resize to 8 bits and 4:2:0. FFmpeg's formats yuvj are those that have the full range in any case."""
+    pixels = "yuvj420p" if frame.format.name.startswith("yuvj") else "yuv420p"
+    colors = {"dst_colorspace": SWSCALE_BT601, "dst_color_range": LIMITED_RANGE} if frame.colorspace == RGB else {}
+    return frame.reformat(width, height, pixels, interpolation="AREA", **colors)
+
+
+def _upright(frame: av.VideoFrame, orientation: Orientation) -> av.VideoFrame:
+    """Turn the planes of a frame; the encoder chooses the type of the returned frame."""
     import av
 
-    resized = frame.reformat(width, height, format="yuv420p", interpolation="AREA")
-    if num_turns:
-        turned: Any = np.ascontiguousarray(np.rot90(resized.to_ndarray(format="rgb24"), num_turns))
-        resized = av.VideoFrame.from_ndarray(turned, format="rgb24").reformat(format="yuv420p")
-    if frame.time_base is not None:
-        resized.time_base = frame.time_base
-    resized.pict_type = 0  # let the encoder choose; the frame still has the type it had in the source
-    return resized
+    if orientation != UPRIGHT:
+        stored, frame = frame, av.VideoFrame(*orientation.size(frame.width, frame.height), frame.format.name)
+        for source, target in zip(stored.planes, frame.planes, strict=True):
+            _pixels(target)[:] = orientation.apply(_pixels(source))
+    frame.pict_type = 0  # it still has the type that it had in the source
+    return frame
+
+
+def _pixels(plane: Any) -> np.ndarray:
+    """Return a view of a plane: uint8 (height, width)."""
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]

@@ -20,7 +20,7 @@ import numpy as np
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import atomic_write
-from data_pipelines.io.errors import DataError, VideoDecodeError
+from data_pipelines.io.errors import DataError, VideoDecodeError, decode_errors
 from data_pipelines.io.listing import is_image
 from data_pipelines.io.progress import progress
 from data_pipelines.io.tar_paths import containing_file, size_and_mtime
@@ -28,7 +28,8 @@ from data_pipelines.io.text import ENCODING
 from data_pipelines.preparation.copies import CopySettings, copy_video
 from data_pipelines.video.decoding_process import decoding_process
 from data_pipelines.video.image_reader import ImageReader
-from data_pipelines.video.streams import open_stream, seeking_is_exact, stream_rate
+from data_pipelines.video.orientation import orientation_of
+from data_pipelines.video.streams import open_stream, seeking_is_exact, stream_rate, to_rgb
 
 IMAGES = "images"  # codec of images and folders of images
 
@@ -74,6 +75,7 @@ def scan(
     timeout: float,
     copies: CopySettings | None = None,
     description: str = "scan",
+    max_pixels: int | None = None,
 ) -> list[VideoRecord]:
     """Inspect every video of a manifest and return the records in its order.
 
@@ -83,6 +85,7 @@ def scan(
         timeout: seconds per video.
         copies: how to write copies, if at all.
         description: label of the progress bar.
+        max_pixels: see `data_pipelines.video.reader.open_video`.
 
     Raises:
         DataError: ``file`` is not the result of a scan, or two videos would have the same copy.
@@ -99,7 +102,7 @@ def scan(
         progress(total=len(manifest), initial=len(records), unit=manifest.unit, desc=description) as bar,
     ):
         writer = csv.DictWriter(lines, COLUMNS)
-        jobs = [pool.submit(_scan_video, path, label, timeout, copies) for path, label in remaining]
+        jobs = [pool.submit(_scan_video, path, label, timeout, copies, max_pixels) for path, label in remaining]
         try:
             for job in as_completed(jobs):
                 record = job.result()
@@ -125,13 +128,15 @@ def _reusable_records(manifest: VideoManifest, file: Path, copies: CopySettings 
     return reusable
 
 
-def _scan_video(path: str, label: int, timeout: float, copies: CopySettings | None) -> VideoRecord:
+def _scan_video(
+    path: str, label: int, timeout: float, copies: CopySettings | None, max_pixels: int | None
+) -> VideoRecord:
     """Inspect and copy one video in this thread's decoding process."""
     if not os.path.exists(containing_file(path)):
         return VideoRecord(path, label, "missing", reason="no such file")
     size, modified = size_and_mtime(path)
     try:
-        found = decoding_process().call(timeout, inspect_video, path=path)
+        found = decoding_process().call(timeout, inspect_video, path=path, max_pixels=max_pixels)
         if copies and found["codec"] != IMAGES:
             found["copy"] = str(copies.target(path))
             decoding_process().call(
@@ -142,6 +147,7 @@ def _scan_video(path: str, label: int, timeout: float, copies: CopySettings | No
                 short_side=copies.short_side,
                 keyframe_every=copies.keyframe_every,
                 crf=copies.crf,
+                max_pixels=max_pixels,
             )
     except VideoDecodeError as error:
         return VideoRecord(path, label, "failed", bytes=size, modified=modified, reason=str(error))
@@ -175,17 +181,21 @@ def _require_distinct_targets(paths: Iterable[str], copies: CopySettings) -> Non
 # One video
 
 
-def inspect_video(path: str) -> dict[str, Any]:
+def inspect_video(path: str, max_pixels: int | None = None) -> dict[str, Any]:
     """Decode a whole video and return its properties: fields of `VideoRecord`.
 
     Raises:
         VideoDecodeError: the video cannot be decoded to its end.
     """
-    return _inspect_images(path) if os.path.isdir(path) or is_image(path) else _inspect_stream(path)
+    if os.path.isdir(path) or is_image(path):
+        with decode_errors("images"):
+            return _inspect_images(path, max_pixels)
+    with decode_errors("pyav"):
+        return _inspect_stream(path, max_pixels)
 
 
-def _inspect_images(path: str) -> dict[str, Any]:
-    reader = ImageReader(path)
+def _inspect_images(path: str, max_pixels: int | None) -> dict[str, Any]:
+    reader = ImageReader(path, max_pixels)
     shapes = [reader.read(np.array([index])).shape[1:3] for index in range(reader.num_frames)]
     for index, shape in enumerate(shapes):
         if shape != shapes[0]:
@@ -204,17 +214,21 @@ def _inspect_images(path: str) -> dict[str, Any]:
     }
 
 
-def _inspect_stream(path: str) -> dict[str, Any]:
+def _inspect_stream(path: str, max_pixels: int | None) -> dict[str, Any]:
     times: list[float | None] = []
+    kinds: set[tuple[str, int, int]] = set()
     width = height = 0
-    with open_stream(path) as (container, stream):
-        codec = stream.codec_context.name
-        for frame in container.decode(stream):
+    with open_stream(path, max_pixels) as opened:
+        codec = opened.stream.codec_context.name
+        for frame in opened.frames():
             if not times:
-                is_turned = frame.rotation % 180 != 0
-                width, height = (frame.height, frame.width) if is_turned else (frame.width, frame.height)
+                width, height = orientation_of(frame, path).size(frame.width, frame.height)
+            kind = (frame.format.name, frame.width, frame.height)
+            if kind not in kinds:  # not every kind of frame that FFmpeg decodes can be converted
+                to_rgb(frame, frame.width, frame.height)
+                kinds.add(kind)
             times.append(frame.time)
-        rate = stream_rate(stream, times)
+        rate = stream_rate(opened.stream, times)
     if not times:
         raise VideoDecodeError("pyav: found no frame in the video stream")
     return {
@@ -224,7 +238,7 @@ def _inspect_stream(path: str) -> dict[str, Any]:
         "width": width,
         "height": height,
         "codec": codec,
-        "exact_jumps": seeking_is_exact(path),
+        "exact_jumps": seeking_is_exact(path, max_pixels),
     }
 
 

@@ -1,23 +1,23 @@
 """Decoding backends: decord, PyAV, torchcodec and images. Each opens one file.
 
 Frame i is the i-th frame that decoding from the start yields, in display order, rotated upright, in the size of the
-first frame. If a file has several video streams, every backend reads the one that FFmpeg considers the best.
+first frame. Pixels are those that are stored: the sample aspect ratio is not applied. If a file has several video
+streams, every backend reads the one that FFmpeg considers the best, or refuses the file.
 """
 
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from data_pipelines.io.errors import DataError, VideoDecodeError, first_line
+from data_pipelines.io.errors import DataError, VideoDecodeError, decode_errors, first_line
 from data_pipelines.video.image_reader import ImageReader
-from data_pipelines.video.streams import frame_rate, open_stream, stream_rate
+from data_pipelines.video.orientation import UPRIGHT, orientation_of
+from data_pipelines.video.streams import file_url, frame_rate, inspect_stream, open_stream, stream_rate, to_rgb
 
 if TYPE_CHECKING:
     import av
@@ -27,12 +27,12 @@ PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}
 
 
 class Reader(Protocol):
-    """A file opened by a backend. ``Reader(path)`` and ``read`` raise VideoDecodeError."""
+    """A file opened by a backend. Opening and reading raise any type of error; see `GuardedReader`."""
 
     num_frames: int
     fps: Fraction
 
-    def __init__(self, path: str) -> None: ...
+    def __init__(self, path: str, max_pixels: int | None = None) -> None: ...
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return the frames at ``indices``, which are unique and ascending: uint8 (len(indices), H, W, 3)."""
@@ -44,24 +44,26 @@ class Reader(Protocol):
 class DecordReader:
     """Reads with decord. It seeks exactly in closed groups of pictures only, and applies the display rotation."""
 
-    def __init__(self, path: str) -> None:
-        with _library_errors("decord"):
-            import decord
+    def __init__(self, path: str, max_pixels: int | None = None) -> None:
+        import decord
 
-            decord.logging.set_level(decord.logging.QUIET)
-            # With the default tolerance, decord silently replaces frames that it cannot decode.
-            self._video: Any = decord.VideoReader(path, num_threads=1, fault_tol=1e-9)
-            self.num_frames = len(self._video)
-            first, last = self._video.get_frame_timestamp([0, self.num_frames - 1])[:, 0].tolist()
-            self.fps = frame_rate(self._video.get_avg_fps(), self.num_frames, last - first)
+        # decord itself opens files of all formats, playlists included.
+        traits = inspect_stream(path, max_pixels)
+        if traits.num_streams > 1:
+            raise VideoDecodeError(f"decord: found {traits.num_streams} video streams, expected one")
+        _require_not_mirrored(traits.is_mirrored, "decord")
+        decord.logging.set_level(decord.logging.QUIET)
+        # With the default tolerance, decord silently replaces frames that it cannot decode.
+        self._video: Any = decord.VideoReader(file_url(path), num_threads=1, fault_tol=1e-9)
+        self.num_frames = len(self._video)
+        first, last = self._video.get_frame_timestamp([0, self.num_frames - 1])[:, 0].tolist()
+        self.fps = frame_rate(self._video.get_avg_fps(), self.num_frames, last - first)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Reader`."""
-        with _library_errors("decord"):
-            frames = self._video.get_batch(indices)
-            # Other code in this process (pytorchvideo) may have set decord's global bridge to torch.
-            frames = frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
-        return _require_rgb(frames, "decord")  # fails for some frames that are 1, 2 or 16 pixels wide
+        frames = self._video.get_batch(indices)
+        # Other code in this process (pytorchvideo) may have set decord's global bridge to torch.
+        return frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)
 
     def close(self) -> None:
         """Release the file."""
@@ -69,22 +71,27 @@ class DecordReader:
 
 
 class TorchcodecReader:
-    """Reads with torchcodec, which needs the system's FFmpeg. It scans the file first, for the time of each frame."""
+    """Reads with torchcodec, which needs the system's FFmpeg. It scans the file first to learn each frame's time."""
 
-    def __init__(self, path: str) -> None:
-        with _library_errors("torchcodec"):
-            from torchcodec.decoders import VideoDecoder
+    def __init__(self, path: str, max_pixels: int | None = None) -> None:
+        from torchcodec.decoders import VideoDecoder
 
-            self._video: Any = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
-            self.num_frames = len(self._video)
-            metadata = self._video.metadata
-            self.fps = frame_rate(metadata.average_fps, self.num_frames, metadata.duration_seconds)
+        traits = inspect_stream(path, max_pixels)
+        _require_not_mirrored(traits.is_mirrored, "torchcodec")
+        self._video: Any = VideoDecoder(
+            file_url(path),
+            stream_index=traits.stream_index,
+            dimension_order="NHWC",
+            num_ffmpeg_threads=1,
+            seek_mode="exact",
+        )
+        self.num_frames = len(self._video)
+        metadata = self._video.metadata
+        self.fps = frame_rate(metadata.average_fps, self.num_frames, metadata.duration_seconds)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Reader`."""
-        with _library_errors("torchcodec"):
-            frames = self._video.get_frames_at(indices.tolist()).data.numpy()
-        return _require_rgb(frames, "torchcodec")
+        return self._video.get_frames_at(indices.tolist()).data.numpy()
 
     def close(self) -> None:
         """Release the file."""
@@ -99,16 +106,17 @@ class PyAVReader:
     whose frames fit into `CACHE_BYTES`, is decoded only once.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, max_pixels: int | None = None) -> None:
+        self._path, self._max_pixels = path, max_pixels
         self._cache: list[av.VideoFrame] | None = []
         self._pass: Iterator[tuple[int, av.VideoFrame]] = iter(())
+        self._size, self._orientation = (0, 0), UPRIGHT
         self.num_frames = cached_bytes = 0
         times = []
-        with open_stream(path) as (container, stream):
-            for frame in container.decode(stream):
-                if not self.num_frames:
-                    self._size = frame.width, frame.height  # other frames are rescaled to it
+        with open_stream(path, max_pixels) as opened:
+            for frame in opened.frames():
+                if not self.num_frames:  # other frames are rescaled to the size of the first one
+                    self._size, self._orientation = (frame.width, frame.height), orientation_of(frame, path)
                 self.num_frames += 1
                 times.append(frame.time)
                 cached_bytes += sum(plane.buffer_size for plane in frame.planes)
@@ -116,38 +124,41 @@ class PyAVReader:
                     self._cache = None
                 if self._cache is not None:
                     self._cache.append(frame)
-            self.fps = stream_rate(stream, times)
+            self.fps = stream_rate(opened.stream, times)
         if not self.num_frames:
             raise VideoDecodeError("pyav: found no frame in the video stream")
         self._next = self.num_frames  # index of the next frame of self._pass
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `Reader`. A long file is decoded again; calls with ascending indices share one pass."""
-        if self._cache is not None:
-            return np.stack([self._to_array(self._cache[index]) for index in indices])
-        if indices[0] < self._next:
-            self._pass, self._next = self._decode(), 0
-        remaining, frames = set(indices.tolist()), []
-        for index, frame in self._pass:
-            self._next = index + 1
-            if index in remaining:
-                frames.append(self._to_array(frame))
-                if len(frames) == len(remaining):
-                    return np.stack(frames)
-        raise VideoDecodeError(f"pyav: the stream ends before frame {indices[len(frames)]}")
+        width, height = self._orientation.size(*self._size)
+        frames = np.empty((len(indices), height, width, 3), dtype=np.uint8)
+        for position, frame in enumerate(self._frames_at(indices)):
+            frames[position] = self._orientation.apply(to_rgb(frame, *self._size))
+        return frames
 
     def close(self) -> None:
         """Release the frames and the file."""
         self._cache, self._pass = None, iter(())
 
-    def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        with open_stream(self._path) as (container, stream):
-            yield from enumerate(container.decode(stream))
+    def _frames_at(self, indices: np.ndarray) -> Iterator[av.VideoFrame]:
+        if self._cache is not None:
+            yield from (self._cache[index] for index in indices)
+            return
+        if indices[0] < self._next:
+            self._pass, self._next = self._decode(), 0
+        for index in indices:
+            for position, frame in self._pass:
+                self._next = position + 1
+                if position == index:
+                    yield frame
+                    break
+            else:
+                raise VideoDecodeError(f"pyav: the stream ends before frame {index}")
 
-    def _to_array(self, frame: av.VideoFrame) -> np.ndarray:
-        width, height = self._size
-        image = frame.to_ndarray(format="rgb24", width=width, height=height)
-        return np.rot90(image, frame.rotation // 90)  # counter-clockwise
+    def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        with open_stream(self._path, self._max_pixels) as opened:
+            yield from enumerate(opened.frames())
 
 
 READERS: dict[str, type[Reader]] = {
@@ -156,6 +167,31 @@ READERS: dict[str, type[Reader]] = {
     "torchcodec": TorchcodecReader,
     "images": ImageReader,
 }
+
+
+class GuardedReader:
+    """A file opened by the named backend, where every failure is a VideoDecodeError; the `Reader` that callers use."""
+
+    def __init__(self, backend: str, path: str, max_pixels: int | None = None) -> None:
+        self._backend = backend
+        with decode_errors(backend):
+            self._reader = READERS[backend](path, max_pixels)
+        self.num_frames, self.fps = self._reader.num_frames, self._reader.fps
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """See `Reader`."""
+        with decode_errors(self._backend):
+            frames = self._reader.read(indices)
+            if frames.ndim != 4 or len(frames) != len(indices) or frames.shape[-1] != 3:
+                # Known of decord for frames that are 1, 2 or 16 pixels wide.
+                expected = f"({len(indices)}, height, width, 3)"
+                raise VideoDecodeError(f"{self._backend}: found frames of shape {frames.shape}, expected {expected}")
+            return frames
+
+    def close(self) -> None:
+        """Release the file."""
+        with decode_errors(self._backend):
+            self._reader.close()
 
 
 def require_backend(name: str) -> None:
@@ -176,20 +212,6 @@ def require_backend(name: str) -> None:
         ) from None
 
 
-@contextmanager
-def _library_errors(backend: str) -> Iterator[None]:
-    """Raise a library's errors as VideoDecodeError. decord's own errors derive directly from Exception."""
-    expected = (ImportError, OSError, RuntimeError, AssertionError, StopIteration, ValueError, IndexError)
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, expected) and not type(error).__module__.startswith(backend):
-            raise
-        message = re.sub(r"\[[\d:]+\] \S+:\d+: ", "", first_line(error))  # without decord's time and source line
-        raise VideoDecodeError(f"{backend}: {message}") from error
-
-
-def _require_rgb(frames: np.ndarray, backend: str) -> np.ndarray:
-    if frames.ndim != 4 or frames.shape[-1] != 3:
-        raise VideoDecodeError(f"{backend}: found frames of shape {frames.shape[1:]}, expected (height, width, 3)")
-    return frames
+def _require_not_mirrored(is_mirrored: bool, backend: str) -> None:
+    if is_mirrored:
+        raise VideoDecodeError(f"{backend}: found a mirrored display matrix, which only PyAV applies")

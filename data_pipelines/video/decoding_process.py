@@ -30,17 +30,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_pipelines.io.errors import VideoDecodeError
-from data_pipelines.io.processes import end_with_parent
-from data_pipelines.video.backends import READERS, Reader
+from data_pipelines.io.errors import VideoDecodeError, decode_errors, first_line
+from data_pipelines.io.processes import end_with_parent, python_command
+from data_pipelines.video.backends import GuardedReader
 from data_pipelines.video.streams import seeking_is_exact
 
 PIPE_BYTES = 2**20
+KEPT_BYTES = 2**26  # of shared memory between two reads
 START_TIMEOUT = 60.0  # seconds; the child imports NumPy first, which is slow on a busy disk
 
 
 class SharedMemory:
-    """An anonymous file that parent and child map, as large as the largest array so far.
+    """An anonymous file that parent and child map.
 
     Args:
         descriptor: the file's descriptor, which both processes have.
@@ -57,6 +58,12 @@ class SharedMemory:
         if self._map is None or len(self._map) < size:
             self._map = mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size)
         return np.frombuffer(self._map, dtype=np.uint8, count=size)
+
+    def release(self) -> None:
+        """Return the memory of a large array to the system, in the other process as well."""
+        if os.fstat(self.descriptor).st_size > KEPT_BYTES:
+            self._map = None
+            os.ftruncate(self.descriptor, 0)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -98,7 +105,9 @@ class DecodingProcess:
             timeout: seconds.
 
         Raises:
-            VideoDecodeError: the child reports one, crashed, or did not answer in time and was killed.
+            VideoDecodeError: the child reports one, crashed, or did not answer in time and was killed, or this process
+                has no memory for the frames.
+            OSError: a file cannot be written.
             RuntimeError: any other exception in the child.
         """
         deadline = time.monotonic() + timeout
@@ -116,8 +125,13 @@ class DecodingProcess:
             code = self._child.returncode
             reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             raise VideoDecodeError(f"the decoding process crashed ({reason})") from None
+        except (MemoryError, OSError) as error:
+            self.kill()
+            raise VideoDecodeError(f"cannot receive the frames ({first_line(error)})") from error
         for notice in answer.pop("notices", ()):
             warnings.warn(notice, stacklevel=2)
+        if "os_error" in answer:
+            raise OSError(*answer["os_error"])
         if "exception" in answer:
             raise RuntimeError(answer["exception"])
         if "error" in answer:
@@ -151,17 +165,18 @@ class DecodingProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         shared = (self._memory.descriptor,) if self._memory else ()
         return subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve(*{shared})"],
+            python_command(f"from {__name__} import serve; serve(*{shared})"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             pass_fds=shared,
         )
 
     def _read_frames(self, shape: list[int], deadline: float) -> np.ndarray:
         if self._memory:
-            return self._memory.array(math.prod(shape)).reshape(shape).copy()
+            frames = self._memory.array(math.prod(shape)).reshape(shape).copy()
+            self._memory.release()
+            return frames
         frames = np.empty(shape, dtype=np.uint8)
         remaining = frames.reshape(-1).data
         while len(remaining):
@@ -183,8 +198,9 @@ class DecodingProcess:
         return bytes(line)
 
     def _wait(self, deadline: float) -> None:
-        ready, _, _ = select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
+        answers = select.poll()  # select() fails in a process with more than 1024 open files
+        answers.register(self._answers, select.POLLIN)
+        if not answers.poll(1000 * max(0.0, deadline - time.monotonic())):
             raise TimeoutError
 
 
@@ -195,13 +211,14 @@ class RemoteReader:
         backend: a name in ``backends.READERS``.
         path: a video file.
         timeout: seconds for opening, and for each read.
+        max_pixels: see `data_pipelines.video.reader.open_video`.
     """
 
-    def __init__(self, backend: str, path: str, timeout: float) -> None:
+    def __init__(self, backend: str, path: str, timeout: float, max_pixels: int | None = None) -> None:
         self._backend, self._timeout = backend, timeout
         self._process = decoding_process()
         self._file = next(_file_numbers)  # several files may be open at once
-        answer = self._ask(action="open", backend=backend, path=path)
+        answer = self._ask(action="open", backend=backend, path=_from_root(path), max_pixels=max_pixels)
         self.num_frames, self.fps = answer["num_frames"], Fraction(*answer["fps"])
 
     def read(self, indices: np.ndarray) -> np.ndarray:
@@ -222,12 +239,18 @@ class RemoteReader:
             raise VideoDecodeError(prefix + message) from None
 
 
-def remote_seeking_is_exact(path: str, timeout: float) -> bool:
+def remote_seeking_is_exact(path: str, timeout: float, max_pixels: int | None = None) -> bool:
     """Evaluate `streams.seeking_is_exact` in the child; False for a file that makes it hang or crash."""
     try:
-        return decoding_process().ask(timeout, action="seeking_is_exact", path=path)["is_exact"]
+        request = {"action": "seeking_is_exact", "path": _from_root(path), "max_pixels": max_pixels}
+        return decoding_process().ask(timeout, **request)["is_exact"]
     except VideoDecodeError:
         return False
+
+
+def _from_root(path: str) -> str:
+    """Return an absolute path, because this process may have changed its folder since the child started."""
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 _per_thread = threading.local()
@@ -260,30 +283,35 @@ def serve(descriptor: int | None = None) -> None:
     notices: list[str] = []
     warnings.showwarning = lambda message, category, *_, **__: notices.append(str(message))
     _send(answers, {})
-    readers: dict[int, Reader] = {}
+    readers: dict[int, GuardedReader] = {}
     for line in requests:
         frames: np.ndarray | None = None
         try:
             answer, frames = _answer(json.loads(line), readers)
+            if frames is not None and memory:
+                with decode_errors("shared memory"):
+                    memory.array(frames.size)[:] = frames.reshape(-1)
+                frames = None
         except VideoDecodeError as error:
-            answer = {"error": str(error)}
+            answer, frames = {"error": str(error)}, None
+        except OSError as error:
+            answer = {"os_error": [error.errno, error.strerror or first_line(error), error.filename]}
         except Exception as error:
             answer = {"exception": f"{type(error).__name__}: {error}"}
         if notices:  # standard error is not read; the parent repeats them
             answer["notices"], notices[:] = notices[:], []
-        if frames is not None and memory:
-            memory.array(frames.size)[:] = frames.reshape(-1)
-            frames = None
         _send(answers, answer, frames)
+        frames = None  # not kept until the next request
 
 
-def _answer(request: dict[str, Any], readers: dict[int, Reader]) -> tuple[dict[str, Any], np.ndarray | None]:
+def _answer(request: dict[str, Any], readers: dict[int, GuardedReader]) -> tuple[dict[str, Any], np.ndarray | None]:
     """Return the answer to a request, and the frames that belong to it."""
     match request["action"]:
         case "seeking_is_exact":
-            return {"is_exact": seeking_is_exact(request["path"])}, None
+            return {"is_exact": seeking_is_exact(request["path"], request["max_pixels"])}, None
         case "open":
-            reader = readers[request["file"]] = READERS[request["backend"]](request["path"])
+            reader = GuardedReader(request["backend"], request["path"], request["max_pixels"])
+            readers[request["file"]] = reader
             return {"num_frames": reader.num_frames, "fps": reader.fps.as_integer_ratio()}, None
         case "read":
             frames = np.ascontiguousarray(readers[request["file"]].read(np.array(request["indices"])))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Pillow's readers of some other formats start programs (PostScript) or open further files.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 2**26  # per image; 0.2 GB as RGB
+MAX_PIXELS = 2**26  # per image, unless another limit is set; 0.2 GB as RGB
 
 
 class ImageReader:
@@ -29,8 +29,8 @@ class ImageReader:
     The frames of a folder are sorted by the numbers in their names. Hidden files are ignored.
     """
 
-    def __init__(self, path: str) -> None:
-        self._files = [path]
+    def __init__(self, path: str, max_pixels: int | None = None) -> None:
+        self._files, self._max_pixels = [path], max_pixels or MAX_PIXELS
         if os.path.isdir(path):
             names = [entry.name for entry in sorted_entries(path) if is_image(entry.name)]
             self._files = [os.path.join(path, name) for name in sorted(names, key=_numeric_key)]
@@ -40,7 +40,7 @@ class ImageReader:
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """See `data_pipelines.video.backends.Reader`."""
-        images = [_load(self._files[index]) for index in indices]
+        images = [_load(self._files[index], self._max_pixels) for index in indices]
         for index, image in zip(indices, images, strict=True):
             if image.shape != images[0].shape:
                 raise VideoDecodeError(
@@ -53,15 +53,15 @@ class ImageReader:
         """Do nothing: no file stays open between reads."""
 
 
-def _load(file: str) -> np.ndarray:
+def _load(file: str, max_pixels: int) -> np.ndarray:
     """Read an image, upright: uint8 (H, W, 3)."""
     from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # these two register themselves
 
     try:
         with Image.open(_content(file), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"found {width} x {height} pixels, expected at most {MAX_PIXELS} in total")
+            if width * height > max_pixels:
+                raise ValueError(f"found {width} x {height} pixels, expected at most {max_pixels} in total")
             return _upright_rgb(image)
     except Exception as error:  # on corrupt files, Pillow raises any type of error, including MemoryError
         raise VideoDecodeError(f"images: {os.path.basename(file)}: {first_line(error)}") from error

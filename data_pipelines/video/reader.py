@@ -22,7 +22,7 @@ import numpy as np
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.io.listing import is_image
 from data_pipelines.io.tar_paths import containing_file, size_and_mtime
-from data_pipelines.video.backends import READERS, Reader
+from data_pipelines.video.backends import GuardedReader
 from data_pipelines.video.decoding_process import RemoteReader, remote_seeking_is_exact
 from data_pipelines.video.streams import seeking_is_exact
 
@@ -42,12 +42,18 @@ class VideoReader:
     num_frames: int
     fps: Fraction
 
-    def __init__(self, path: str | os.PathLike[str], backend: str = "auto", timeout: float = TIMEOUT) -> None:
-        self.path, self._timeout = os.fspath(path), timeout
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        backend: str = "auto",
+        timeout: float = TIMEOUT,
+        max_pixels: int | None = None,
+    ) -> None:
+        self.path, self._timeout, self._max_pixels = os.fspath(path), timeout, max_pixels
         _require_file(self.path)
-        self._untried = _backends_for(self.path, backend, timeout)
+        self._untried = _backends_for(self.path, backend, timeout, max_pixels)
         self._failures: list[str] = []
-        self._reader: Reader | RemoteReader | None = None
+        self._reader: GuardedReader | RemoteReader | None = None
         reader = self._open_next()
         self.num_frames, self.fps = reader.num_frames, reader.fps
 
@@ -68,6 +74,12 @@ class VideoReader:
         while True:
             reader = self._reader or self._open_next()
             try:
+                # The indices are chosen for the number of frames that the first backend found.
+                if reader.num_frames != self.num_frames:
+                    raise VideoDecodeError(
+                        f"{self._backend}: found {reader.num_frames} frames, expected the {self.num_frames} of the "
+                        "backend that failed"
+                    )
                 frames = reader.read(unique)
             except VideoDecodeError as error:
                 self._failures.append(str(error))
@@ -83,15 +95,15 @@ class VideoReader:
             with suppress(VideoDecodeError):
                 reader.close()
 
-    def _open_next(self) -> Reader | RemoteReader:
+    def _open_next(self) -> GuardedReader | RemoteReader:
         """Open the file with the next backend that can open it, or raise a VideoDecodeError."""
         while self._untried:
-            backend = self._untried.pop(0)
+            backend = self._backend = self._untried.pop(0)
             try:
                 if self._timeout:
-                    self._reader = RemoteReader(backend, self.path, self._timeout)
+                    self._reader = RemoteReader(backend, self.path, self._timeout, self._max_pixels)
                 else:
-                    self._reader = READERS[backend](self.path)
+                    self._reader = GuardedReader(backend, self.path, self._max_pixels)
                 return self._reader
             except VideoDecodeError as error:
                 self._failures.append(str(error))
@@ -99,19 +111,23 @@ class VideoReader:
 
 
 @contextmanager
-def open_video(path: str | os.PathLike[str], backend: str = "auto", timeout: float = TIMEOUT) -> Iterator[VideoReader]:
+def open_video(
+    path: str | os.PathLike[str], backend: str = "auto", timeout: float = TIMEOUT, max_pixels: int | None = None
+) -> Iterator[VideoReader]:
     """Open a video for a ``with`` block. The reader must not be used in a forked process.
 
     Args:
         path: a video file, an image, an image inside a tar, or a folder of images.
         backend: "decord", "pyav", "torchcodec" or "auto" (see the module). Each decodes with one thread.
         timeout: time limit for opening and for each read, in seconds. With 0, this process decodes without a limit.
+        max_pixels: largest frame that is read. None is 2**26 for images and 2**24 for videos, because a clip has many
+            frames.
 
     Raises:
         MissingDataError: the file does not exist.
         VideoDecodeError: no backend can read it; the message lists what each one reported.
     """
-    reader = VideoReader(path, backend, timeout)
+    reader = VideoReader(path, backend, timeout, max_pixels)
     try:
         yield reader
     finally:
@@ -119,22 +135,26 @@ def open_video(path: str | os.PathLike[str], backend: str = "auto", timeout: flo
 
 
 def read_frames(
-    path: str | os.PathLike[str], indices: Sequence[int] | np.ndarray, backend: str = "auto", timeout: float = TIMEOUT
+    path: str | os.PathLike[str],
+    indices: Sequence[int] | np.ndarray,
+    backend: str = "auto",
+    timeout: float = TIMEOUT,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """Return the frames of ``path`` at ``indices``: uint8 RGB (T, H, W, 3). See `open_video` and `VideoReader.read`."""
-    with open_video(path, backend, timeout) as video:
+    with open_video(path, backend, timeout, max_pixels) as video:
         return video.read(indices)
 
 
-def _backends_for(path: str, backend: str, timeout: float) -> list[str]:
-    """Return the names in `READERS` to try, in order."""
+def _backends_for(path: str, backend: str, timeout: float, max_pixels: int | None) -> list[str]:
+    """Return the names in ``backends.READERS`` to try, in order."""
     if backend not in BACKENDS:
         raise DataError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
     if os.path.isdir(path) or is_image(path):
         return ["images"]
     if backend != "auto":
         return [backend]
-    is_exact = remote_seeking_is_exact(path, timeout) if timeout else seeking_is_exact(path)
+    is_exact = remote_seeking_is_exact(path, timeout, max_pixels) if timeout else seeking_is_exact(path, max_pixels)
     return ["decord", "pyav"] if is_exact else ["pyav"]
 
 

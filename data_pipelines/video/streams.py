@@ -1,76 +1,192 @@
-"""Video streams of files, opened with PyAV: frame rates, and whether seeking is exact."""
+"""Video streams of files, opened with PyAV: which files are opened, frame rates, and whether seeking is exact.
+
+All files are opened here, as FFmpeg would otherwise interpret names with a colon as addresses of a network, and would
+follow references of playlists to other files.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from data_pipelines.io.errors import VideoDecodeError, first_line
+import numpy as np
+
+from data_pipelines.io.errors import VideoDecodeError, decode_errors
+from data_pipelines.video.orientation import orientation_of
 
 if TYPE_CHECKING:
     import av
 
 DEFAULT_FPS = Fraction(25)  # for streams without a frame rate; only converts frame numbers to seconds
-MAX_FPS = 480  # higher stated rates are taken for the tick rate of a container's clock
+SWSCALE_BT601 = 5
+MAX_FPS = 480  # higher rates are assumed to be the tick rate of the container's clock
+MAX_PIXELS = 2**24  # of a frame, twice 4K; a decoder holds up to 17 frames, and a clip more
+PADDING = 2**20  # pixels that a decoder may add to a frame
 SEEKABLE_FORMATS = {"mp4", "matroska"}
+# Demuxers of files that contain their frames. Others (concat, hls, dash, image2, ...) open further files or devices.
+FORMATS = (
+    "mov,matroska,avi,asf,mpegts,mpeg,mpegvideo,flv,ogg,gif,m4v,h264,hevc,h263,h261,vvc,av1,obu,ivf,vc1,dv,mxf,rm,nut,"
+    "wtv,apng,yuv4mpegpipe,mjpeg"
+)
+
+
+@dataclass(frozen=True)
+class OpenStream:
+    """The video stream of an open file.
+
+    Attributes:
+        container, stream: PyAV's objects.
+        max_pixels: largest frame.
+    """
+
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    max_pixels: int
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Decode from the start, in display order; every failure is a VideoDecodeError."""
+        with decode_errors("pyav"):
+            for frame in self.container.decode(self.stream):
+                _require_size(frame.width, frame.height, self.max_pixels)  # it may change
+                yield frame
 
 
 @contextmanager
-def open_stream(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a file and the video stream that FFmpeg considers the best, for decoding with one thread.
+def open_stream(path: str, max_pixels: int | None = None) -> Iterator[OpenStream]:
+    """Open the video stream that FFmpeg considers the best, for decoding with one thread.
+
+    Args:
+        path: a regular file.
+        max_pixels: largest frame; None is `MAX_PIXELS`.
 
     Raises:
-        VideoDecodeError: PyAV fails to open the file, or fails inside the block.
+        VideoDecodeError: the file cannot be opened, has no video stream, or has larger frames.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise VideoDecodeError(f"pyav: {first_line(error)}") from error
+    max_pixels = max_pixels or MAX_PIXELS
+    with decode_errors("pyav"):
+        container = _open_container(path)
+    with container:
+        with decode_errors("pyav"):
+            stream = _best_stream(container, max_pixels)
+        yield OpenStream(container, stream, max_pixels)
+
+
+def _open_container(path: str) -> av.container.InputContainer:
+    import av
+
     av.logging.set_level(av.logging.PANIC)
-    try:
-        # Old AVIs have tags in no valid encoding. The tags are not used.
-        with av.open(path, metadata_errors="ignore") as container:
-            if container.format.name == "tty":
-                raise VideoDecodeError("pyav: found a text file, which FFmpeg would render as a terminal")
-            stream = cast("av.VideoStream | None", container.streams.best("video"))
-            if stream is None:
-                raise VideoDecodeError("pyav: found no video stream")
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    except av.FFmpegError as error:
-        log: Any = error.log  # (level, source, text) or None
-        detail = f" ({log[1]}: {log[2].strip()})" if log else ""
-        raise VideoDecodeError(f"pyav: {error.strerror or first_line(error)}{detail}") from error
+    if not os.path.isfile(path):  # a pipe could block
+        raise VideoDecodeError("pyav: found no regular file")
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    # Old AVIs contain tags that are not valid in any encoding. The tags are not used.
+    return av.open(file_url(path), options=options, metadata_errors="ignore")
 
 
-def seeking_is_exact(path: str) -> bool:
-    """Return whether decord decodes this file exactly when it seeks to a key frame.
+def _best_stream(container: av.container.InputContainer, max_pixels: int) -> av.VideoStream:
+    stream = cast("av.VideoStream | None", container.streams.best("video"))
+    if stream is None:
+        raise VideoDecodeError("pyav: found no video stream")
+    context = cast("av.VideoCodecContext | None", stream.codec_context)
+    if context is None:
+        raise VideoDecodeError("pyav: found a video stream of a codec that FFmpeg cannot decode")
+    _require_size(context.width, context.height, max_pixels)
+    context.options = {"max_pixels": str(2 * max_pixels + PADDING)}  # before a larger frame is allocated
+    context.thread_count = 1
+    return stream
 
-    Reads the packets without decoding them (milliseconds). Requires that all packets are shown and time-stamped, and
-    that no packet after a key frame in the file precedes it on screen, as the leading frames of an open group of
-    pictures do. Excludes more than 8 bits per colour, for which decord's values differ from FFmpeg's.
+
+def _require_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise VideoDecodeError(
+            f"pyav: found frames of {width} x {height} pixels, expected at most {max_pixels} in total"
+        )
+
+
+def file_url(path: str | os.PathLike[str]) -> str:
+    """Return how FFmpeg must be given a path: it takes ``12:30.mp4`` for a file ``30.mp4`` of a protocol ``12``."""
+    return f"file:{os.path.abspath(path)}"
+
+
+class StreamTraits(NamedTuple):
+    """What determines which backends read a file as PyAV does.
+
+    Attributes:
+        stream_index: index of the video stream that is read.
+        num_streams: number of video streams, without cover images.
+        is_mirrored: whether frames are shown mirrored.
+        is_seekable: whether decord decodes the file exactly when it seeks to a key frame.
     """
+
+    stream_index: int
+    num_streams: int
+    is_mirrored: bool
+    is_seekable: bool
+
+
+def inspect_stream(path: str, max_pixels: int | None = None) -> StreamTraits:
+    """Read all packets and decode the first frame, which takes milliseconds. See `open_stream`."""
+    with decode_errors("pyav"):
+        status = os.stat(path)
+    return _inspect_stream(path, max_pixels, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)  # both the choice of the backends and the backend that is chosen ask
+def _inspect_stream(path: str, max_pixels: int | None, stamp: tuple[int, int, int]) -> StreamTraits:
+    with open_stream(path, max_pixels) as opened, decode_errors("pyav"):
+        first_frame, is_seekable = _read_packets(opened)
+        is_mirrored = first_frame is not None and orientation_of(first_frame, path).is_mirrored
+        num_streams = sum(not _is_cover(stream) for stream in opened.container.streams.video)
+        is_seekable = is_seekable and num_streams == 1 and not is_mirrored and first_frame is not None
+        return StreamTraits(opened.stream.index, num_streams, is_mirrored, is_seekable)
+
+
+def _read_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, bool]:
+    """Return the first frame, if it can be decoded, and whether decord decodes exactly as far as the packets show.
+
+    This requires that all packets are shown and time-stamped, and that after a key frame in the file, no packet is
+    shown before it, unlike the leading frames of an open group of pictures. Excludes more than 8 bits per colour,
+    for which decord's values differ from FFmpeg's.
+    """
+    pixels = opened.stream.codec_context.format
+    is_seekable = (
+        pixels is not None
+        and max(component.bits for component in pixels.components) <= 8
+        and not SEEKABLE_FORMATS.isdisjoint(opened.container.format.name.split(","))
+    )
+    first_frame: av.VideoFrame | None = None
+    key_time = None
+    for packet in opened.container.demux(opened.stream):
+        if first_frame is None:
+            first_frame = next(iter(opened.stream.decode(packet)), None)
+        elif not is_seekable:
+            break
+        if packet.size == 0:  # marks the end of the stream
+            continue
+        if packet.pts is None or packet.is_discard:
+            is_seekable = False
+        elif packet.is_keyframe:
+            key_time = packet.pts
+        elif key_time is None or packet.pts < key_time:
+            is_seekable = False
+    return first_frame, is_seekable and key_time is not None
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def seeking_is_exact(path: str, max_pixels: int | None = None) -> bool:
+    """Return whether decord decodes this file exactly when it seeks to a key frame; False if it cannot be opened."""
     try:
-        with open_stream(path) as (container, stream):
-            pixels = stream.codec_context.format
-            if pixels is None or max(component.bits for component in pixels.components) > 8:
-                return False
-            if not SEEKABLE_FORMATS & set(container.format.name.split(",")):
-                return False
-            key_time = None
-            for packet in container.demux(stream):
-                if packet.size == 0:  # marks the end of the stream
-                    continue
-                if packet.pts is None or packet.is_discard:
-                    return False
-                if packet.is_keyframe:
-                    key_time = packet.pts
-                elif key_time is None or packet.pts < key_time:
-                    return False
-            return key_time is not None
+        return inspect_stream(path, max_pixels).is_seekable
     except VideoDecodeError:
         return False
 
@@ -95,3 +211,12 @@ def frame_rate(stated: Any, num_frames: int, duration: float | None) -> Fraction
     if duration and num_frames > 1:
         return Fraction((num_frames - 1) / duration).limit_denominator(10_000)
     return DEFAULT_FPS
+
+
+def to_rgb(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
+    """Convert a frame to uint8 RGB (height, width, 3), with its own colour matrix and range.
+
+    PyAV before 17 does that only if the destination's are stated and differ. RGB has neither.
+    """
+    colors: dict[str, Any] = {"src_colorspace": int(frame.colorspace), "src_color_range": int(frame.color_range)}
+    return frame.to_ndarray(format="rgb24", width=width, height=height, dst_colorspace=SWSCALE_BT601, **colors)

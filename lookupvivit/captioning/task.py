@@ -100,6 +100,7 @@ class Captioning:
             data.repeats,
             data.backend,
             data.decode_seconds,
+            data.max_pixels,
         )
 
     def loss(

@@ -80,7 +80,8 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     skipped = {split: unreadable(read_records(scan_file(output, split))) for split in SPLITS}
     for split, manifest in manifests.items():
         file = scan_file(output, split)
-        records = scan(manifest, file, arguments.workers, arguments.seconds, copies, description=split)
+        limits = {"timeout": arguments.seconds, "max_pixels": config.data.max_pixels}
+        records = scan(manifest, file, arguments.workers, copies=copies, description=split, **limits)
         skipped[split], copied[split] = unreadable(records), {record.copy for record in records if record.copy}
         print(f"\n{split}: {summary(records, manifest.unit, has_copies=bool(copies))}\n  details: {file}")
         if copies:

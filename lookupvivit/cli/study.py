@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from lookupvivit.studies.plan import Job, Study
 
 
-
 @quiet_when_output_closes()
 def main() -> None:
     """Run what is not finished, and write the results of what is."""

@@ -83,6 +83,8 @@ class DataConfig(Section):
     """Video decoder."""
     decode_seconds: NonNegativeFloat = 60
     """Time limit for opening a file and for each read, in seconds; 0: no limit, and no separate decoding process."""
+    max_pixels: PositiveInt | None = None
+    """Largest frame that is read, in pixels; null is 2**26 for images and 2**24 for videos."""
     max_failed: Fraction = 0.01
     """Fraction of the training videos that may be unreadable before the run stops."""
 

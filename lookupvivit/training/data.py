@@ -25,6 +25,7 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         repeats=config.data.repeats,
         backend=config.data.backend,
         timeout=config.data.decode_seconds,
+        max_pixels=config.data.max_pixels,
     )
 
 
@@ -99,5 +100,6 @@ def multi_view_dataset(
         num_crops,
         backend=config.data.backend,
         timeout=config.data.decode_seconds,
+        max_pixels=config.data.max_pixels,
         centre_view=centre_view,
     )

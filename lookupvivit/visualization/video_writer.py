@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.io.atomic import atomic_write
+from data_pipelines.video.streams import file_url
 
 BT709 = 1  # FFmpeg's number of this matrix, of these primaries and of this transfer function
 LIMITED_RANGE = 1  # FFmpeg's number: luma from 16 to 235
@@ -37,7 +38,7 @@ def save_mp4(path: str | Path, images: Iterable[np.ndarray], fps: float | Fracti
     first, images = _peek(path, images)
     height, width = (size + size % 2 for size in first.shape[:2])
     options = {"movflags": "+faststart"}
-    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
+    with atomic_write(path) as temporary, av.open(file_url(temporary), "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.options = {"crf": "16", "preset": "medium", "tune": "stillimage"}

@@ -45,7 +45,13 @@ def decode_all(path: Path | str) -> np.ndarray:
     """Return every frame in display order, upright: uint8 (T, H, W, 3)."""
     with av.open(str(path), metadata_errors="ignore") as container:
         frames = container.decode(container.streams.best("video"))
-        return np.stack([np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in frames])
+        return np.stack([np.rot90(_to_rgb(frame), frame.rotation // 90) for frame in frames])
+
+
+def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """PyAV before 17 must be told the frame's colour matrix and range, and another matrix of the destination."""
+    colors = {"src_colorspace": int(frame.colorspace), "src_color_range": int(frame.color_range), "dst_colorspace": 5}
+    return frame.to_ndarray(format="rgb24", **(colors if int(av.__version__.split(".")[0]) < 17 else {}))
 
 
 def truncate(source: Path, target: Path) -> Path:

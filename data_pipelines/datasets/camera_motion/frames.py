@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from data_pipelines.datasets.camera_motion.camera_paths import OCTAVE
 from data_pipelines.datasets.camera_motion.worlds import WORLD_SIZE, World
 from data_pipelines.io.atomic import atomic_write
+from data_pipelines.video.streams import file_url
 
 SUPERSAMPLING = 2  # samples per frame pixel and axis
 QUANTIZER = 16  # H.264 QP of every frame
@@ -49,7 +50,7 @@ def write_video(path: Path, frames: np.ndarray) -> None:
     """Write uint8 frames (T, H, W, 3) as H.264 atomically; every frame is a key frame of the same quality."""
     import av
 
-    with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+    with atomic_write(path) as temporary, av.open(file_url(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         stream.options = {"qp": str(QUANTIZER), "g": "1", "preset": "veryfast", "threads": "1"}

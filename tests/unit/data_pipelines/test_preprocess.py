@@ -208,7 +208,9 @@ def test_a_long_video_is_decoded_in_one_pass(tmp_path, monkeypatch):
     open_stream = backends.open_stream
     monkeypatch.setattr(backends, "CACHE_BYTES", 0)
     monkeypatch.setattr(preprocess_module, "FRAMES_PER_READ", 3)
-    monkeypatch.setattr(backends, "open_stream", lambda path: passes.append(path) or open_stream(path))
+    monkeypatch.setattr(
+        backends, "open_stream", lambda path, *limits: passes.append(path) or open_stream(path, *limits)
+    )
     with open_video(path, "pyav", timeout=0) as reader:
         clips = [clip.video for clip in Preprocess.from_dict(SETTINGS).clips(reader, 0.1)]
         assert len(passes) == 2  # the first one counts frames

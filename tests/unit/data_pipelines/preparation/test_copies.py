@@ -21,8 +21,8 @@ def manifest_of(*paths: Path) -> VideoManifest:
 
 
 def key_frames(path: str) -> list[int]:
-    with open_stream(path) as (container, stream):
-        return [index for index, frame in enumerate(container.decode(stream)) if frame.key_frame]
+    with open_stream(path) as opened:
+        return [index for index, frame in enumerate(opened.frames()) if frame.key_frame]
 
 
 def test_copies_are_small_complete_and_seekable(tmp_path):
@@ -80,8 +80,8 @@ def test_originals_outside_the_root_keep_their_whole_path(tmp_path):
 def test_a_corrupt_original_leaves_no_copy(tmp_path):
     intact = encode(tmp_path / "intact.mp4", faststart=True, frames=300)
     corrupt = truncate(intact, tmp_path / "corrupt.mp4")
-    with open_stream(str(corrupt)) as (container, stream):
-        next(container.decode(stream))  # decoding fails later
+    with open_stream(str(corrupt)) as opened:
+        next(opened.frames())  # decoding fails later
     with pytest.raises(VideoDecodeError):
         copy_video(str(corrupt), str(tmp_path / "copies" / "corrupt.mp4"), 32, 4, 20)
     assert (tmp_path / "copies").is_dir() and not list((tmp_path / "copies").iterdir())
