@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.text import intact_lines
 
 JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_BYTES = 2**30  # the largest annotations in use, COCO's captions, have 2**27
@@ -53,6 +54,19 @@ def parse_json(text: str | bytes, location: str) -> Any:
         raise DataError(f"{location}: invalid JSON: nested too deeply") from None
     except ValueError as error:  # also an integer of thousands of digits
         raise DataError(f"{location}: invalid JSON: {error}") from None
+
+
+def read_json_lines(file: Path, *keys: str) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines that have all ``keys``; other lines, such as a crash leaves, are skipped."""
+    records = []
+    for line in intact_lines(file):
+        try:
+            record = parse_json(line, str(file))
+        except DataError:
+            continue
+        if isinstance(record, dict) and set(keys) <= record.keys():
+            records.append(record)
+    return records
 
 
 def json_field(entry: Any, key: str, kind: type, location: str) -> Any:

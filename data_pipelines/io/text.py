@@ -48,6 +48,20 @@ def text_lines(file: Path, newline: str | None = None) -> Iterator[str]:
             yield line
 
 
+def intact_lines(file: Path) -> Iterator[str]:
+    """Yield the lines of a file that a program writes line by line, without what a crash left; none without the file.
+
+    That is a last line without its end, and lines with zero bytes: after a power failure, some file systems return
+    these in place of what had not reached the disk.
+    """
+    if not file.is_file():
+        return
+    with open(file, encoding="utf-8-sig", errors=ENCODING[1], newline="\n") as lines:
+        for line in iter(lambda: lines.readline(MAX_LINE), ""):
+            if line.endswith("\n") and "\0" not in line:
+                yield line.rstrip("\r\n")
+
+
 def read_names(file: Path) -> tuple[str, ...]:
     """Read a file with one name per line.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data_pipelines.io.json_files import SMALL_BYTES, read_json
-from data_pipelines.io.text import numbered_lines
+from data_pipelines.io.json_files import SMALL_BYTES, read_json, read_json_lines
 from lookupvivit.evaluation.metrics import accuracies_text
 from lookupvivit.profiling.flops import UncountedOperatorError, count_cost
 from lookupvivit.weights.files import load_classifier, read_description
@@ -58,8 +56,5 @@ def _flops(model: nn.Module, size: Sequence[int]) -> str:
 
 def last_validation(log: Path) -> dict[str, Any] | None:
     """The last validation record of a log.jsonl; None if there is none, for example without the file."""
-    if not log.is_file():
-        return None
-    records = [json.loads(line) for _, line in numbered_lines(log)]
-    validations = [record for record in records if record["kind"] == "val"]
+    validations = [record for record in read_json_lines(log, "kind", "step") if record["kind"] == "val"]
     return validations[-1] if validations else None

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.io.atomic import sync, write_text
+from data_pipelines.io.json_files import read_json_lines
 from data_pipelines.io.progress import progress
-from data_pipelines.io.text import numbered_lines
 from lookupvivit.training.distributed import World
 
 FILE = "log.jsonl"
@@ -55,13 +55,16 @@ class RunLog:
             self.bar.update()
 
     def scalars(self, step: int, kind: str, **values: float) -> None:
-        """Write one line to log.jsonl, and one TensorBoard point per value, named ``kind/name``."""
+        """Write one TensorBoard point per value, named ``kind/name``, and one line to log.jsonl."""
         if not self.active:
             return
-        # NaN and Infinity are no JSON.
-        self._write(step, kind, **{name: value if math.isfinite(value) else None for name, value in values.items()})
         for name, value in values.items():
             self.board.add_scalar(f"{kind}/{name}", value, step)
+        if kind == "val":
+            # After a kill, a validation in log.jsonl is not repeated, so TensorBoard's file must have it by then.
+            self.board.flush()
+        # NaN and Infinity are no JSON.
+        self._write(step, kind, **{name: value if math.isfinite(value) else None for name, value in values.items()})
 
     def settings(self, step: int, changes: list[str]) -> None:
         """Write the settings that have changed from ``step`` on, if any, to log.jsonl."""
@@ -97,19 +100,13 @@ class RunLog:
 
 
 def _remove_after(file: Path, step: int) -> list[dict[str, Any]]:
-    """Remove the records after ``step``, and an incomplete last line of a killed run. Returns the remaining records.
+    """Remove the records after ``step``, and lines that a crash has damaged. Returns the remaining records.
 
     Settings that changed at ``step`` are those of the removed steps.
     """
     if not file.exists():
         return []
-    kept: list[dict[str, Any]] = []
-    for _, line in numbered_lines(file):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["step"] < step or (record["step"] == step and record["kind"] != "settings"):
-            kept.append(record)
+    records = [record for record in read_json_lines(file, "step", "kind") if isinstance(record["step"], int)]
+    kept = [r for r in records if r["step"] < step or (r["step"] == step and r["kind"] != "settings")]
     write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
     return kept

@@ -34,7 +34,7 @@ def test_a_complete_run(tmp_path):
     run = save_random_model(tmp_path / "run", class_names=tuple("abcdef"))
     records = [{"kind": "val", "step": step, "top1": 10 * step, "top5": 99} for step in (1, 2)]
     lines = [json.dumps(record) for record in (*records, {"kind": "train", "step": 3})]
-    (run / "log.jsonl").write_text("\n".join(lines) + "\n")
+    (run / "log.jsonl").write_text("\n".join(lines) + '\n{"kind": "val", "st')  # a run that was killed
     (run / "predictions").mkdir()
     scores = {"1x1": {"top1": 31, "top5": 71}, "4x3": {"top1": 33, "top5": 73}}
     (run / "predictions" / "4x3.json").write_text(json.dumps({"videos": 13, "views": scores}))

@@ -5,12 +5,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config
 from lookupvivit.training.attention_logging import spread_over_classes
 from lookupvivit.training.build import build_model
-from lookupvivit.training.logging import _remove_after
+from lookupvivit.training.distributed import World
+from lookupvivit.training.logging import RunLog, _remove_after
 from lookupvivit.training.schedule import compressed_size_of_step
 
 
@@ -38,13 +40,32 @@ def test_a_fixed_compressed_size_cannot_be_changed(override, setting):
         build_model(config(override, setting))
 
 
-def test_resuming_removes_later_records_and_an_incomplete_line(tmp_path):
+def test_resuming_removes_later_records_and_damaged_lines(tmp_path):
     file = tmp_path / "log.jsonl"
     records = [(1, "train"), (2, "train"), (2, "val"), (3, "train"), (3, "val"), (4, "train")]
-    file.write_text("".join(json.dumps({"step": s, "kind": k}) + "\n" for s, k in records) + '{"step": 5, "lo')
+    damaged = '\0\0\0{"step": 1, "kind": "val"}\n5\n{"step": null, "kind": "val"}\n{"kind": "val"}\nx\n'
+    lines = "".join(json.dumps({"step": s, "kind": k}) + "\n" for s, k in records)
+    file.write_text(damaged + lines + '{"step": 3, "lo')
     assert [tuple(record.values()) for record in _remove_after(file, 3)] == records[:5]
     kept = [tuple(json.loads(line).values()) for line in file.read_text().splitlines()]
     assert kept == records[:5]
+
+
+def tensorboard_tags(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return set(EventAccumulator(str(run / "tensorboard")).Reload().Tags()["scalars"])
+
+
+def test_a_validation_is_in_tensorboard_before_it_is_in_the_log(tmp_path, monkeypatch):
+    """A run that is killed after either does not lose it: what the log does not have is repeated."""
+    log = RunLog(tmp_path, 0, 10, World(0, 1, torch.device("cpu")))
+    seen = []
+    monkeypatch.setattr(log, "_write", lambda step, kind, **values: seen.append((kind, tensorboard_tags(tmp_path))))
+    log.scalars(5, "train", loss=1.0)
+    log.scalars(5, "val", top1=50.0)
+    log.close()
+    assert seen[-1] == ("val", {"train/loss", "val/top1"})
 
 
 def test_drawn_clips_are_spread_over_the_classes():
