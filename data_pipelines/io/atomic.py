@@ -66,7 +66,7 @@ def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX, last: str
 def new_folder(folder: str | os.PathLike[str]) -> None:
     """Create an empty folder with a fixed name, for `move_folder`.
 
-    What a killed process left under the name is removed. So is a symbolic link, which somebody else may have placed
+    What a killed process left under the name is removed. So is a symbolic link, which another user may have placed
     there: what it leads to is left alone.
     """
     folder = Path(folder)

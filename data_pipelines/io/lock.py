@@ -32,7 +32,7 @@ except ImportError:  # Windows: heartbeats alone
 HEARTBEAT_SECONDS = 5.0
 LOST_SECONDS = 60.0  # without a heartbeat, after which the holder's machine counts as lost
 INHERITED_SECONDS = 10.0  # in which a child that was forked just before its parent's end closes the parent's lock
-NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # somebody else's link could lead to any file of this user
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # another user's link could lead to any file of this one
 
 _descriptors: set[int] = set()  # of locks that this process holds
 

@@ -77,14 +77,19 @@ def predict_views(
         finally:
             if partial:
                 partial.flush()  # also after Ctrl-C, and before other ranks are waited for
-        if dummy_passes:
-            dummy = torch.zeros_like(loader.dataset[0]["video"][:1])
-            for _ in range(dummy_passes):
-                forward(to_model_input(dummy, device, dtype))
+        _run_dummies(forward, loader, dummy_passes, device, dtype)
     gathered = _gather(parts, rank, world_size)
     if gathered is None:
         return None
     return _assemble(concatenate(gathered), loader.dataset, num_videos, class_names, classifiers)
+
+
+def _run_dummies(forward: Forward, loader: DataLoader, count: int, device: torch.device, dtype: torch.dtype) -> None:
+    """Run as many passes more as the busiest rank does, each with one black view."""
+    if count:
+        dummy = to_model_input(torch.zeros_like(loader.dataset[0]["video"][:1]), device, dtype)
+        for _ in range(count):
+            forward(dummy)
 
 
 def _batch_logits(

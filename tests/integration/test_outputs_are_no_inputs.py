@@ -30,7 +30,7 @@ def test_tools_do_not_replace_their_inputs(tmp_path, monkeypatch, capsys):
     run, videos = save_random_model(tmp_path / "run"), tmp_path / "videos"
     videos.mkdir()
     clip = encode(videos / "clip.mp4", frames=8)
-    for name in ("clip.mp4.png", "clip_attention.png"):  # pictures that earlier calls may have drawn
+    for name in ("clip.mp4.png", "clip_attention.png"):  # figures that earlier calls may have drawn
         Image.new("RGB", (80, 80)).save(videos / name)
     before = {file: file.read_bytes() for file in (*videos.iterdir(), *run.iterdir())}
     for tool, *words in (

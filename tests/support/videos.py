@@ -49,7 +49,7 @@ def decode_all(path: Path | str) -> np.ndarray:
 
 
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """PyAV before 17 must be told the frame's colour matrix and range, and another matrix of the destination."""
+    """PyAV before 17 needs the frame's colour matrix and range, and another matrix of the destination."""
     colors = {"src_colorspace": int(frame.colorspace), "src_color_range": int(frame.color_range), "dst_colorspace": 5}
     return frame.to_ndarray(format="rgb24", **(colors if int(av.__version__.split(".")[0]) < 17 else {}))
 
