@@ -13,6 +13,7 @@ An image is a video of one frame. In a folder of images, each image is a frame. 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -28,6 +29,7 @@ from data_pipelines.video.streams import seeking_is_exact
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
 TIMEOUT = 60.0  # seconds; long enough for any intact file
+CANNOT_BE_DECODED, NO_SUCH_FILE = "cannot be decoded", "no such video file"  # after the path, in messages of errors
 
 
 class VideoReader:
@@ -107,7 +109,7 @@ class VideoReader:
                 return self._reader
             except VideoDecodeError as error:
                 self._failures.append(str(error))
-        raise VideoDecodeError(f"{self.path}: cannot be decoded; " + "; ".join(self._failures))
+        raise VideoDecodeError(f"{self.path}: {CANNOT_BE_DECODED}; " + "; ".join(self._failures))
 
 
 @contextmanager
@@ -162,6 +164,11 @@ def _require_file(path: str) -> None:
     if os.path.isdir(path):
         return
     if not os.path.isfile(containing_file(path)):
-        raise MissingDataError(f"{path}: no such video file")
+        raise MissingDataError(f"{path}: {NO_SUCH_FILE}")
     if size_and_mtime(path)[0] == 0:
-        raise VideoDecodeError(f"{path}: cannot be decoded; found an empty file (0 bytes)")
+        raise VideoDecodeError(f"{path}: {CANNOT_BE_DECODED}; found an empty file (0 bytes)")
+
+
+def failed_path(message: str) -> str:
+    """The path in the message of an error about a video; the whole message if there is none."""
+    return re.split(f": (?:{CANNOT_BE_DECODED}|{NO_SUCH_FILE})", message, maxsplit=1)[0]

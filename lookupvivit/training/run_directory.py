@@ -20,6 +20,7 @@ from data_pipelines.io.atomic import PREFIX, sync, write_json, write_text
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
 from lookupvivit.training.distributed import SEEN_BY_ALL, World
+from lookupvivit.training.failed_videos import EARLIER_FILE as EARLIER_FAILED_VIDEOS
 from lookupvivit.training.failed_videos import FILE as FAILED_VIDEOS
 from lookupvivit.training.logging import FILE as LOG
 from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, WeightsError, read_description
@@ -69,11 +70,12 @@ def claim(run_dir: Path, checkpoint: Path | None, description: dict[str, Any], w
 
 def _files_of_others(run_dir: Path, is_new: bool, description: dict[str, Any]) -> list[Path]:
     """The files of another run that this one would replace at once; models are replaced by `checkpointing.publish`."""
-    best, earlier = run_dir / BEST, [run_dir / name for name in (CONFIG, LOG, FAILED_VIDEOS)]
+    best, earlier = run_dir / BEST, [run_dir / name for name in (CONFIG, LOG)]
     if not is_new:
         files = [] if belongs(best, description) else [best]
     else:
         files = [best, *earlier] if best.exists() or (run_dir / WEIGHTS).exists() else []
+        files += [run_dir / FAILED_VIDEOS, run_dir / EARLIER_FAILED_VIDEOS]  # or they would count as failed in this run
     return [file for file in files if file.exists()]
 
 

@@ -283,8 +283,7 @@ class Trainer:
         if self.guard.skipped:
             values["skipped_steps"] = self.guard.skipped
 
-        if news := self.failed_videos.gather():
-            self.log.print("\n".join(f"FAILED, replaced by another {self.unit}: {reason}" for reason in news))
+        self.record_failed_videos()
         if self.failed_videos.reasons:
             values["failed_videos"] = len(self.failed_videos.reasons)
 
@@ -292,6 +291,15 @@ class Trainer:
         self.log.status["loss"] = f"{total:.3f}"
         self.log.status["clips/s"] = f"{statistics['clips_per_second']:.1f}"
         self.log.status["data wait"] = f"{statistics['data_wait']:.0%}"
+
+    def record_failed_videos(self) -> None:
+        """List and print the videos that newly failed on any rank; collective.
+
+        Raises:
+            DataError: more than ``data.max_failed`` of the videos have failed.
+        """
+        if reasons := self.failed_videos.gather():
+            self.log.print("\n".join(f"FAILED, replaced by another {self.unit}: {reason}" for reason in reasons))
 
     def evaluate(self) -> None:
         """Draw attention maps and validate, whichever is due after this step; collective."""
@@ -326,6 +334,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint and publish its model as the run's; collective."""
+        self.record_failed_videos()  # a resumed run does not read the videos before this step again
         self.log.flush()
         checkpointing.save(self.engine, self.run_dir, self.step, self.description, self.config, self.world)
         self.stop_request.saved = self.saved_message()

@@ -203,6 +203,17 @@ def test_skipped_first_steps_do_not_prevent_checkpoints_with_an_average(tmp_path
     assert all(torch.equal(average[name], weights[name]) for name in weights)
 
 
+def test_failed_videos_are_listed_before_a_checkpoint(tmp_path, command, signal_when, small_set):
+    """A run that resumes from it does not read the videos again."""
+    root, run = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(small_set, root)
+    (root / "videos" / "7.mp4").write_bytes(b"no video")
+    settings = (*EVERY_STEP, f"data.root={root}", "data.max_failed=0.1", "log.every=1000", "optim.max_steps=1000")
+    after_an_epoch = run / "checkpoints" / "step_00000005"
+    signal_when(after_an_epoch.exists, command("train_net.py", run, *settings))
+    assert (run / "failed_videos.txt").read_text().startswith(str(root / "videos" / "7.mp4"))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_ctrl_c_saves_and_exits(tmp_path, command, shell, signal_when, workers):
     straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"

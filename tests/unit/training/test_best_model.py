@@ -92,6 +92,15 @@ def test_the_best_model_of_an_earlier_run_is_set_aside(tmp_path, engine):
     assert json.loads((tmp_path / BEST / "model.json").read_text())["step"] == 1
 
 
+def test_failed_videos_of_an_earlier_run_do_not_count(tmp_path, engine):
+    """Not even where it wrote no model."""
+    for name in ("failed_videos.txt", "broken_videos.txt"):
+        (tmp_path / name).write_text("a.mp4: cannot be decoded; x\n")
+    claim(tmp_path, None, engine.described, WORLD)
+    assert {path.name for path in tmp_path.glob("*.txt")} == set()
+    assert (tmp_path / "set_aside_1" / "broken_videos.txt").is_file()
+
+
 def test_a_run_named_best_is_not_touched(tmp_path, engine, capsys):
     small_model(tmp_path / BEST, ["a", "b"])
     (tmp_path / BEST / "config.yaml").write_text("theirs")
