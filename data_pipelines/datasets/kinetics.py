@@ -36,6 +36,7 @@ SPLIT_FOLDERS = {
     "test": ("test",),
 }
 REPLACEMENTS = ("replacement", "replacement_for_corrupted_k400")
+MAX_LABEL = 2**20  # without class names, every number up to the largest label is a class
 ID_LENGTH = 11  # characters of a YouTube id. Ids may contain _ and -, so names cannot be split at these.
 
 
@@ -101,6 +102,8 @@ def _read_path_list(
         path, label = _split_line(line, separator, location)
         if class_names is not None and label >= len(class_names):
             raise DataError(f"{location}: found the label {label}, expected 0 to {len(class_names) - 1}")
+        if label > MAX_LABEL:
+            raise DataError(f"{location}: found the label {label}, expected at most {MAX_LABEL}")
         paths.append(os.path.join(root, path))
         labels.append(label)
     names = class_names or [str(label) for label in range(max(labels, default=-1) + 1)]

@@ -17,6 +17,7 @@ MAX_RATIO = 100  # of unpacked to packed bytes
 FREE_BYTES = 2**28  # that may be unpacked from any file
 
 # Raised for incomplete, corrupt and other files. AttributeError: the file holds a single array.
+# RuntimeError: it is encrypted, or has features of zip that Python does not implement.
 READ_ERRORS = (
     AttributeError,
     KeyError,
@@ -25,6 +26,7 @@ READ_ERRORS = (
     EOFError,
     OSError,
     MemoryError,
+    RuntimeError,
     OverflowError,
     zipfile.BadZipFile,
     zlib.error,

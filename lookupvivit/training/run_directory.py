@@ -115,9 +115,10 @@ def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]
     expected = {key: value for key, value in description.items() if key != IDENTITY}
     found = {key: saved.get(key) for key in expected}
     if isinstance(training := found.get("training"), dict):
-        found["training"] = {EARLIER_CONSTRAINTS.get(key, key): value for key, value in training.items()}
+        constraints = {EARLIER_CONSTRAINTS.get(key, key): value for key, value in training.items()}
         if "repeats" in expected["training"]:
-            found["training"].setdefault("repeats", expected["training"]["repeats"])
+            constraints.setdefault("repeats", expected["training"]["repeats"])
+        found["training"] = constraints
     return changes(found, expected)
 
 

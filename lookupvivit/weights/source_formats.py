@@ -142,7 +142,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 # The exceptions of NumPy, torch and safetensors for truncated, renamed and foreign files.
-_UNREADABLE = (*READ_ERRORS, IndexError, RuntimeError, SafetensorError)
+_UNREADABLE = (*READ_ERRORS, IndexError, SafetensorError)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

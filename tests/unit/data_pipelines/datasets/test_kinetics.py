@@ -169,3 +169,9 @@ def test_labels_follow_the_names_of_a_long_csv(tmp_path):
     file = write_csv(tmp_path / "train.csv", rows)
     manifest = read_kinetics(file, tmp_path, class_names=names)
     assert manifest.labels.tolist() == [*range(700)] * 10
+
+
+def test_a_label_that_would_need_millions_of_classes_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("a.mp4 0\nb.mp4 99999999999\n")
+    with pytest.raises(DataError, match=r"train\.csv:2: found the label 99999999999"):
+        read_kinetics(tmp_path / "train.csv", tmp_path)

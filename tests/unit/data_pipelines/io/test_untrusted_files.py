@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.io.csv_files import read_csv
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import parse_json, read_json
-from data_pipelines.io.npz_files import open_npz
+from data_pipelines.io.npz_files import READ_ERRORS, open_npz
 from data_pipelines.io.text import MAX_LINE, numbered_lines
 
 
@@ -58,3 +58,14 @@ def test_archives_of_logits_are_read(tmp_path):
         assert np.array_equal(arrays["logits"], logits)
     (tmp_path / "a.json").write_text(json.dumps({"é": [1]}), encoding="utf-8")
     assert read_json(tmp_path / "a.json", dict) == {"é": [1]}
+
+
+@pytest.mark.parametrize(("offset", "value"), [(6, 0x21), (4, 0x49)], ids=["compressed patched data", "version 7.3"])
+def test_features_of_zip_that_python_lacks_are_read_errors(tmp_path, offset, value):
+    np.savez(tmp_path / "a.npz", logits=np.zeros(3))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    for header, start in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        content[content.index(header) + start + offset] = value
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(READ_ERRORS), open_npz(tmp_path / "a.npz") as arrays:
+        arrays["logits"]
