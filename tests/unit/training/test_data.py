@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
+from support.videos import encode
 
 from data_pipelines.datasets.class_names import class_names
 from data_pipelines.io.errors import DataError, MissingDataError
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config
-from lookupvivit.training.data import multi_view_dataset, train_transform
+from lookupvivit.training.data import multi_view_dataset, train_dataset, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import READERS, exclude_absent, listed_videos, read_manifest
 
@@ -230,3 +231,19 @@ def test_flips_exchange_labels_both_ways(two_classes):
     with pytest.raises(ConfigError, match=r"augment\.flip_labels: found 'dancing'"):
         unknown = kinetics(two_classes, "data.num_classes=2", "augment.flip_labels={abseiling: dancing}")
         train_transform(unknown, manifest)
+
+
+def test_the_pixel_limit_reaches_training_and_tests(tmp_path):
+    """A larger video fails as a corrupt one does."""
+    for name in ("small", "large"):
+        for split in ("train", "val"):
+            (tmp_path / split / name).mkdir(parents=True, exist_ok=True)
+            encode(tmp_path / split / name / "clip.mp4", frames=4, width=64 if name == "small" else 96, height=48)
+    settings = ["data.dataset=folders", "data.num_classes=2", f"data.max_pixels={64 * 48}"]
+    config = kinetics(tmp_path, *settings)
+    train_set, val_set = (read_manifest(config, split, SINGLE) for split in ("train", "val"))
+    views = multi_view_dataset(config, val_set, 1, 1)
+    failed = [views[index]["failed"] for index in range(2)]
+    assert "large" in failed[0] and "96 x 48 pixels, expected at most 3072" in failed[0] and not failed[1]
+    [sample] = train_dataset(config, train_set)[0, 0]
+    assert "96 x 48 pixels" in sample["failed"] and "small" in sample["video_name"]
