@@ -151,7 +151,8 @@ def _read_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, bool]:
 
     This requires that all packets are shown and time-stamped, and that after a key frame in the file, no packet is
     shown before it, unlike the leading frames of an open group of pictures. Excludes more than 8 bits per colour,
-    for which decord's values differ from FFmpeg's.
+    for which decord's values differ from FFmpeg's, and incomplete files, of which decord finds different numbers of
+    frames each time.
     """
     pixels = opened.stream.codec_context.format
     is_seekable = (
@@ -160,7 +161,7 @@ def _read_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, bool]:
         and not SEEKABLE_FORMATS.isdisjoint(opened.container.format.name.split(","))
     )
     first_frame: av.VideoFrame | None = None
-    key_time = None
+    key_time, num_packets = None, 0
     for packet in opened.container.demux(opened.stream):
         if first_frame is None:
             first_frame = next(iter(opened.stream.decode(packet)), None)
@@ -168,13 +169,15 @@ def _read_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, bool]:
             break
         if packet.size == 0:  # marks the end of the stream
             continue
-        if packet.pts is None or packet.is_discard:
+        num_packets += 1
+        if packet.pts is None or packet.is_discard or packet.is_corrupt:
             is_seekable = False
         elif packet.is_keyframe:
             key_time = packet.pts
         elif key_time is None or packet.pts < key_time:
             is_seekable = False
-    return first_frame, is_seekable and key_time is not None
+    is_complete = opened.stream.frames in (0, num_packets)  # 0: the container does not state the number
+    return first_frame, is_seekable and is_complete and key_time is not None
 
 
 def _is_cover(stream: av.VideoStream) -> bool:

@@ -12,6 +12,7 @@ from support.videos import decode_all, encode, truncate
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
 from data_pipelines.video.backends import require_backend
 from data_pipelines.video.reader import open_video, read_frames
+from data_pipelines.video.streams import seeking_is_exact
 
 CLOSED_GOP = {"x264-params": "keyint=12:bframes=3"}
 OPEN_GOP = {"x264-params": "keyint=12:bframes=3:open-gop=1"}
@@ -118,10 +119,12 @@ def test_errors_name_the_file_and_what_each_backend_found(tmp_path):
     assert message.startswith(f"{noise}: ") and "pyav: " in message and "\n" not in message
 
 
-def test_the_missing_end_of_a_truncated_file_is_an_error(tmp_path):
-    """decord finds sometimes 120 frames and sometimes half of them. Either way, the last one cannot be read."""
+def test_a_truncated_file_is_read_by_pyav_alone(tmp_path):
+    """decord finds 120 frames of it, or half of them, from one time to the next."""
     intact = encode(tmp_path / "intact.mp4", options=CLOSED_GOP, frames=120, faststart=True)
+    assert seeking_is_exact(str(intact))
     truncated = truncate(intact, tmp_path / "truncated.mp4")
+    assert not seeking_is_exact(str(truncated))
     with pytest.raises(DataError, match=r"truncated\.mp4: "):
         read_frames(truncated, [119])
 
