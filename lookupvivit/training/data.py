@@ -8,11 +8,12 @@ from torch.utils.data import DataLoader
 
 from data_pipelines.datasets.clips import ClipDataset, MultiViewDataset
 from data_pipelines.datasets.manifest import VideoManifest
-from data_pipelines.loader import eval_loader
+from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
 from data_pipelines.transforms.train_transform import TrainTransform
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import prefix_data_errors
+from lookupvivit.training.schedule import Batching
 
 
 def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
@@ -26,6 +27,23 @@ def train_dataset(config: RunConfig, manifest: VideoManifest) -> ClipDataset:
         backend=config.data.backend,
         timeout=config.data.decode_seconds,
         max_pixels=config.data.max_pixels,
+    )
+
+
+def micro_batch_loader(
+    dataset: ClipDataset, order: TrainingOrder, steps: range, batching: Batching, config: RunConfig, world: World
+) -> DataLoader:
+    """This rank's micro-batches of these optimizer steps."""
+    return train_loader(
+        dataset,
+        order,
+        start_step=steps.start,
+        end_step=steps.stop,
+        rank=world.rank,
+        world_size=world.size,
+        micro_batch=batching.micro_batch // config.data.repeats,
+        accumulation=batching.accumulation,
+        workers=config.data.workers,
     )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lookupvivit.config import OptimConfig
 from lookupvivit.models.base import Model
 
+Losses = list[tuple[list[str], Tensor]]  # per micro-batch of a step: names of its videos, and its losses (S,)
 MOMENT_NAMES = {"sgd": ("momentum_buffer",), "adamw": ("exp_avg", "exp_avg_sq")}  # keys of the optimizer's state
 
 
@@ -115,3 +116,21 @@ class FiniteSteps:
             raise NonFiniteGradients
         self.skipped += 1
         return None
+
+
+def non_finite_message(step: int, rank: int, losses: Losses, unit: str) -> str:
+    """Name step, rank and the videos whose loss is not finite, or all of them where every loss is.
+
+    Args:
+        step: optimizer steps taken before this one.
+        losses: of this rank's micro-batches.
+        unit: what the videos are called.
+    """
+    suspects = [entry for entry in losses if not entry[1].isfinite().all()] or losses
+    names = [name for batch_names, _ in suspects for name in batch_names]
+    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return (
+        f"step {step + 1}, rank {rank}: gradients are not finite (loss {float(suspects[-1][1].sum()):.4g}); no weight "
+        f"was changed. {unit.capitalize()}s: {shown}. "
+        "Try a lower optim.lr, runtime.precision=fp32 or optim.skip_non_finite=true"
+    )

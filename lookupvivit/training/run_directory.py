@@ -58,11 +58,11 @@ def claim(run_dir: Path, checkpoint: Path | None, description: dict[str, Any], w
         identity = (checkpoint and (identity_of(checkpoint) or read_identity(run_dir))) or secrets.token_hex(16)
         old = _files_of_others(run_dir, checkpoint is None, {**description, IDENTITY: identity})
     best = run_dir / BEST
-    if world.any(best in old and not _is_model_folder(best)):
+    if world.any(best in old and not is_model_folder(best)):
         raise ConfigError(f"output_dir: {best} is not the best model of a run; move it, or set another output_dir")
     if old:
         names = ", ".join(path.name for path in old)
-        print(f"{run_dir} has files of another run: {names} moved to {set_aside(old, run_dir)}")
+        print(f"{run_dir} has damaged files or those of another run: {names} moved to {set_aside(old, run_dir)}")
     if world.is_main:
         write_json(run_dir / IDENTITY_FILE, {IDENTITY: identity})
     return identity
@@ -122,7 +122,7 @@ def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]
     return changes(found, expected)
 
 
-def _is_model_folder(folder: Path) -> bool:
+def is_model_folder(folder: Path) -> bool:
     """Whether ``folder`` has a model, and no run."""
     return (folder / DESCRIPTION).is_file() and not any((folder / name).exists() for name in (CHECKPOINTS, CONFIG, LOG))
 
@@ -151,7 +151,7 @@ def remove_leftovers(run_dir: Path) -> None:
     Only of the run itself: other programs may be writing their results into the run directory at this moment.
     """
     leftovers = [path for pattern in TEMPORARY for path in run_dir.glob(pattern)]
-    folders = [run_dir, *([run_dir / BEST] if _is_model_folder(run_dir / BEST) else [])]
+    folders = [run_dir, *([run_dir / BEST] if is_model_folder(run_dir / BEST) else [])]
     for folder in folders:
         leftovers += [path for path in folder.glob(f"{PREFIX}*") if _is_own(path)]
     for path in leftovers:

@@ -2,6 +2,10 @@
 
 SIGTERM and SIGUSR1 announce the end of a scheduler's job. Ctrl-C (SIGINT) does the same while the run trains; a second
 one ends it at once. Before and after training, Ctrl-C raises KeyboardInterrupt as usual.
+
+The run checks for a signal after each step, before it validates, and again after a validation. A signal during a
+validation is therefore acted on when that ends: if it takes longer than the launcher or scheduler waits (often 30 s)
+before it kills the job, the run resumes from its last checkpoint and repeats the validation.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ class StoppedBySignal(Exception):
 
 
 class StopRequest:
-    """Records the first of these signals during a ``with`` block; the training loop checks it between steps.
+    """Records the first of these signals during a ``with`` block, for `lookupvivit.training.trainer.Trainer.run`.
 
     After the block, they end the process again.
 
@@ -65,7 +69,9 @@ class StopRequest:
             os._exit(INTERRUPTED)
         self._was_interrupted = True
         self._record(number, frame)
-        self._report(f"interrupted: saving after this step; press Ctrl-C again to end at once ({self.saved})")
+        self._report(
+            f"interrupted: saving after this step or validation; press Ctrl-C again to end at once ({self.saved})"
+        )
 
     def _report(self, line: str) -> None:
         if self._reports:

@@ -12,33 +12,28 @@ Where to find what, in reading order:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from data_pipelines.datasets.clips import ClipDataset
-from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.training import checkpoint_folders, checkpointing, distributed, ema, run_directory
 from lookupvivit.training.build import build_on_meta, compute_dtype, resume_constraints
+from lookupvivit.training.data import micro_batch_loader
 from lookupvivit.training.deepspeed_engine import initialize
 from lookupvivit.training.failed_videos import FailedVideos
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.meter import TrainMeter
-from lookupvivit.training.optimizer import NonFiniteGradients, learning_rate
+from lookupvivit.training.optimizer import Losses, NonFiniteGradients, learning_rate, non_finite_message
 from lookupvivit.training.ownership import require_own
 from lookupvivit.training.schedule import Batching, Plan, compressed_size_of_step, training_order
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
 from lookupvivit.training.utilization import ModelFlopsUtilization
 from lookupvivit.weights.files import load_weights
-
-Losses = list[tuple[list[str], Tensor]]  # per micro-batch: names of its videos, and its losses (S,)
 
 
 def train(config: RunConfig, trust_other_owner: bool = False) -> None:
@@ -70,6 +65,7 @@ class Trainer:
         self.world = distributed.start(config.runtime.threads)
         self.stop_request = StopRequest(reports=self.world.is_main)
         self.run_dir = Path(config.output_dir)
+        self.saved_step: int | None = None
         compute_dtype(config, self.world)  # raises where the device lacks it
 
     # ------------------------------------------------------------------------------------------------------------------
@@ -112,7 +108,7 @@ class Trainer:
         self.step = 0
         if checkpoint is not None:
             self.step = checkpointing.resume(self.engine, checkpoint, self.description, config, world)
-            self.stop_request.saved = self.saved_message()
+            self.mark_saved()
             if world.is_main:  # the run may have been killed before it published this model
                 checkpointing.publish(checkpoint, self.run_dir, self.description)
 
@@ -124,22 +120,8 @@ class Trainer:
         self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
         self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
         self.log.settings(self.step, changed)
-        self.micro_batches = self.start_loader(dataset, order)
-
-    def start_loader(self, dataset: ClipDataset, order: TrainingOrder) -> Iterator[dict[str, Any]]:
-        """Start to load this rank's micro-batches of all steps that remain."""
-        loader = train_loader(
-            dataset,
-            order,
-            start_step=self.step,
-            end_step=self.plan.total,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            micro_batch=self.batching.micro_batch // self.config.data.repeats,
-            accumulation=self.batching.accumulation,
-            workers=self.config.data.workers,
-        )
-        return iter(loader)
+        steps = range(self.step, self.plan.total)
+        self.micro_batches = iter(micro_batch_loader(dataset, order, steps, self.batching, config, world))
 
     def print(self, text: str | None) -> None:
         """Print ``text``, if there is any, on rank 0."""
@@ -169,22 +151,33 @@ class Trainer:
         """Train until the last step; evaluate and save when due.
 
         Raises:
-            StoppedBySignal: after saving, if any rank was asked to stop.
+            StoppedBySignal: any rank was asked to stop, and the run is saved.
         """
-        if self.step and self.world.any(not self.log.validated):
-            # The run was killed or stopped before what was due after this checkpoint; nothing happens if nothing was.
-            self.evaluate()
+        # A run that was killed or stopped before what was due after its checkpoint; nothing happens if nothing was.
+        evaluated = self.step > 0 and self.world.any(not self.log.validated) and self.evaluate()
         while self.step < self.plan.total:
+            if evaluated:  # which may have taken long
+                self.stop_if_asked()
             self.train_step()
             self.step += 1
-            stopping = self.world.any(bool(self.stop_request.name))  # all ranks agree, or collectives would not match
-            if stopping or self.plan.due(self.step, self.config.log.checkpoint_every_epochs):
+            if self.plan.due(self.step, self.config.log.checkpoint_every_epochs):
                 self.save()
-            if stopping:
-                self.close()
-                signal = self.stop_request.name or "another rank"
-                raise StoppedBySignal(f"{signal}: saved step {self.step} of {self.plan.total} in {self.run_dir}")
-            self.evaluate()
+            self.stop_if_asked()
+            evaluated = self.evaluate()
+
+    def stop_if_asked(self) -> None:
+        """Save and end the run if any rank was asked to stop; collective.
+
+        Raises:
+            StoppedBySignal: after saving.
+        """
+        if not self.world.any(bool(self.stop_request.name)):  # all ranks agree, or collectives would not match
+            return
+        if self.saved_step != self.step:
+            self.save()
+        self.close()
+        signal = self.stop_request.name or "another rank"
+        raise StoppedBySignal(f"{signal}: saved step {self.step} of {self.plan.total} in {self.run_dir}")
 
     def train_step(self) -> None:
         """One optimizer step: forward and backward passes of all micro-batches, then the update."""
@@ -240,23 +233,12 @@ class Trainer:
         try:
             self.engine.step()
         except NonFiniteGradients:
-            raise FloatingPointError(self.non_finite_message(losses)) from None
+            raise FloatingPointError(non_finite_message(self.step, self.world.rank, losses, self.unit)) from None
         # DeepSpeed's sharding optimizers skip such steps silently. With fp16 this is how they find the loss scale.
         if self.config.runtime.precision != "fp16" and self.engine.skipped_steps > skipped_before:
             if not self.config.optim.skip_non_finite:
-                raise FloatingPointError(self.non_finite_message(losses))
+                raise FloatingPointError(non_finite_message(self.step, self.world.rank, losses, self.unit))
             self.guard.skipped += 1
-
-    def non_finite_message(self, losses: Losses) -> str:
-        """Name step, rank and the videos whose loss is not finite, or all of them where every loss is."""
-        suspects = [entry for entry in losses if not entry[1].isfinite().all()] or losses
-        names = [name for batch_names, _ in suspects for name in batch_names]
-        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        return (
-            f"step {self.step + 1}, rank {self.world.rank}: gradients are not finite "
-            f"(loss {float(suspects[-1][1].sum()):.4g}); no weight was changed. {self.unit.capitalize()}s: {shown}. "
-            "Try a lower optim.lr, runtime.precision=fp32 or optim.skip_non_finite=true"
-        )
 
     # ------------------------------------------------------------------------------------------------------------------
     # What follows a step
@@ -301,17 +283,18 @@ class Trainer:
         if reasons := self.failed_videos.gather():
             self.log.print("\n".join(f"FAILED, replaced by another {self.unit}: {reason}" for reason in reasons))
 
-    def evaluate(self) -> None:
-        """Draw attention maps and validate, whichever is due after this step; collective."""
+    def evaluate(self) -> bool:
+        """Draw attention maps and validate, whichever is due after this step; collective. Returns whether any was."""
         drawing = self.plan.due(self.step, self.config.log.attention_every_epochs)
         validating = self.plan.due(self.step, self.config.log.validate_every_epochs)
         if not (drawing or validating):
-            return
+            return False
         model = self.evaluated_model()
         if drawing:
             self.task.draw(model, self.step, self.log)
         if validating:
             self.validate(model)
+        return True
 
     def evaluated_model(self) -> nn.Module:
         """The model that is validated and drawn: the moving average of the weights, if there is one; collective."""
@@ -337,11 +320,12 @@ class Trainer:
         self.record_failed_videos()  # a resumed run does not read the videos before this step again
         self.log.flush()
         checkpointing.save(self.engine, self.run_dir, self.step, self.description, self.config, self.world)
-        self.stop_request.saved = self.saved_message()
+        self.mark_saved()
 
-    def saved_message(self) -> str:
-        """What is reported when the run ends without saving."""
-        return f"step {self.step} of {self.plan.total} is saved in {self.run_dir}"
+    def mark_saved(self) -> None:
+        """Remember that the current step is saved, and what is reported when the run ends without saving again."""
+        self.saved_step = self.step
+        self.stop_request.saved = f"step {self.step} of {self.plan.total} is saved in {self.run_dir}"
 
     def close(self) -> None:
         """Close the log and leave the process group."""

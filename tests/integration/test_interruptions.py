@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.paths import ROOT
 from support.runs import assert_same_weights, log_records
 
 OFTEN = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
@@ -24,6 +25,28 @@ def test_a_signalled_run_saves_and_exits(tmp_path, command, shell, signal_when, 
     output = shell(command("train_net.py", signalled))
     assert "resuming from step " in output
     assert_same_weights(straight, signalled)
+
+
+@pytest.mark.parametrize("launcher", ["python", pytest.param("torchrun 2", marks=pytest.mark.slow)])
+def test_a_signal_during_a_validation_costs_no_further_step(tmp_path, command, shell, launcher):
+    """Launchers kill processes that do not end in time."""
+    run, status = tmp_path / "run", 75 if launcher == "python" else 1
+    settings = (*OFTEN, "log.keep_checkpoints=9", "log.validate_every_epochs=1", "log.attention_every_epochs=0")
+    words = command("train_net.py", run, *settings, launcher=launcher)
+    tool = words.index(str(ROOT / "tools" / "train_net.py"))
+    stopped = [*words[:tool], str(ROOT / "tests" / "support" / "faults.py"), "stopped_in_validation", *words[tool:]]
+    assert "saved step 5 of 10" in shell(stopped, expect=status)
+    assert log_records(run)[-1]["step"] == log_records(run, "val")[-1]["step"] == 5
+    assert "resuming from step 5 of 10" in shell(stopped)  # after the last validation, nothing remains to be done
+    assert log_records(run, "val")[-1]["step"] == 10
+
+    # A validation that is repeated when the run resumes: its step is saved already.
+    for step in (6, 9, 10):
+        shutil.rmtree(run / "checkpoints" / f"step_{step:08d}")
+    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
+    (run / "log.jsonl").write_text("".join(line for line in lines if '"val"' not in line))
+    assert "saved step 5 of 10" in shell(stopped, expect=status)
+    assert len(log_records(run, "val")) == 1 and not list(run.glob("set_aside_*"))
 
 
 def test_a_corrupt_checkpoint_is_reported_and_the_previous_one_used(tmp_path, command, shell):
