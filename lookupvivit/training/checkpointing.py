@@ -43,10 +43,19 @@ from lookupvivit.training.run_directory import (
     PUBLISHING,
     belongs,
     differences,
+    is_model_folder,
     set_aside,
     trained_settings,
 )
-from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, read_description, read_tensors, save_model
+from lookupvivit.weights.files import (
+    DESCRIPTION,
+    TOKENIZER,
+    WEIGHTS,
+    WeightsError,
+    read_description,
+    read_tensors,
+    save_model,
+)
 
 AVERAGES = "ema.safetensors"
 TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container")  # in the RuntimeError of torch.save
@@ -141,13 +150,23 @@ def save_best(
 
 
 def best_score(best: Path, metric: str, description: dict[str, Any]) -> float:
-    """The score of the model in ``best``; -1 if there is none, and infinite if it must not be replaced."""
+    """The score of the model in ``best``; -1 if there is none, and infinite if it must not be replaced.
+
+    A model that cannot be read is reported and set aside.
+    """
     if not best.exists():
         return -1.0
+    try:
+        score = read_description(best).get(f"validation_{metric}")
+    except WeightsError as error:
+        if is_model_folder(best):
+            print(f"{error}; {best} moved to {set_aside([best], best.parent)}")
+            return -1.0
+        score = None
     if not belongs(best, description):  # it appeared while the run was training
         print(f"{best} is not of this run; the best model is not written until it is moved")
         return float("inf")
-    return float(read_description(best).get(f"validation_{metric}", -1.0))
+    return float(score) if isinstance(score, (int, float)) else -1.0
 
 
 @contextmanager

@@ -101,6 +101,17 @@ def test_failed_videos_of_an_earlier_run_do_not_count(tmp_path, engine):
     assert (tmp_path / "set_aside_1" / "broken_videos.txt").is_file()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "\0\0\0"])
+def test_a_damaged_best_model_is_set_aside(tmp_path, engine, capsys, content):
+    save(engine, tmp_path, 1, 10.0)
+    (tmp_path / BEST / "model.json").write_text(content)
+    save(engine, tmp_path, 2, 5.0)
+    assert json.loads((tmp_path / BEST / "model.json").read_text())["step"] == 2
+    assert (tmp_path / "set_aside_1" / BEST / "model.json").read_text() == content
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(str(tmp_path / BEST / "model.json")) and line.endswith(str(tmp_path / "set_aside_1"))
+
+
 def test_a_run_named_best_is_not_touched(tmp_path, engine, capsys):
     small_model(tmp_path / BEST, ["a", "b"])
     (tmp_path / BEST / "config.yaml").write_text("theirs")
