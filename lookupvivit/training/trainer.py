@@ -58,6 +58,7 @@ class Trainer:
 
     Attributes:
         step: optimizer steps taken so far.
+        saved_step: the step of the newest checkpoint, if there is one.
     """
 
     def __init__(self, config: RunConfig, trust_other_owner: bool = False) -> None:
@@ -153,11 +154,12 @@ class Trainer:
         Raises:
             StoppedBySignal: any rank was asked to stop, and the run is saved.
         """
-        # A run that was killed or stopped before what was due after its checkpoint; nothing happens if nothing was.
+        # Catch up on what was due after the checkpoint, if the run was killed or stopped before it. Only validations
+        # are recorded: without them, a start may repeat drawings.
         evaluated = self.step > 0 and self.world.any(not self.log.validated) and self.evaluate()
         while self.step < self.plan.total:
-            if evaluated:  # which may have taken long
-                self.stop_if_asked()
+            if evaluated:
+                self.stop_if_asked()  # it may have taken long
             self.train_step()
             self.step += 1
             if self.plan.due(self.step, self.config.log.checkpoint_every_epochs):
