@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from lookupvivit.kernels.buffers import token_major
+from lookupvivit.kernels.buffers import dense_rows, to_token_major
 
 _attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -29,10 +29,8 @@ CHUNK = 512
 
 def gather(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return A v (B, H, M, d) and L (B, H, M)."""
-    out, lse = _attend(_dense_rows(q), _dense_rows(k), _dense_rows(v))
-    # The operator lays its result out like q; a compiler expects the layout of the registered fake result.
-    expected = token_major(q)
-    return out if out.stride() == expected.stride() else expected.copy_(out), lse.contiguous()
+    out, lse = _attend(dense_rows(q), dense_rows(k), dense_rows(v))
+    return to_token_major(out), lse.contiguous()  # the operator lays its result out like q
 
 
 def gather_again(q: Tensor, k: Tensor, lse: Tensor, v: Tensor) -> Tensor:
@@ -42,10 +40,10 @@ def gather_again(q: Tensor, k: Tensor, lse: Tensor, v: Tensor) -> Tensor:
 
 def infuse(q: Tensor, k: Tensor, lse: Tensor, w: Tensor) -> Tensor:
     """Return A^T w (B, H, N, d)."""
-    q, w = _dense_rows(q), _dense_rows(w)
+    q, w = dense_rows(q), dense_rows(w)
     shift = -lse.unsqueeze(2)  # (B, H, 1, M), float32 for every dtype of q: a rounded L gives wrong weights
     parts = []
-    for chunk in _dense_rows(k).chunk(math.ceil(k.shape[2] / CHUNK), dim=2):  # (B, H, n, d)
+    for chunk in dense_rows(k).chunk(math.ceil(k.shape[2] / CHUNK), dim=2):  # (B, H, n, d)
         mean, log_total = _attend(chunk, q, w, attn_mask=shift)
         parts.append(mean.mul_(log_total.exp().unsqueeze(-1)).transpose(1, 2))  # (B, n, H, d)
     return torch.cat(parts, dim=1).transpose(1, 2)
@@ -67,18 +65,13 @@ def backward(
     shares = []
     if gathered is not None:
         v, out, d_out = gathered
-        operands = map(_dense_rows, (d_out, q, k, v))
+        operands = map(dense_rows, (d_out, q, k, v))
         shares.append(_attend_backward(*operands, out, lse, 0.0, False))
     if infused is not None:
         w, d_w, d_lookup = infused
-        operands = map(_dense_rows, (w, q, k, d_lookup))
+        operands = map(dense_rows, (w, q, k, d_lookup))
         shares.append(_attend_backward(*operands, d_w, lse, 0.0, False))
     d_q, d_k, d_v = shares[0]
     for other_d_q, other_d_k, _ in shares[1:]:
         d_q, d_k = d_q + other_d_q, d_k + other_d_k
     return d_q, d_k, None if gathered is None else d_v
-
-
-def _dense_rows(tokens: Tensor) -> Tensor:
-    """Copy if the last dimension has gaps, which the operator does not support."""
-    return tokens if tokens.stride(-1) == 1 else tokens.contiguous()

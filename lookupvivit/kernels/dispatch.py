@@ -12,8 +12,9 @@ name           implementation                                             runs o
 ``triton``     Triton kernels of this package, without A                  GPU (CPU if ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================
 
-``auto``, the default, takes the fastest of them for the device and the sizes, as measured on a CPU. ``unfolded`` does
-the same without ever folding.
+``auto``, the default, takes the fastest of them for the device and the sizes. For a GPU, `tuned` has what was measured:
+the number of elements of A from which not materialising it pays, and the fastest implementation of each direction
+(`measured`), which is ``triton`` where nothing was measured. ``unfolded`` does the same without ever folding.
 
 Some calls always use the reference, whatever was chosen:
 
@@ -40,13 +41,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lookupvivit.errors import UserError
-from lookupvivit.kernels import fused, reference, triton_support
+from lookupvivit.kernels import fused, reference, triton_support, tuned
 
 NAMES = ("auto", "unfolded", "reference", "folded", "cpu", "triton")
 VARIABLE = "LOOKUPVIVIT_KERNELS"
 
 # `auto` avoids materialising A from this number of elements on: a smaller A stays in the cache. Measured in float32 on
-# 2 CPU cores; not tuned on a GPU.
+# 2 CPU cores; for a GPU, `tuned` may have another number.
 LARGE = 2**23
 
 # `auto` folds if that leaves at most this share of the multiplications. Folded matrix products are less square and
@@ -164,7 +165,7 @@ def fold(q: Tensor, k: Tensor) -> FoldedWeights:
 
 
 def _implementation_for(q: Tensor, k: Tensor) -> str:
-    """Return "reference", "cpu" or "triton" for these queries and keys."""
+    """Return "reference", "cpu", "triton" or "measured" for these queries and keys."""
     name = chosen()
     # A layer that folds does not come here: for every other caller, "folded" is the reference.
     if name in ("reference", "folded") or _leaves_python(q) or _is_transformed() or 0 in (q.shape[2], k.shape[2]):
@@ -175,10 +176,11 @@ def _implementation_for(q: Tensor, k: Tensor) -> str:
     if name == "cpu":
         _require_no_obstacle(name, None if q.device.type == "cpu" else f"tensors on {q.device.type}")
         return name
-    if q.shape[:3].numel() * k.shape[2] < LARGE:
+    on_gpu = q.device.type == "cuda" and triton_support.obstacle(q) is None
+    if q.shape[:3].numel() * k.shape[2] < (tuned.fused_from(tuned.device_name(q.device), LARGE) if on_gpu else LARGE):
         return "reference"
-    if q.device.type == "cuda" and triton_support.obstacle(q) is None:
-        return "triton"
+    if on_gpu:
+        return "measured"
     return "cpu" if q.device.type == "cpu" else "reference"
 
 

@@ -37,7 +37,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
-from lookupvivit.kernels import cpu
+from lookupvivit.kernels import cpu, measured
 from lookupvivit.kernels.buffers import row_sums, token_major
 
 Link = tuple[Tensor, Tensor, Tensor]
@@ -51,7 +51,7 @@ class FusedWeights:
         q, k: (B, H, M, d), (B, H, N, d), the inputs of the gather.
         lse: L (B, H, M), in at least float32.
         link: three tensors described in the module docstring; None after the first infusion.
-        implementation: "cpu" or "triton".
+        implementation: "cpu", "triton" or "measured".
     """
 
     q: Tensor
@@ -92,7 +92,7 @@ def _module(implementation: str) -> ModuleType:
         from lookupvivit.kernels import triton  # imports Triton, which is not installed everywhere
 
         return triton
-    return cpu
+    return measured if implementation == "measured" else cpu
 
 
 # Operators: what they compute, and (register_fake) the shapes and strides of their results for a compiler
