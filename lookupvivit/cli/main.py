@@ -22,6 +22,7 @@ COMMANDS = {  # subcommand: its module, and what it does
     "doctor": ("lookupvivit.cli.doctor.program", "check this machine and a dataset"),
     "flops": ("lookupvivit.cli.flops", "print the GFLOPs of the paper's models"),
     "benchmark": ("lookupvivit.cli.benchmark", "measure speed and memory of models"),
+    "gpu-report": ("lookupvivit.cli.gpu_report", "measure kernels and models on a GPU"),
     "benchmark-loader": ("lookupvivit.cli.benchmark_loader", "measure decoding and augmentation"),
 }
 

@@ -21,6 +21,8 @@ Benchmark of several models (tools/benchmark.py)
     benchmark           the measurement
     benchmark_table     its results as text
 
+`gpu_report` (tools/gpu_report.py) asks a GPU everything at once: kernels, models, memory, DeepSpeed.
+
 `dtypes` names floating-point types. GFLOPs are multiply-adds everywhere, except in `paper_costs`, which keeps the unit
 of each table. Peaks of devices, and therefore MFU, count a multiply-add as two FLOPs.
 """

@@ -1,0 +1,55 @@
+"""Measure on a GPU what the documentation and the choice of kernels depend on, in at most 8 minutes.
+
+A report that was interrupted, or did not finish in time, continues in the next call. Results are one JSON file per
+section, the table `tuned.json` of the fastest kernels, and the Markdown tables of docs/PERFORMANCE.md in `report.md`.
+Needs torch, triton, timm and einops only; DeepSpeed is measured if installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+SECONDS = 480.0
+
+
+def main() -> None:
+    arguments = parse_args()
+    import torch
+
+    from lookupvivit.kernels import tuned
+    from lookupvivit.profiling.gpu_report.runner import run_report
+    from lookupvivit.profiling.gpu_report.state import Context
+    from lookupvivit.profiling.gpu_report.table import table_file
+    from lookupvivit.profiling.gpu_report.tables import write_report
+
+    device = torch.device("cpu" if arguments.dry_run else "cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("error: found no GPU that torch can use; --dry-run tests the report on the CPU", file=sys.stderr)
+        sys.exit(2)
+    name = "".join(letter if letter.isalnum() else "_" for letter in tuned.device_name(device))
+    context = Context(device, arguments.out / name, arguments.dry_run)
+    states = run_report(context, arguments.seconds, lambda line: print(line, flush=True), in_process=arguments.dry_run)
+    print(f"{write_report(context, states)}: written")
+    if arguments.install and table_file(context).exists():
+        shutil.copyfile(table_file(context), tuned.FILE)
+        print(f"{tuned.FILE}: replaced")
+    if not all(state.complete for state in states.values()):
+        print("not complete: the same command continues")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu_report"), help="folder (default: runs/gpu_report)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"time limit (default: {SECONDS:.0f})")
+    parser.add_argument("--install", action="store_true", help="replace the table of kernels of this package")
+    parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, to test the report itself")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Run the sections within a time limit, each in a process of its own: one that hangs or crashes ends alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lookupvivit.profiling.gpu_report.sections import SECTIONS, Section
+from lookupvivit.profiling.gpu_report.state import Context, SectionState, result_file
+from lookupvivit.profiling.gpu_report.worker import run_section
+
+ROOT = Path(__file__).parents[3]
+MIN_SECONDS = 5.0  # too little to start a process for
+
+Report = Callable[[str], object]
+
+
+def run_report(
+    context: Context,
+    seconds: float,
+    report: Report = print,
+    sections: Sequence[Section] = SECTIONS,
+    in_process: bool = False,
+) -> dict[str, SectionState]:
+    """Continue a report for at most ``seconds``; returns the results so far by section.
+
+    Args:
+        report: receives a line per section.
+        in_process: start no processes.
+    """
+    end = time.monotonic() + seconds
+    for i, section in enumerate(sections):
+        remaining = [other for other in sections[i:] if not _state(context, other).complete]
+        if section not in remaining:
+            report(f"{section.name}: complete")
+            continue
+        share = section.seconds / sum(other.seconds for other in remaining)
+        budget = share * max(0.0, end - time.monotonic())
+        if in_process:
+            run_section(section, context, budget)
+        else:
+            _run_processes(section, context, budget)
+        report(_describe(section, _state(context, section)))
+    return {section.name: _state(context, section) for section in sections}
+
+
+def _state(context: Context, section: Section) -> SectionState:
+    return SectionState.load(result_file(context.folder, section.name), context.conditions())
+
+
+def _describe(section: Section, state: SectionState) -> str:
+    failed = sum("error" in result for result in state.results.values())
+    status = "complete" if state.complete else "not complete"
+    errors = f", {failed} with an error" if failed else ""
+    return f"{section.name}: {status}, {len(state.results)} results{errors}, {state.seconds:.0f} s"
+
+
+def _run_processes(section: Section, context: Context, seconds: float) -> None:
+    """Start processes of a section until one ends by itself: one that crashed is followed by another."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > MIN_SECONDS:
+        if _run_process(section, context, left) == 0:
+            return
+
+
+def _run_process(section: Section, context: Context, seconds: float) -> int:
+    """Run one process for at most ``seconds``; returns its exit status."""
+    arguments = [section.name, str(context.folder), str(context.device), str(seconds)]
+    command = [sys.executable, "-m", "lookupvivit.profiling.gpu_report.worker", *arguments]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        command + ["--dry-run"] * context.dry_run, env={**os.environ, "PYTHONPATH": path}, start_new_session=True
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return 0  # out of time: the next report continues
+    finally:
+        if process.poll() is None:  # its own children, such as compilers, end with it
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
