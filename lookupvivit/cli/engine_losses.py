@@ -1,8 +1,7 @@
 """Losses and peak memory of a few training steps of one batch, by precision and ZeRO stage, as JSON lines.
 
-    python -m lookupvivit.cli.engine_losses CONFIG STEPS PRECISION:STAGE ... -- key=value ...
-
-Uses the engine of training on one rank, with random clips instead of data. `make gpu-report` runs it.
+Uses the engine of training on one rank, with random clips instead of data. `lookupvivit.profiling.gpu_report` starts it
+in a process of its own, with CONFIG STEPS PRECISION:STAGE ... key=value ...
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from lookupvivit.training.schedule import Batching
 
 
 def main() -> None:
+    """The new process; its arguments are in ``sys.argv``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config")
     parser.add_argument("steps", type=int)
@@ -77,7 +77,3 @@ def train(
     peak = torch.cuda.max_memory_allocated() - before if on_gpu else None
     engine.destroy()
     return {"losses": losses, "peak_bytes": peak, "estimated_bytes": estimate.peak}
-
-
-if __name__ == "__main__":
-    main()

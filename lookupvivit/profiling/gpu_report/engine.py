@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 
+from data_pipelines.io.processes import python_command
 from lookupvivit.profiling.gpu_report.state import Context, Item, Result
 
-# Not imported: this layer is below that of training
-MODULE = ".".join(("lookupvivit", "cli", "engine_losses"))
+# Not imported: this layer is below that of training.
+PROGRAM = "from lookupvivit.cli.engine_losses import main; main()"
 STEPS = 20
 MAX_DIFFERENCE = 0.05  # of losses, relative to the largest of float32
 REFERENCE = "fp32:0"
@@ -32,8 +32,7 @@ def _compare(context: Context) -> Result:
     arguments = ["k400_9x9x8", str(STEPS), *RUNS, *SETTINGS]
     if context.dry_run:
         arguments = ["camera_motion", "2", REFERENCE, "bf16:1", *SETTINGS, TINY_MODEL]
-    command = [sys.executable, "-m", MODULE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(python_command(PROGRAM, *arguments), capture_output=True, text=True)
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"run"')]
     if not rows:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from data_pipelines.io.processes import python_command
+from lookupvivit.profiling.gpu_report import worker
 from lookupvivit.profiling.gpu_report.sections import SECTIONS, Section
 from lookupvivit.profiling.gpu_report.state import Context, SectionState, result_file
-from lookupvivit.profiling.gpu_report.worker import run_section
 
-ROOT = Path(__file__).parents[3]
 MIN_SECONDS = 5.0  # too little to start a process for
 
 Report = Callable[[str], object]
@@ -42,7 +40,7 @@ def run_report(
         share = section.seconds / sum(other.seconds for other in remaining)
         budget = share * max(0.0, end - time.monotonic())
         if in_process:
-            run_section(section, context, budget)
+            worker.run_section(section, context, budget)
         else:
             _run_processes(section, context, budget)
         report(_describe(section, _state(context, section)))
@@ -71,11 +69,8 @@ def _run_processes(section: Section, context: Context, seconds: float) -> None:
 def _run_process(section: Section, context: Context, seconds: float) -> int:
     """Run one process for at most ``seconds``; returns its exit status."""
     arguments = [section.name, str(context.folder), str(context.device), str(seconds)]
-    command = [sys.executable, "-m", "lookupvivit.profiling.gpu_report.worker", *arguments]
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    process = subprocess.Popen(
-        command + ["--dry-run"] * context.dry_run, env={**os.environ, "PYTHONPATH": path}, start_new_session=True
-    )
+    command = python_command(f"from {worker.__name__} import main; main()", *arguments)
+    process = subprocess.Popen(command + ["--dry-run"] * context.dry_run, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any
 
 import torch
 
+from data_pipelines.io.processes import process_pool
 from lookupvivit.kernels import tuned
 from lookupvivit.kernels.tiles import Tiles, default_tiles
 from lookupvivit.profiling.gpu_report.exchange import Shape, relative_error, shapes_to_measure
@@ -108,7 +107,7 @@ def _compile_all(context: Context) -> Result:
     """Fill Triton's cache on disk in several processes: one binary per kernel and tiles serves all shapes."""
     jobs = [(kernel, tiles) for kernel in KERNELS for tiles in _candidates(context, kernel)]
     workers = min(12, len(os.sched_getaffinity(0)))
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with process_pool(workers) as pool:
         failed = [error for error in pool.map(partial(_run_once, str(context.device)), jobs, chunksize=2) if error]
     return {"compiled": len(jobs) - len(failed), "failed": failed}
 

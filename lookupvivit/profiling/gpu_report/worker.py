@@ -1,7 +1,4 @@
-"""One process of one section.
-
-python -m lookupvivit.profiling.gpu_report.worker SECTION FOLDER DEVICE SECONDS [--dry-run]
-"""
+"""One process of one section, which `runner` starts with: SECTION FOLDER DEVICE SECONDS [--dry-run]."""
 
 from __future__ import annotations
 
@@ -43,7 +40,8 @@ def run_section(section: Section, context: Context, seconds: float) -> SectionSt
     return state
 
 
-def _main() -> None:
+def main() -> None:
+    """The new process; its arguments are in ``sys.argv``."""
     parser = argparse.ArgumentParser()
     parser.add_argument("section", choices=[section.name for section in SECTIONS])
     parser.add_argument("folder", type=Path)
@@ -58,7 +56,3 @@ def _main() -> None:
     except DeviceLostError as error:
         print(f"{section.name}: {error}", file=sys.stderr)
         sys.exit(EXIT_DEVICE_LOST)
-
-
-if __name__ == "__main__":
-    _main()
