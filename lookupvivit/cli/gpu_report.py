@@ -31,9 +31,12 @@ def main() -> None:
         sys.exit(2)
     name = "".join(letter if letter.isalnum() else "_" for letter in tuned.device_name(device))
     context = Context(device, arguments.out / name, arguments.dry_run)
-    states = run_report(context, arguments.seconds, lambda line: print(line, flush=True), in_process=arguments.dry_run)
-    print(f"{write_report(context, states)}: written")
-    if arguments.install and table_file(context).exists():
+
+    def report(line: str) -> None:  # after every section: a report that is interrupted has its tables
+        print(f"{line}; see {write_report(context)}", flush=True)
+
+    states = run_report(context, arguments.seconds, report, in_process=arguments.dry_run)
+    if arguments.install and not arguments.dry_run and table_file(context).exists():
         shutil.copyfile(table_file(context), tuned.FILE)
         print(f"{tuned.FILE}: replaced")
     if not all(state.complete for state in states.values()):

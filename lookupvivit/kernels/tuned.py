@@ -7,10 +7,9 @@
     "fused_from"  number of elements of A from which not materialising it is faster
     "software"    versions that the measurement used
 
-Shapes are in one class if their numbers of tokens have the same next power of two (and dtype and head width are equal).
-Where an entry is missing, the
-defaults of `tiles` and `dispatch` apply, and the Triton kernels serve every direction. The environment variable
-LOOKUPVIVIT_TUNED names another table.
+Shapes are in one class if dtype and head width are equal and the numbers of tokens have the same next power of two.
+Where an entry is missing, the defaults of `tiles` and `dispatch` apply, and the Triton kernels serve every direction.
+The environment variable LOOKUPVIVIT_TUNED names another table.
 """
 
 from __future__ import annotations

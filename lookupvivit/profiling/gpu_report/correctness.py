@@ -28,15 +28,14 @@ Sizes = tuple[int, int, int, int, int]  # B, H, M, N, d
 
 
 def items(context: Context) -> Iterator[Item]:
-    """Sizes of models first, then odd ones."""
+    """Sizes of models first, then odd ones; few head widths and dtypes, because each takes five compilations."""
     bf16, fp16, fp32 = torch.bfloat16, torch.float16, torch.float32
     cases: list[tuple[Sizes, torch.dtype]] = [
         ((1, 2, 648, 3136, 64), bf16),
         ((1, 2, 648, 3136, 64), fp32),
         ((2, 12, 25, 196, 64), bf16),
-        *(((1, 2, 67, 70, d), fp32) for d in (32, 48, 64, 128)),
-        *(((1, 2, 67, 70, d), dtype) for d, dtype in ((64, fp16), (96, bf16), (128, bf16))),
         *(((1, 2, m, n, 64), bf16) for m, n in ((1, 200), (64, 64), (63, 129), (300, 1))),
+        *(((1, 2, 67, 70, d), dtype) for d, dtype in ((64, fp16), (128, bf16), (48, fp32))),
     ]
     if context.dry_run:
         cases = [((1, 2, 21, 35, 16), fp32), ((1, 1, 16, 17, 24), bf16)]
@@ -44,7 +43,7 @@ def items(context: Context) -> Iterator[Item]:
         yield Item(_key("triton", sizes, dtype), partial(_compare, context, sizes, dtype))
     # Scores that overflow without subtracting the maximum of a row, other tiles, and strided inputs
     first = cases[0][0]
-    yield Item("triton large scores", partial(_compare, context, (1, 2, 9, 70, 16), fp32, 40.0))
+    yield Item("triton large scores", partial(_compare, context, (1, 2, 9, 70, 64), fp32, 40.0))
     for tiles in (Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3)) if not context.dry_run else (Tiles(16, 16, 4, 2),):
         yield Item(f"triton tiles {tiles}", partial(_compare, context, first, cases[0][1], 1.0, tiles))
     yield Item("triton strided inputs", partial(_strided, context))
@@ -101,7 +100,7 @@ def _strided(context: Context) -> Result:
 
 
 def _reproducible(context: Context) -> Result:
-    inputs = [x.to(context.device) for x in random_inputs(1, 2, 40, 70, 32, context.dtype)]
+    inputs = [x.to(context.device) for x in random_inputs(1, 2, 40, 70, 64, context.dtype)]
     with kernels.use("triton"):
         first, second = solve(dispatched_exchange, inputs), solve(dispatched_exchange, inputs)
     return {"passed": all(torch.equal(a, b) for a, b in zip(first, second, strict=True))}

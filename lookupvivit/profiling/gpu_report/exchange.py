@@ -45,8 +45,7 @@ class Shape:
 
     def inputs(self, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         """q, k, v, w, g, h of `random_inputs` on a device."""
-        made = random_inputs(self.batch, self.heads, self.m, self.n, self.d, dtype)
-        return [x.to(device) for x in made]
+        return random_inputs(self.batch, self.heads, self.m, self.n, self.d, dtype, device=device)
 
 
 VIDEO = {"8x9x9": 648, "16x8x8": 1024, "16x9x9": 1296}  # (t, h, w) compressed tokens, and M
@@ -63,13 +62,20 @@ def shapes_to_measure(dry_run: bool) -> list[Shape]:
 
 
 def random_inputs(
-    b: int, h: int, m: int, n: int, d: int, dtype: torch.dtype = torch.float32, seed: int = 0
+    b: int,
+    h: int,
+    m: int,
+    n: int,
+    d: int,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> list[Tensor]:
     """q, k, v, w and incoming gradients g, h of both results; (B, H, tokens, d) as a model splits them from a width."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def tokens(count: int) -> Tensor:
-        drawn = torch.randn(b, count, h * d, generator=generator, dtype=torch.float64).to(dtype)
+        drawn = torch.randn(b, count, h * d, generator=generator, dtype=torch.float64, device=device).to(dtype)
         return drawn.unflatten(-1, (h, d)).transpose(1, 2)
 
     return [tokens(count) for count in (m, n, n, m, m, n)]

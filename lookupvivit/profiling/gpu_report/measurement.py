@@ -27,7 +27,12 @@ def time_call(call: Call, device: torch.device, rounds: int = 7) -> float:
         return statistics.median(_host_seconds(call, device) for _ in range(rounds))
     once = _host_seconds(call, device)
     repeats = max(1, min(50, int(SECONDS_PER_CASE / rounds / max(once, 1e-6))))
-    graph = capture(lambda: [call() for _ in range(repeats)])
+
+    def repeat() -> None:  # keeps no results
+        for _ in range(repeats):
+            call()
+
+    graph = capture(repeat)
     graph.replay()
     return statistics.median(_device_seconds(graph.replay) for _ in range(rounds)) / repeats
 

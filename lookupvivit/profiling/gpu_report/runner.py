@@ -59,9 +59,10 @@ def _describe(section: Section, state: SectionState) -> str:
 
 
 def _run_processes(section: Section, context: Context, seconds: float) -> None:
-    """Start processes of a section until one ends by itself: one that crashed is followed by another."""
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > MIN_SECONDS:
+    """Start processes of a section until one ends by itself: one that crashed in an item is followed by another."""
+    end, before = time.monotonic() + seconds, None
+    while (left := end - time.monotonic()) > MIN_SECONDS and (attempts := _state(context, section).attempts) != before:
+        before = attempts
         if _run_process(section, context, left) == 0:
             return
 

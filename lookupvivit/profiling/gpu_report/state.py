@@ -147,8 +147,6 @@ def _measure(item: Item, state: SectionState, file: Path) -> None:
         result = {"error": describe_error(error)}
     state.results[item.key] = result
     state.seconds += time.monotonic() - start
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def describe_error(error: Exception) -> str:
@@ -165,6 +163,7 @@ def _require_device() -> None:
     if torch.cuda.is_available():
         try:
             torch.cuda.synchronize()
+            torch.cuda.empty_cache()
         except RuntimeError as error:
             raise DeviceLostError(str(error)) from error
 

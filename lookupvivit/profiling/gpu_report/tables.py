@@ -9,14 +9,16 @@ from typing import Any
 from data_pipelines.io.atomic import write_text
 from lookupvivit.profiling.benchmark_table import format_columns
 from lookupvivit.profiling.gpu_report.alternatives import PEAKS, WHOLE
-from lookupvivit.profiling.gpu_report.state import Context, Result, SectionState
+from lookupvivit.profiling.gpu_report.state import Context, Result, SectionState, result_file
 
 Results = Mapping[str, Result]
 GB = 1e9
 
 
-def write_report(context: Context, states: Mapping[str, SectionState]) -> Path:
-    """Write `report.md` next to the results; returns its path."""
+def write_report(context: Context) -> Path:
+    """Write `report.md` from the results so far, next to them; returns its path."""
+    conditions = context.conditions()
+    states = {name: SectionState.load(result_file(context.folder, name), conditions) for name in TITLES}
     file = context.folder / "report.md"
     write_text(file, format_report(states))
     return file
@@ -24,10 +26,9 @@ def write_report(context: Context, states: Mapping[str, SectionState]) -> Path:
 
 def format_report(states: Mapping[str, SectionState]) -> str:
     """All sections that have results."""
-    [conditions] = {tuple(state.conditions.items()) for state in states.values()}
-    known = dict(conditions)
-    lines = [f"Machine: {known['machine']}; {known['software']}."]
-    if known["dry_run"]:
+    conditions = next(iter(states.values())).conditions
+    lines = [f"Machine: {conditions['machine']}, {conditions['software'].rpartition(', ')[2]}."]
+    if conditions["dry_run"]:
         lines.append("A dry run: tiny shapes on a CPU, whose times mean nothing.")
     blocks = [" ".join(lines)]
     peaks = states["alternatives"].results.get(PEAKS, {}) if "alternatives" in states else {}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from data_pipelines.io.processes import end_with_parent
 from lookupvivit.kernels import tuned
 from lookupvivit.profiling.gpu_report.sections import SECTIONS, Section
 from lookupvivit.profiling.gpu_report.state import (
@@ -42,6 +43,7 @@ def run_section(section: Section, context: Context, seconds: float) -> SectionSt
 
 def main() -> None:
     """The new process; its arguments are in ``sys.argv``."""
+    end_with_parent()
     parser = argparse.ArgumentParser()
     parser.add_argument("section", choices=[section.name for section in SECTIONS])
     parser.add_argument("folder", type=Path)

@@ -131,6 +131,14 @@ def test_operators_of_a_gpu_accept_the_arguments(backend):
     assert all(x.stride() == fused.token_major(x).stride() for x in (out, d_q, d_k, d_v))
 
 
+def test_a_compiled_program_reads_the_table():
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: x + tuned.fused_from("GPU", 5), fullgraph=True, backend="eager")
+    assert compiled(torch.zeros(1)) == 5
+    with tuned.use_table({"GPU": {"fused_from": 7}}):
+        assert compiled(torch.zeros(1)) == 7
+
+
 def test_the_size_from_which_a_gpu_does_not_materialise_the_attention_matrix(monkeypatch):
     properties = SimpleNamespace(major=9, minor=0, name="GPU")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
