@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from pathlib import Path
+
+from lookupvivit.cli.arguments import add_output_option
+from lookupvivit.cli.closed_output import quiet_when_output_closes
 
 SECONDS = 480.0
 
 
+@quiet_when_output_closes()
 def main() -> None:
+    """Measure what is missing, and write the report."""
     arguments = parse_args()
     import torch
 
@@ -30,7 +34,7 @@ def main() -> None:
         print("error: found no GPU that torch can use; --dry-run tests the report on the CPU", file=sys.stderr)
         sys.exit(2)
     name = "".join(letter if letter.isalnum() else "_" for letter in tuned.device_name(device))
-    context = Context(device, arguments.out / name, arguments.dry_run)
+    context = Context(device, arguments.output / name, arguments.dry_run)
 
     def report(line: str) -> None:  # after every section: a report that is interrupted has its tables
         print(f"{line}; see {write_report(context)}", flush=True)
@@ -47,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu_report"), help="folder (default: runs/gpu_report)")
+    add_output_option(parser, "the report", default="runs/gpu_report")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"time limit (default: {SECONDS:.0f})")
     parser.add_argument("--install", action="store_true", help="replace the table of kernels of this package")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU, to test the report itself")

@@ -21,6 +21,7 @@ OUTPUTS = {
     "cost_accuracy.py": {"--output": output_folder},
     "export.py": {"--onnx": output_file},
     "few_shot.py": {"--json": output_file},
+    "gpu_report.py": {"--output": output_folder},
     "predict.py": {"--json": output_file, "--output": output_folder},
     "prepare_dataset.py": {"--output": output_folder},
     "test_robustness.py": {"--output": output_folder},

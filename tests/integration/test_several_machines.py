@@ -211,6 +211,8 @@ def test_the_local_rank_selects_the_device(monkeypatch):
     monkeypatch.setattr(deepspeed, "init_distributed", lambda **settings: joined.append(settings["dist_backend"]))
     monkeypatch.setattr(dist, "get_rank", lambda: 5)
     monkeypatch.setattr(dist, "get_world_size", lambda: 6)
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: None)
+    monkeypatch.setattr(distributed, "FailureWatch", lambda store, rank: None)
     assert distributed.start() == distributed.World(5, 6, torch.device("cuda", 1))
     assert chosen == [1] and joined == ["nccl"]
     monkeypatch.setenv("LOCAL_RANK", "2")

@@ -296,7 +296,7 @@ def test_the_report_needs_no_other_packages_than_torch_and_triton():
 @pytest.mark.slow
 def test_a_dry_run_measures_everything_and_is_complete(tmp_path):
     pytest.importorskip("triton")
-    command = [sys.executable, str(ROOT / "tools" / "gpu_report.py"), "--dry-run", "--out", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "tools" / "gpu_report.py"), "--dry-run", "--output", str(tmp_path)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "not complete" not in done.stdout, done.stdout + done.stderr[-4000:]

@@ -35,7 +35,7 @@ if "ViViT" in str(run) and "fail" in settings.get("data.root", ""):
     sys.exit("error: data.root: no such folder")
 if sys.argv[1] == "train":
     score = 100 * rate if "2x2x2" in str(run) else 50 - 100 * rate
-    (run / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "val", "top1": score}))
+    (run / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "val", "top1": score}) + "\\n")
     with open(run / "starts.txt", "a") as starts:
         starts.write("train\\n")
 else:

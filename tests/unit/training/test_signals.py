@@ -8,8 +8,9 @@ import pytest
 from support.paths import ROOT
 
 PROGRAM = """
-import time
+import signal, time
 from lookupvivit.training.signals import StopRequest
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background inherits that it is ignored
 request = StopRequest(reports=True)
 with request, request.on_interrupt():
     request.saved = "step 5 of 9 is saved in run"

@@ -236,7 +236,7 @@ def test_runs_of_this_library_are_compared_as_well(tmp_path):
     with pytest.raises(WeightsError, match="not a readable safetensors"):
         import_weights(lookupvivit.create_model("lookupvit_ti16_3x3", 5, **small), tmp_path)
     (tmp_path / "model.json").write_text("[]")
-    with pytest.raises(WeightsError, match=r"model\.json: .*name"):
+    with pytest.raises(WeightsError, match=r"model\.json: found \[\]"):
         import_weights(same, tmp_path)
 
 
