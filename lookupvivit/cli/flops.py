@@ -11,12 +11,13 @@ from lookupvivit.cli.closed_output import quiet_when_output_closes
 if TYPE_CHECKING:
     from lookupvivit.profiling.paper_costs import RowCost, TableRow
 
-CONVENTIONS = """GFLOPs per view. Tables 1, 3 and 5 count multiply and add apart (2 per multiply-add) and leave out the
-last lookup update, which neither the compressed head nor a caption decoder reads; Table 4 counts 1 per multiply-add and
-keeps it, having both heads. Table 3 is an encoder with a decoder of 12 layers and 32 tokens, inferred from its figures.
+CONVENTIONS = """GFLOPs per view. Tables 1, 3 and 5 count multiply and add apart (2 per multiply-add) and exclude the
+last lookup update, which neither the compressed classifier nor a caption decoder reads; Table 4 counts 1 per
+multiply-add and includes it, because both classifiers are used. Table 3 is an encoder with a decoder of 12 layers and
+32 tokens, inferred from its figures.
 MACs: matrix products, convolutions and attention alone, counted with fvcore, in the table's unit. full: with
 norms, GELU, softmax and sums, as XLA counts them. Eq. 5/6: the paper's formulas times the depth, without embedding and
-heads.
+classifiers.
 """
 HEADER = f"{'':5} {'':29} {'paper':>7} {'MACs':>8} {'':>7} {'full':>8} {'':>7} {'Eq. 5/6':>8} {'params':>8}"
 MARKDOWN_HEADER = "| table | method | paper | MACs | full | parameters |\n|---|---|---|---|---|---|"

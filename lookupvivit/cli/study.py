@@ -45,7 +45,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train and test variants of a configuration with several seeds.")
-    parser.add_argument("study", type=Path, metavar="FILE", help="a study, such as configs/studies/table5.yaml")
+    parser.add_argument("study", type=Path, metavar="FILE", help="a YAML file, described in docs/EVALUATION.md")
     help = "runs at a time, which share the processor cores (default: 1)"
     parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help=help)
     help = "write the results of the finished runs without starting others"

@@ -21,8 +21,9 @@ MAX_VALUE_LENGTH = 120  # characters of a value in `changes`
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply ``key=value`` overrides with dotted keys, such as ``optim.lr=0.05``.
 
-    A file may name another one in the same folder as its ``base`` and state only what differs from it. Mappings are
-    merged key by key, on the command line as in files; ``{}`` empties one.
+    A file may name another one as its ``base``, by a path relative to itself or by the name of a configuration of this
+    package, and state only what differs from it. Mappings are merged key by key, on the command line as in files. An
+    empty mapping, ``{}``, replaces one.
 
     Args:
         path: of the file, or the name of a configuration of this package, such as k400_9x9x8.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,10 @@ def dump_yaml(settings: dict[str, Any]) -> str:
     return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def find_config(path: str | Path) -> Path:
-    """A path as it is; a name such as k400_9x9x8, unless there is such a file, is a configuration of this package."""
-    packaged = PACKAGED / f"{path}.yaml"
-    return packaged if not Path(path).exists() and packaged.is_file() else Path(path)
+def find_config(path: str | Path, folder: Path = Path()) -> Path:
+    """Return a path in ``folder``; a name such as k400_9x9x8, unless there is such a file, is one of `PACKAGED`."""
+    packaged, file = PACKAGED / f"{path}.yaml", folder / path
+    return packaged if not file.exists() and packaged.is_file() else file
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -83,7 +84,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         found = "found a directory" if path.is_dir() else "no such file"
-        raise ConfigError(f"{path}: {found}, expected a YAML configuration, such as configs/camera_motion.yaml")
+        names = get_close_matches(path.name, [file.stem for file in PACKAGED.glob("*.yaml")], n=1)
+        hint = f", did you mean {names[0]}?" if names and not path.suffix else ""
+        raise ConfigError(f"{path}: {found}, expected a YAML configuration, such as configs/camera_motion.yaml{hint}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -111,10 +114,10 @@ def read_with_base(path: Path, including: tuple[Path, ...] = ()) -> dict[str, An
     if base is None:
         return settings
     if not isinstance(base, str):
-        raise ConfigError(f"{path}: base: found {base!r}, expected the name of a YAML file in the same folder")
+        raise ConfigError(f"{path}: base: found {base!r}, expected a YAML file, relative to this file, or a name")
     if path.resolve() in including:
         raise ConfigError(f"{path}: base: found {base}, which leads back to this file")
-    return merge(read_with_base(path.parent / base, (*including, path.resolve())), settings)
+    return merge(read_with_base(find_config(base, path.parent), (*including, path.resolve())), settings)
 
 
 def merge(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ TABLE_4 = [
     TableRow(4, "LookupViViT 8x8x16", 311.2, "lookupvivit_b16x2_8x8x16"),
     TableRow(4, "LookupViViT 9x9x16", 375.8, "lookupvivit_b16x2_9x9x16"),
 ]
-_READS_LAST_UPDATE = "its only head reads the last lookup update, which the printed figure leaves out"
+_READS_LAST_UPDATE = "its only classifier reads the last lookup update, which the printed cost excludes"
 TABLE_5 = [
     TableRow(5, method, gflops, LOOKUPVIT_5X5, overrides, remark)
     for method, gflops, overrides, remark in (

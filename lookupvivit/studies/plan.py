@@ -15,7 +15,7 @@ from lookupvivit.config import ConfigError, RunConfig, require
 from lookupvivit.config.loading import load_config
 from lookupvivit.config.section import Mapping, NonEmpty, Section, TokenSize, list_to_tuple
 from lookupvivit.config.validation import validate
-from lookupvivit.config.yaml_files import read_yaml
+from lookupvivit.config.yaml_files import find_config, read_yaml
 
 Settings = Mapping[Any]  # dotted keys of the configuration and their values
 
@@ -37,7 +37,7 @@ class Study(Section):
     title: str
     """Title of table and figure."""
     base: str
-    """Configuration that all variants share, relative to the study's file."""
+    """Configuration that all variants share: a path relative to the study's file, or a name such as k400_9x9x8."""
     output_dir: str
     """Folder of all runs and results."""
     overrides: Settings = Field(default_factory=dict)
@@ -105,7 +105,7 @@ def read_study(file: Path) -> Study:
 
 def base_of(study: Study, file: Path) -> Path:
     """The path of the base configuration."""
-    return file.parent / study.base
+    return find_config(study.base, file.parent)
 
 
 def search_jobs(study: Study) -> dict[str, list[Job]]:

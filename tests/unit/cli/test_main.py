@@ -9,7 +9,9 @@ import pytest
 from support.paths import ROOT
 
 from lookupvivit.cli.main import COMMANDS, help_text, main
+from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config
+from lookupvivit.config.yaml_files import read_with_base
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
@@ -55,6 +57,24 @@ def test_listing_the_commands_imports_no_torch():
 def test_configurations_are_found_by_name_from_any_folder(file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_config(file.stem) == load_config(file)
+
+
+def test_a_base_may_be_a_name_or_a_path_relative_to_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "named.yaml").write_text("base: camera_motion\nseed: 3\n")
+    (folder / "relative.yaml").write_text("base: named.yaml\n")
+    expected = load_config("camera_motion", ["seed=3"])
+    assert load_config(folder / "named.yaml") == load_config(folder / "relative.yaml") == expected
+    (folder / "camera_motion").write_text("seed: 4\n")  # a file takes precedence over a name
+    assert read_with_base(folder / "relative.yaml") == {"seed": 3}
+
+
+def test_a_misspelled_name_of_a_configuration_is_corrected(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^camera_motoin: no such file, .*, did you mean camera_motion\?$"):
+        load_config("camera_motoin")
 
 
 LIGHT = [name for name in COMMANDS if name not in ("benchmark", "robustness", "doctor")]

@@ -13,10 +13,10 @@ from scipy import stats
 from support.paths import ROOT
 
 from lookupvivit.config import ConfigError
-from lookupvivit.config.yaml_files import dump_yaml
+from lookupvivit.config.yaml_files import dump_yaml, read_yaml
 from lookupvivit.studies.figure import study_figure
 from lookupvivit.studies.jobs import JobRunner, read_result, supported_sizes
-from lookupvivit.studies.plan import read_study, search_jobs, study_jobs
+from lookupvivit.studies.plan import base_of, read_study, search_jobs, study_jobs
 from lookupvivit.studies.results import collect, half_interval, to_csv, to_markdown
 
 BASE = ROOT / "configs" / "camera_motion.yaml"
@@ -68,6 +68,12 @@ def study_file(tmp_path) -> Path:
 def runner() -> JobRunner:
     program = [sys.executable, "-c", PROGRAM]
     return JobRunner(BASE, [*program, "train"], [*program, "test"], parallel=2)
+
+
+def test_the_base_of_a_study_may_be_a_name(study_file):
+    content = read_yaml(study_file)
+    study_file.write_text(dump_yaml({**content, "base": "camera_motion"}))
+    assert base_of(read_study(study_file), study_file).samefile(BASE)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 10, 11, 25, 100])
