@@ -62,9 +62,8 @@ def _attention_gradients(
     d_out, q, k, v, out = map(dense_rows, (d_out, q, k, v, out))
     sizes: tuple[Any, ...] = (None, None, q.shape[2], k.shape[2], 0.0, False)  # equal lengths, no dropout, not causal
     if backend == "flash":
-        state = torch.zeros(2, dtype=torch.uint64, device=q.device)
-        seed = (state, torch.zeros((), dtype=torch.uint64, device=q.device))
-        return _aten._scaled_dot_product_flash_attention_backward(d_out, q, k, v, out, lse, *sizes, *seed)
-    state = torch.zeros((), dtype=torch.int64, device=q.device)
+        seed, offset = (torch.empty(n, dtype=torch.uint64, device=q.device) for n in ((2,), ()))
+        return _aten._scaled_dot_product_flash_attention_backward(d_out, q, k, v, out, lse, *sizes, seed, offset)
+    seed = torch.empty((), dtype=torch.int64, device=q.device)
     lse = lse.unsqueeze(-1)
-    return _aten._scaled_dot_product_cudnn_attention_backward(d_out, q, k, v, out, lse, state, state, None, *sizes)
+    return _aten._scaled_dot_product_cudnn_attention_backward(d_out, q, k, v, out, lse, seed, seed, None, *sizes)

@@ -21,13 +21,22 @@ SETTINGS = ("optim.lr=0.01", "optim.warmup_epochs=0", "optim.batch_size=2", "opt
 TINY_MODEL = "model.overrides={width: 32, depth: 1, num_heads: 2, compressed_size: [2, 3, 3]}"
 
 
+def seconds() -> float:
+    """The time budget."""
+    return 55 if _has_deepspeed() else 1
+
+
+def _has_deepspeed() -> bool:
+    return importlib.util.find_spec("deepspeed") is not None
+
+
 def items(context: Context) -> Iterator[Item]:
     """All stages in one item, because importing DeepSpeed takes most of the time."""
     yield Item("zero", partial(_compare, context))
 
 
 def _compare(context: Context) -> Result:
-    if importlib.util.find_spec("deepspeed") is None:
+    if not _has_deepspeed():
         return {"skipped": "DeepSpeed is not installed"}
     arguments = ["k400_9x9x8", str(STEPS), *RUNS, *SETTINGS]
     if context.dry_run:

@@ -28,22 +28,24 @@ def run_report(
     """Continue a report for at most ``seconds``; returns the results so far by section.
 
     Args:
-        report: receives a line per section.
+        report: receives a line per section that was continued.
         in_process: start no processes.
     """
     end = time.monotonic() + seconds
-    for i, section in enumerate(sections):
-        remaining = [other for other in sections[i:] if not _state(context, other).complete]
-        if section not in remaining:
-            report(f"{section.name}: complete")
-            continue
-        share = section.seconds / sum(other.seconds for other in remaining)
-        budget = share * max(0.0, end - time.monotonic())
-        if in_process:
-            worker.run_section(section, context, budget)
-        else:
-            _run_processes(section, context, budget)
-        report(_describe(section, _state(context, section)))
+    for _ in range(2):  # the second time with the seconds that later sections left unused
+        for i, section in enumerate(sections):
+            remaining = [other for other in sections[i:] if not _state(context, other).complete]
+            left = end - time.monotonic()
+            if section not in remaining or left < MIN_SECONDS:
+                continue
+            budget = left * section.seconds / sum(other.seconds for other in remaining)
+            if in_process:
+                worker.run_section(section, context, budget)
+            else:
+                _run_processes(section, context, budget)
+            state = _state(context, section)
+            section.finish(context, state.results)  # here, because a process may have been killed
+            report(_describe(section, state))
     return {section.name: _state(context, section) for section in sections}
 
 

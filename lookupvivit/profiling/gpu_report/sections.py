@@ -21,7 +21,7 @@ class Section:
         name: of its result file.
         seconds: its time budget. Time that it leaves unused goes to later sections.
         items: its measurements, the most important first.
-        finish: called with the results when a process of the section ends, also if it is not complete.
+        finish: called with the results so far after each part of the section, also if it is not complete.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Section:
 
 
 SECTIONS = (
-    Section("correctness", 50, correctness.items),
+    Section("correctness", 60, correctness.items),
     Section("tuning", 130, tuning.items, tuning.finish),
     Section("alternatives", 80, alternatives.items, alternatives.finish),
     Section("models", 140, models.items),
     Section("memory", 25, memory.items),
-    Section("engine", 55, engine.items),
+    Section("engine", engine.seconds(), engine.items),
 )

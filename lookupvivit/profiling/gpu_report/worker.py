@@ -33,11 +33,7 @@ def run_section(section: Section, context: Context, seconds: float) -> SectionSt
     file = result_file(context.folder, section.name)
     state = SectionState.load(file, context.conditions())
     with tuned.use_table(load_table(context)):
-        try:
-            measure_items(section.items(context), state, file, time.monotonic() + seconds)
-        finally:
-            state.save(file)
-            section.finish(context, state.results)
+        measure_items(section.items(context), state, file, time.monotonic() + seconds)
     return state
 
 
