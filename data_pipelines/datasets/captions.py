@@ -97,7 +97,7 @@ def read_karpathy(file: str | os.PathLike[str], split: str, root: str | os.PathL
     @cache
     def image_folder(name: str) -> Path:
         candidates = [root / name, root / "images" / name] if name else [root / "images", root]
-        return next((folder for folder in candidates if folder.is_dir()), candidates[0])
+        return next((folder for folder in candidates if os.path.isdir(folder)), candidates[0])
 
     captions: dict[str, list[str]] = {}
     for number, entry in enumerate(json_field(read_json(file), "images", list, str(file))):
@@ -107,7 +107,8 @@ def read_karpathy(file: str | os.PathLike[str], split: str, root: str | os.PathL
         if json_field(entry, "split", str, location) not in SPLITS[split]:
             continue
         texts = [json_field(text, "raw", str, f"{location}.sentences[{i}]") for i, text in enumerate(sentences)]
-        _add(captions, os.path.join(image_folder(entry.get("filepath") or ""), name), texts, location)
+        folder = json_field(entry, "filepath", str, location) if entry.get("filepath") else ""
+        _add(captions, image_folder(folder), name, texts, location)
     return _manifest(captions, file, f" of the split {' or '.join(SPLITS[split])}")
 
 
@@ -137,7 +138,7 @@ def read_caption_list(file: str | os.PathLike[str], root: str | os.PathLike[str]
         raise MissingDataError(f"{file}: no such file, expected a list of images and captions")
     captions: dict[str, list[str]] = {}
     for location, image, texts in reader(file):
-        _add(captions, os.path.join(root, image), texts, location)
+        _add(captions, root, image, texts, location)
     return _manifest(captions, file)
 
 
@@ -189,11 +190,15 @@ def _as_captions(value: Any, location: str) -> list[str]:
     return texts
 
 
-def _add(captions: dict[str, list[str]], path: str, texts: Sequence[str], location: str) -> None:
+def _add(
+    captions: dict[str, list[str]], folder: str | os.PathLike[str], image: str, texts: Sequence[str], location: str
+) -> None:
+    if not image.strip():
+        raise DataError(f"{location}: found an empty path, expected the path of an image")
     if not texts or not all(text.strip() for text in texts):
         found = "an empty caption" if texts else "no caption"
         raise DataError(f"{location}: found {found}, expected one or more non-empty captions")
-    captions.setdefault(os.path.normpath(path), []).extend(texts)
+    captions.setdefault(os.path.normpath(os.path.join(folder, image)), []).extend(texts)
 
 
 def _manifest(captions: dict[str, list[str]], file: Path, subset: str = "") -> CaptionManifest:

@@ -36,6 +36,7 @@ SPLIT_FOLDERS = {
     "test": ("test",),
 }
 REPLACEMENTS = ("replacement", "replacement_for_corrupted_k400")
+MAX_DIGITS = 18  # of a label
 MAX_LABEL = 2**20  # without class names, every number up to the largest label is a class
 ID_LENGTH = 11  # characters of a YouTube id. Ids may contain _ and -, so names cannot be split at these.
 
@@ -130,7 +131,7 @@ def _split_line(line: str, separator: str, location: str) -> tuple[str, int]:
 
 def _is_integer(text: str) -> bool:
     text = text.strip()
-    return text.removeprefix("-").isdecimal() and text.isascii()
+    return text.removeprefix("-").isdecimal() and text.isascii() and len(text) <= MAX_DIGITS
 
 
 # The official CSV

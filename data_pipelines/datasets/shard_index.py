@@ -6,7 +6,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +15,7 @@ import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
 from data_pipelines.io.cores import num_workers
-from data_pipelines.io.errors import DataError
+from data_pipelines.io.errors import DataError, first_line
 from data_pipelines.io.json_files import parse_json
 from data_pipelines.io.listing import IMAGE_SUFFIXES, is_hidden
 from data_pipelines.io.npz_files import READ_ERRORS, open_npz
@@ -85,9 +85,16 @@ def read_index(shard: str) -> ShardIndex | None:
             if not np.array_equal(arrays["stamp"], _stamp(shard)):
                 return None
             names = arrays["names"].tobytes().decode(*ENCODING)
-            return ShardIndex(arrays["offsets"], arrays["sizes"], arrays["labels"], names, int(arrays["ignored"]))
+            index = ShardIndex(arrays["offsets"], arrays["sizes"], arrays["labels"], names, int(arrays["ignored"]))
+            return index if _is_plausible(index) else None
     except READ_ERRORS:
         return None
+
+
+def _is_plausible(index: ShardIndex) -> bool:
+    """Whether an index of unknown origin has the types and shapes of one that this module wrote."""
+    columns, num_images = (index.offsets, index.sizes, index.labels), len(index.member_names())
+    return all(column.dtype == np.int64 and column.shape == (num_images,) and column.min() >= 0 for column in columns)
 
 
 def create_index(shard: str) -> ShardIndex:
@@ -121,10 +128,28 @@ def scan_shard(shard: str) -> ShardIndex:
     Raises:
         DataError: the shard is damaged or compressed, contains no image, or a sample has no label or several images.
     """
+    with _tar_errors(shard):
+        return _index_of(shard, _read_samples(shard))
+
+
+@contextmanager
+def _tar_errors(shard: str) -> Iterator[None]:
+    """Raise what the tarfile module raises for damaged and hostile files as DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{shard}: cannot be read: {error.strerror or error}") from None
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise DataError(f"{shard}: not an uncompressed tar: {first_line(error)}") from None
+
+
+def _index_of(shard: str, samples: Iterable[_Sample]) -> ShardIndex:
     images: list[_Image] = []
     labels: list[int] = []
     num_ignored = 0
-    for sample in _read_samples(shard):
+    for sample in samples:
         if not sample.images:
             num_ignored += sample.num_others + len(sample.labels)
             continue
@@ -194,18 +219,17 @@ def _read_samples(shard: str) -> Iterator[_Sample]:
 
 def _read_members(shard: str) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     """The regular files of a complete, uncompressed tar, except hidden ones."""
-    try:
-        with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.isreg() and not is_hidden(os.path.basename(member.name)):
-                    yield member, tar
-            # tarfile takes a damaged header for the end of the archive.
-            if _read_block(file, tar.offset) != END_OF_ARCHIVE:
-                raise DataError(f"{shard}: damaged or truncated at byte {tar.offset}, expected a complete tar")
-    except tarfile.TarError as error:
-        raise DataError(f"{shard}: not an uncompressed tar: {error}") from None
-    except OSError as error:
-        raise DataError(f"{shard}: cannot be read: {error.strerror or error}") from None
+    if not os.path.isfile(shard):  # a pipe blocks forever
+        raise DataError(f"{shard}: cannot be read: not a regular file")
+    with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in tar:
+            if member.size < 0 or tar.offset < member.offset_data or SEPARATOR in member.name:
+                raise DataError(f"{shard}: damaged at byte {member.offset}, expected a complete tar")
+            if member.isreg() and not is_hidden(os.path.basename(member.name)):
+                yield member, tar
+        # tarfile takes a damaged header for the end of the archive.
+        if _read_block(file, tar.offset) != END_OF_ARCHIVE:
+            raise DataError(f"{shard}: damaged or truncated at byte {tar.offset}, expected a complete tar")
 
 
 def _read_block(file: BinaryIO, offset: int) -> bytes:

@@ -108,7 +108,7 @@ def _read_class_ids(file: Path) -> dict[str, int]:
     content = read_json(file, dict)
     try:
         ids = {str(name): int(label) for name, label in content.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f'{file}: expected class ids such as "0" as values: {error}') from error
     if sorted(ids.values()) != list(range(len(ids))):
         raise DataError(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.text import intact_lines
+from data_pipelines.io.text import ENCODING, intact_lines
 
 JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_BYTES = 2**30  # the largest annotations in use, COCO's captions, have 2**27
+CONTEXT = 40  # characters that show where an error is
 SMALL_BYTES = 2**26  # of files that describe one model, test or dataset
 
 
@@ -49,11 +50,26 @@ def read_json(file: Path, *types: type, max_bytes: int = MAX_BYTES) -> Any:
 def parse_json(text: str | bytes, location: str) -> Any:
     """Parse JSON; DataError names ``location``."""
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if "\\ud" in (text if isinstance(text, str) else text.decode("latin-1")).lower():  # surrogates
+            _require_whole_characters(content)
+        return content
     except RecursionError:
         raise DataError(f"{location}: invalid JSON: nested too deeply") from None
     except ValueError as error:  # also an integer of thousands of digits
         raise DataError(f"{location}: invalid JSON: {error}") from None
+
+
+def _require_whole_characters(content: Any) -> None:
+    """Raise a ValueError for half of a surrogate pair, which remains where text was cut in UTF-16.
+
+    No output can contain it. Surrogates that stand for bytes of file names (`data_pipelines.io.text`) are accepted.
+    """
+    try:
+        json.dumps(content, ensure_ascii=False).encode(*ENCODING)
+    except UnicodeEncodeError as error:
+        text = ascii(error.object[max(0, error.start - CONTEXT) : error.start + 1])
+        raise ValueError(f"found half of a surrogate pair at the end of {text}, expected whole characters") from None
 
 
 def read_json_lines(file: Path, *keys: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import os
 import re
 from typing import NamedTuple
 
-_TAR_PATH = re.compile(r"(.+\.tar)@(\d+)\+(\d+)/(.+)", re.DOTALL)
+_TAR_PATH = re.compile(r"(.+\.tar)@(\d{1,18})\+(\d{1,18})/(.+)", re.DOTALL)
 
 
 class TarMember(NamedTuple):

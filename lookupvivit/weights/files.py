@@ -149,7 +149,7 @@ def _require_plausible_sizes(file: Path, description: dict[str, Any], num_tensor
             for item in value:
                 check(key, item, limit)
         elif isinstance(value, str):
-            check(key, [int(digits) for digits in re.findall(r"\d+", value)], limit)
+            check(key, [float(digits) for digits in re.findall(r"\d+", value)], limit)
         elif isinstance(value, int | float) and not value <= limit:
             raise WeightsError(f"{file}: {key}: found {value}, expected at most {limit}")
 

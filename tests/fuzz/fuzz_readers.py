@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from data_pipelines.datasets.captions import read_caption_list, read_karpathy  # noqa: E402
 from data_pipelines.datasets.kinetics import read_kinetics  # noqa: E402
 from data_pipelines.datasets.shard_index import scan_shard  # noqa: E402
+from data_pipelines.datasets.something_something import read_something_something  # noqa: E402
 from data_pipelines.io.csv_files import read_csv  # noqa: E402
 from data_pipelines.io.errors import DataError  # noqa: E402
 from data_pipelines.io.json_files import read_json  # noqa: E402
@@ -37,6 +38,7 @@ from data_pipelines.io.progress import progress  # noqa: E402
 from data_pipelines.io.text import numbered_lines, read_names  # noqa: E402
 from data_pipelines.preparation.scanning import inspect_video  # noqa: E402
 from data_pipelines.video.reader import open_video  # noqa: E402
+from fuzz.mutations import mutate  # noqa: E402
 from fuzz.seeds import Seed, create_seeds  # noqa: E402
 from lookupvivit.config import ConfigError  # noqa: E402
 from lookupvivit.config.loading import load_config  # noqa: E402
@@ -82,6 +84,7 @@ TARGETS = {
     "json": Target(read_json, ("json",), 0.1),
     "karpathy": Target(lambda file: read_karpathy(file, CAPTION_SPLIT, file.parent), ("karpathy",), 0.05),
     "captions": Target(lambda file: read_caption_list(file, file.parent), ("captions",), 0.05),
+    "something": Target(lambda file: read_something_something(file.parent, "train"), ("something",), 0.05),
     "csv": Target(lambda file: list(read_csv(file, ["label", "split"])), ("csv",), 0.05),
     "list": Target(lambda file: read_kinetics(file, file.parent), ("csv", "list"), 0.05),
     "names": Target(read_names, ("list",), 0.025),
@@ -91,53 +94,15 @@ TARGETS = {
     "weights": Target(read_source, ("weights",), 0.03),
     "npz": Target(read_npz, ("npz",), 0.02),
 }
-# Extreme sizes and counts, and characters with a meaning in text formats
-VALUES = (b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"99999999", b"-1", b"\xe2\x80\xa8", b'"')
 OWN_ERRORS = (DataError, ConfigError, WeightsError)
-
-
-def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """Change a file as faults of disks and networks, and attackers, do."""
-    data = bytearray(content)
-    for _ in range(int(rng.integers(1, 5))):
-        size = len(data)
-        if not size:
-            break
-        start = int(rng.integers(size))
-        stop = min(size, start + int(2 ** rng.uniform(0, 10)))
-        match rng.integers(7):
-            case 0:
-                data[start:stop] = rng.bytes(stop - start)
-            case 1:
-                data[start] ^= 1 << int(rng.integers(8))
-            case 2:
-                del data[start:]
-            case 3:
-                del data[start:stop]
-            case 4:
-                data[start:start] = data[start:stop]
-            case 5:
-                data[start:stop] = bytes(stop - start)
-            case _:
-                numbers = (
-                    b"\xff\xff\xff\xff",
-                    b"\x7f\xff\xff\xff",
-                    b"\0\0\0\0",
-                    b"99999999",
-                    b"-1",
-                    b"\xe2\x80\xa8",
-                    b'"',
-                )
-                number = numbers[int(rng.integers(len(numbers)))]
-                data[start : start + len(number)] = number
-    return bytes(data)
 
 
 def write_mutation(seed: Seed, folder: Path, rng: np.random.Generator) -> Path:
     """Write one of the seed's files mutated, and its others unchanged; returns the path for the reader."""
     mutated = seed.mutated[int(rng.integers(len(seed.mutated)))]
     for name, content in seed.files.items():
-        (folder / name).write_bytes(mutate(content, rng) if name == mutated else content)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(mutate(name, content, rng) if name == mutated else content)
     return folder / seed.main
 
 

@@ -88,7 +88,14 @@ def _text() -> list[Seed]:
     captions = [{"image": f"{n}.jpg", "captions": ["a dog", "ein Hund"]} for n in range(3)]
     caption_lines = "".join(json.dumps(entry) + "\n" for entry in captions)
     configs = [(path.name, path.read_bytes()) for path in sorted((ROOT / "configs").glob("*.yaml"))]
+    entries = [{"id": str(n), "template": f"Moving [{n}]"} for n in range(3)]
+    something = {
+        "train.json": json.dumps(entries).encode(),
+        "labels.json": json.dumps({f"Moving {n}": str(n) for n in range(3)}).encode(),
+        "videos/0.mp4": b"",
+    }
     return [
+        Seed("something", something, "train.json", ("train.json", "labels.json")),
         single("csv", "train.csv", (header + rows).encode()),
         single("list", "train.txt", lines.encode()),
         single("json", "labels.json", json.dumps(captions, ensure_ascii=False, indent=1).encode()),
@@ -102,14 +109,20 @@ def _text() -> list[Seed]:
 def _tars() -> list[Seed]:
     image = io.BytesIO()
     Image.new("RGB", (8, 8)).save(image, "PNG")
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for number in range(4):
-            for suffix, content in (("png", image.getvalue()), ("cls", b"1"), ("json", b'{"label": 1}')):
-                member = tarfile.TarInfo(f"n01/{number}.{suffix}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
-    return [single("tar", "train-0.tar", archive.getvalue())]
+    seeds = []
+    sparse = {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1"}
+    for format, headers in ((tarfile.GNU_FORMAT, {}), (tarfile.PAX_FORMAT, {}), (tarfile.PAX_FORMAT, sparse)):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w", format=format) as tar:
+            for number in range(4):
+                for suffix, content in (("png", image.getvalue()), ("cls", b"1"), ("json", b'{"label": 1}')):
+                    member = tarfile.TarInfo(f"n01/{number}.{suffix}")
+                    member.size = len(content)
+                    if number == 2:
+                        member.name, member.pax_headers = f"{'é' * 70}.{suffix}", dict(headers)  # in an extended header
+                    tar.addfile(member, io.BytesIO(content))
+        seeds.append(single("tar", "train-0.tar", archive.getvalue()))
+    return seeds
 
 
 def _weights(folder: Path) -> list[Seed]:

@@ -72,6 +72,7 @@ def test_invalid_class_names_are_refused(tmp_path):
     [
         ("width", 10**9, "overrides.width: found 1000000000"),
         ("depth", 10**5, "overrides.depth: found 100000"),
+        ("width", "9" * 5000, "overrides.width: found inf"),
         ("input_size", [4, 10**7, 64], "overrides.input_size: found 10000000"),
         ("input_size", "4x10000000x64", "overrides.input_size: found 10000000"),
         ("width", 2**16, "tensor .*: found shape"),

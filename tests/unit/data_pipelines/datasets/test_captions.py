@@ -97,6 +97,9 @@ def test_caption_lists(tmp_path, name, text):
         ("a.json", "[]", "a.json"),
         ("a.json", "3", "a.json"),
         ("a.jsonl", '\n{"image": "b"\n', "a.jsonl:2"),
+        ("a.jsonl", '{"image": "b", "caption": "a smile \\ud83d"}\n', "a.jsonl:1"),
+        ("a.json", '[{"image": "\\ud83d.jpg", "caption": "a"}]', "a.json"),
+        ("a.json", '[{"image": "", "caption": "a"}]', "a.json: [0]"),
         ("a.csv", "", "a.csv:1"),
         ("a.csv", "file,caption\n", "a.csv:1"),
         ("a.csv", "image,caption\nb,one, two\n", "a.csv:2"),
@@ -112,6 +115,9 @@ def test_an_invalid_list_is_one_line_with_its_location(tmp_path, name, text, loc
     assert str(caught.value).startswith(f"{tmp_path / location}: ") and "\n" not in str(caught.value)
 
 
+KARPATHY_ENTRY = {"filename": "a.jpg", "split": "val", "sentences": [{"raw": "a"}]}
+
+
 @pytest.mark.parametrize(
     ("content", "location"),
     [
@@ -119,6 +125,10 @@ def test_an_invalid_list_is_one_line_with_its_location(tmp_path, name, text, loc
         ({"images": [{"filename": "a"}]}, r"images\[0\]: .*'sentences'"),
         ({"images": [{"filename": "a", "split": "val", "sentences": [{}]}]}, r"images\[0\]\.sentences\[0\]: .*'raw'"),
         ({"images": []}, ".*split val"),
+        ({"images": [{**KARPATHY_ENTRY, "filepath": 5}]}, r"images\[0\]: .*'filepath'"),
+        ({"images": [{**KARPATHY_ENTRY, "filepath": ["a"]}]}, r"images\[0\]: .*'filepath'"),
+        ({"images": [{**KARPATHY_ENTRY, "filename": " "}]}, r"images\[0\]: found an empty path"),
+        ({"images": [{**KARPATHY_ENTRY, "filename": "\ud83d.jpg"}]}, "invalid JSON: .*ud83d"),
     ],
 )
 def test_an_invalid_karpathy_file_is_named(tmp_path, content, location):

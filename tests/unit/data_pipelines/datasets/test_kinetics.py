@@ -34,6 +34,7 @@ def test_path_lists(tmp_path, separator, explicit):
         ("label,youtube_id,time_start\n", 1),
         ("a.mp4 0\n7\n", 2),
         ("a.mp4 1.5\n", 1),
+        (f"a.mp4 0\nb.mp4 {'9' * 5000}\n", 2),
         ("a.mp4 0\nb.mp4 3\n", 2),
     ],
 )

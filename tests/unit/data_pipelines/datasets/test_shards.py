@@ -219,9 +219,28 @@ def overwritten(folder):
         content.write(b"garbage" * 20)
 
 
+def header(size=0, kind=tarfile.REGTYPE, tar_format=tarfile.GNU_FORMAT, **extended):
+    """The header of 1.png; its values may be impossible."""
+    member = tarfile.TarInfo("1.png")
+    member.size, member.type, member.pax_headers = size, kind, extended
+    return member.tobuf(tar_format)
+
+
+def blocks(*content):
+    return lambda folder: (folder / "train.tar").write_bytes(b"".join(content) + bytes(1024))
+
+
 @pytest.mark.parametrize(
     ("make", "found"),
     [
+        (blocks(header(-512)), "damaged at byte 0"),  # the header would follow itself
+        (blocks(header(-512, b"Z")), "damaged at byte 0"),
+        (blocks(*[header(1, tarfile.GNUTYPE_LONGNAME) + b"x".ljust(512, b"\0")] * 2000), "recursion"),
+        (blocks(header(tar_format=tarfile.PAX_FORMAT, **{"GNU.sparse.map": "a,b"})), "uncompressed"),
+        (blocks(header(tar_format=tarfile.PAX_FORMAT, path="a\0.png")), "damaged"),
+        (blocks(header(2**80)), "uncompressed|read"),
+        (truncated(3584), "unexpected end"),  # in the content of a label
+        (lambda folder: os.mkfifo(folder / "train.tar"), "not a regular file"),
         (shard_with(("1.png", b"")), r"1\.png has no label.*1\.cls"),
         (shard_with(("1.png", b""), ("1.cls", b"dog")), r"1\.png has no label"),
         (shard_with(("1.png", b""), ("1.json", b'{"label": true}')), r"1\.png has no label"),
@@ -242,6 +261,18 @@ def test_an_invalid_shard_is_one_line_with_its_name(tmp_path, make, found):
     with pytest.raises(DataError, match=rf"{tmp_path}/.*train.*\.tar: .*({found})") as caught:
         read_shards(tmp_path, "*train*.tar", CLASSES)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["offsets", "sizes", "labels"])
+@pytest.mark.parametrize("values", [[-1], [0, 1], [0.5], [[1]], ["x"], [], 1])
+def test_an_index_that_came_with_a_shard_is_used_only_if_it_is_plausible(tmp_path, column, values):
+    shard = write_tar(tmp_path / "train.tar", [("1.png", image_bytes(7)), ("1.cls", b"1")])
+    expected = read_shards(tmp_path, "train.tar", CLASSES)
+    with np.load(shard_index.index_file(str(shard))) as stored:
+        arrays = {**stored, column: np.array(values)}
+    np.savez(shard_index.index_file(str(shard)), **arrays)
+    assert read_shards(tmp_path, "train.tar", CLASSES).paths == expected.paths
+    assert read_shards(tmp_path, "train.tar", CLASSES).labels.tolist() == [1]
 
 
 @pytest.mark.slow

@@ -77,6 +77,7 @@ def test_missing_files(tmp_path):
         ("validation", "no", "'no'"),
         ("labels", {"Holding something": "1"}, r"\[1\], expected 0 to 0"),
         ("labels", {"Holding something": "x"}, "class ids"),
+        ("labels", {"Holding something": float("inf")}, "class ids"),
     ],
 )
 def test_invalid_annotations(tmp_path, file, content, found):

@@ -15,7 +15,9 @@ def test_a_path_survives_a_round_trip(name):
     assert containing_file(str(member)) == member.tar
 
 
-@pytest.mark.parametrize("path", ["a.jpg", "a.tar", "a.tar@1/b.jpg", "a.tar@1+2", "a.tar@x+2/b.jpg"])
+@pytest.mark.parametrize(
+    "path", ["a.jpg", "a.tar", "a.tar@1/b.jpg", "a.tar@1+2", "a.tar@x+2/b.jpg", f"a.tar@{'9' * 5000}+2/b"]
+)
 def test_ordinary_paths(path):
     assert parse_tar_path(path) is None and containing_file(path) == path
 
