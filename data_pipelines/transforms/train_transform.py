@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.transforms.color import random_color
+from data_pipelines.transforms.constraints import require_compatible
 from data_pipelines.transforms.erasing import erasing_fill, random_erase
 from data_pipelines.transforms.geometry import random_resized_crop, random_scale_and_crop
 from data_pipelines.transforms.rand_augment import operation_set, rand_augment
@@ -58,25 +59,13 @@ class TrainTransform:
     random_erasing_mode: str = "pixel"
 
     def __post_init__(self) -> None:
-        if self.random_resized_crop:
-            self._validate_random_resized_crop(*self.random_resized_crop)
-        else:
+        require_compatible(
+            self.scale_jitter, self.random_resized_crop, self.rand_augment, self.color_jitter, self.grayscale
+        )
+        if not self.random_resized_crop:
             self._validate_crop()
         operation_set(self.rand_augment_set)
         erasing_fill(self.random_erasing_mode)
-        if self.rand_augment and (self.color_jitter or self.grayscale):
-            raise DataError(
-                f"rand_augment: found together with color_jitter = {self.color_jitter} and grayscale = "
-                f"{self.grayscale}, expected 0 for both, which it replaces"
-            )
-
-    def _validate_random_resized_crop(self, low: float, high: float) -> None:
-        if self.scale_jitter:
-            raise DataError(
-                f"random_resized_crop: found together with scale_jitter = {self.scale_jitter}, expected None for it"
-            )
-        if not 0 < low <= high <= 1:
-            raise DataError(f"random_resized_crop: found ({low}, {high}), expected 0 < low <= high <= 1")
 
     def _validate_crop(self) -> None:
         smallest_factor = min(1.0, *(self.scale_jitter or (1.0,)))

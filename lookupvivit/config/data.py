@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from data_pipelines.io.errors import DataError
 from data_pipelines.sampling import Sampling, require_crop_within
+from data_pipelines.transforms.constraints import require_compatible
 from lookupvivit.config.errors import ConfigError, require
 from lookupvivit.config.section import (
     Fraction,
@@ -164,16 +165,10 @@ class AugmentConfig(Section):
         for key, owner in (("rand_augment_set", "rand_augment"), ("random_erasing_mode", "random_erasing")):
             is_used = getattr(self, owner) or getattr(self, key) == self.default(key)
             require(is_used, f"augment.{key}", getattr(self, key), f"no value where augment.{owner} is off")
-        if self.random_resized_crop:
-            low, high = self.random_resized_crop
-            require(low <= high, "augment.random_resized_crop", [low, high], "[low, high] with low <= high")
-            expected = "null where augment.random_resized_crop replaces it"
-            require(self.scale_jitter is None, "augment.scale_jitter", self.scale_jitter, expected)
-        if self.scale_jitter:
-            low, high = self.scale_jitter
-            require(low <= high, "augment.scale_jitter", [low, high], "[low, high] with low <= high")
-        if self.rand_augment:
-            expected = "null, or else augment.color_jitter and augment.grayscale 0, which it replaces"
-            replaces = self.color_jitter == self.grayscale == 0
-            require(replaces, "augment.rand_augment", list(self.rand_augment), expected)
+        try:
+            require_compatible(
+                self.scale_jitter, self.random_resized_crop, self.rand_augment, self.color_jitter, self.grayscale
+            )
+        except DataError as error:
+            raise ConfigError(f"augment.{error}") from None
         return self

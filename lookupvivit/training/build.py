@@ -107,17 +107,3 @@ def require_trained_as(source: str, expected: dict[str, Any]) -> None:
     differences = changes({key: trained.get(key) for key in expected}, expected)
     if differences:
         raise ConfigError(f"checkpoint: {source} was trained with other settings: {'; '.join(differences[:3])}")
-
-
-def resume_constraints(config: RunConfig, num_samples: int) -> dict[str, Any]:
-    """Settings that the optimizer state, schedule and sample order depend on; a resumed run must have the same."""
-    return {
-        "num_videos": num_samples,
-        "repeats": config.data.repeats,
-        "seed": config.seed,
-        "batch_size": config.optim.batch_size,
-        "optimizer": config.optim.name,
-        "ema_decay": config.optim.ema_decay,
-        "precision": config.runtime.precision,
-        "zero_stage": config.runtime.zero_stage,
-    }

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,16 @@ IDENTITY = "run"  # key in `IDENTITY_FILE` and model.json
 MODEL_FILES = (WEIGHTS, DESCRIPTION, TOKENIZER)
 PUBLISHING = ".publishing-"  # start of the names of temporary folders
 TEMPORARY = (f"{CHECKPOINTS}/.step_*", f".{BEST}", f"{PUBLISHING}*", f"{SEEN_BY_ALL}*")
-EARLIER_CONSTRAINTS = {"videos": "num_videos"}  # names in version 0.1 of keys of `build.resume_constraints`
+CONSTRAINTS = {  # in model.json, and the configuration's key
+    "repeats": "data.repeats",
+    "seed": "seed",
+    "batch_size": "optim.batch_size",
+    "optimizer": "optim.name",
+    "ema_decay": "optim.ema_decay",
+    "precision": "runtime.precision",
+    "zero_stage": "runtime.zero_stage",
+}
+EARLIER_CONSTRAINTS = {"videos": "num_videos"}  # names of constraints in version 0.1
 WRITTEN = {CONFIG, IDENTITY_FILE, LOG, FAILED_VIDEOS, *MODEL_FILES}  # also by way of temporary folders
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -107,8 +117,13 @@ def belongs(folder: Path, description: dict[str, Any]) -> bool:
     return not differences(saved, description)
 
 
+def resume_constraints(config: RunConfig, num_videos: int) -> dict[str, Any]:
+    """Settings that the optimizer state, schedule and sample order depend on; a resumed run must have the same."""
+    return {"num_videos": num_videos} | {name: attrgetter(key)(config) for name, key in CONSTRAINTS.items()}
+
+
 def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]:
-    """How a model.json differs from that of this run in model, data and optimizer.
+    """How a model.json differs from that of this run in model, data and optimizer: ``optim.batch_size: 8 -> 16``.
 
     The number of repeats is not compared if it is not known, as in version 0.1.
     """
@@ -119,7 +134,15 @@ def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]
         if "repeats" in expected["training"]:
             constraints.setdefault("repeats", expected["training"]["repeats"])
         found["training"] = constraints
-    return changes(found, expected)
+    return changes(_by_config_key(found), _by_config_key(expected))
+
+
+def _by_config_key(description: dict[str, Any]) -> dict[str, Any]:
+    constraints = description.get("training")
+    if not isinstance(constraints, dict):
+        return description
+    others = {key: value for key, value in description.items() if key != "training"}
+    return others | {CONSTRAINTS.get(name, str(name)): value for name, value in constraints.items()}
 
 
 def is_model_folder(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from torch import nn
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
 from lookupvivit.training import checkpoint_folders, checkpointing, distributed, ema, run_directory
-from lookupvivit.training.build import build_on_meta, compute_dtype, resume_constraints
+from lookupvivit.training.build import build_on_meta, compute_dtype
 from lookupvivit.training.data import micro_batch_loader
 from lookupvivit.training.deepspeed_engine import initialize
 from lookupvivit.training.failed_videos import FailedVideos
@@ -98,7 +98,9 @@ class Trainer:
         self.unit = dataset.manifest.unit
 
         # The engine is built around the checkpoint's weights; `resume` then restores the optimizer and master weights.
-        self.description = self.task.description() | {"training": resume_constraints(config, self.task.num_samples)}
+        self.description = self.task.description() | {
+            "training": run_directory.resume_constraints(config, self.task.num_samples)
+        }
         if checkpoint is not None:
             checkpointing.require_same_run(checkpoint, self.run_dir, self.description)
             load_weights(model, checkpoint)  # also frozen weights, which have no master weights

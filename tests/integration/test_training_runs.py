@@ -50,7 +50,7 @@ def test_a_killed_run_resumes_and_ends_bit_identical(tmp_path, command, shell, s
     refused = shell(command("train_net.py", straight, "model.overrides.depth=1"), expect=2)
     assert "overrides.depth: 2 -> 1" in refused and "Traceback" not in refused
     refused = shell(command("train_net.py", straight, "optim.name=sgd"), expect=2)
-    assert "training.optimizer: adamw -> sgd" in refused and "Traceback" not in refused
+    assert "optim.name: adamw -> sgd" in refused and "Traceback" not in refused
 
     again = shell(command("train_net.py", straight, *often))
     assert "already finished (10 steps)" in again and "val top-1" not in again

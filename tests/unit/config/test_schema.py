@@ -67,9 +67,9 @@ DEMO = ROOT / "configs" / "camera_motion.yaml"
         ("runtime={offload_optimizer: true, zero_stage: 0}", ("runtime.zero_stage", "runtime.offload_optimizer")),
         ("augment.horizontal_flip=0", ("augment.flip_labels", "augment.horizontal_flip is 0")),
         ("augment.random_erasing_mode=zero", ("augment.random_erasing_mode", "augment.random_erasing is off")),
-        ("augment.random_resized_crop=[0.5, 0.1]", ("augment.random_resized_crop", "[0.5, 0.1]", "low <= high")),
-        ("augment.scale_jitter=[2, 1]", ("augment.scale_jitter", "[2", "low <= high")),
-        ("augment={rand_augment: [2, 9], grayscale: 0.5}", ("augment.rand_augment", "augment.grayscale")),
+        ("augment.random_resized_crop=[0.5, 0.1]", ("augment.random_resized_crop", "(0.5, 0.1)", "low <= high")),
+        ("augment.scale_jitter=[2, 1]", ("augment.scale_jitter", "(2", "low <= high")),
+        ("augment={rand_augment: [2, 9], grayscale: 0.5}", ("augment.rand_augment", "grayscale = 0.5")),
         # overrides themselves
         ("seed", ("'seed'", "key=value")),
         ("seed=[", ("seed", "not valid YAML")),

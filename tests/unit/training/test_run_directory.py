@@ -7,9 +7,8 @@ from support.image_models import small_model
 
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config, to_yaml
-from lookupvivit.training.build import resume_constraints
 from lookupvivit.training.checkpointing import require_same_run
-from lookupvivit.training.run_directory import belongs, remove_leftovers
+from lookupvivit.training.run_directory import belongs, remove_leftovers, resume_constraints
 
 
 def write(*files):
@@ -75,7 +74,7 @@ def test_the_number_of_repeats_cannot_change(tmp_path, is_old):
     (run if is_old else checkpoint).joinpath("config.yaml").write_text(to_yaml(config))
     require_same_run(checkpoint, run, description)
     assert belongs(checkpoint, description)
-    for key, value, change in (("repeats", 1, "2 -> 1"), ("num_videos", 41, "40 -> 41")):
+    for key, value, change in (("repeats", 1, "data.repeats: 2 -> 1"), ("num_videos", 41, "num_videos: 40 -> 41")):
         changed = description | {"training": description["training"] | {key: value}}
-        with pytest.raises(ConfigError, match=f"training.{key}: {change}; set another output_dir"):
+        with pytest.raises(ConfigError, match=f": {change}; set another output_dir"):
             require_same_run(checkpoint, run, changed)

@@ -106,7 +106,8 @@ def test_erasing_comes_last_with_its_probability():
     [
         ({"short_side": 224, "scale_jitter": (0.9, 1.33)}, "crop: found 224, .*201"),
         ({"rand_augment": (2, 20), "color_jitter": 0.8}, "rand_augment: .*color_jitter = 0.8"),
-        ({"random_resized_crop": (0.08, 1), "scale_jitter": (0.9, 1.33)}, "random_resized_crop: .*scale_jitter"),
+        ({"random_resized_crop": (0.08, 1), "scale_jitter": (0.9, 1.33)}, "scale_jitter: .*random_resized_crop"),
+        ({"scale_jitter": (1.3, 0.9)}, r"scale_jitter: found \(1.3, 0.9\)"),
         ({"random_resized_crop": (0, 1)}, r"random_resized_crop: found \(0, 1\)"),
         ({"rand_augment_set": "audio"}, "rand_augment_set: found 'audio'"),
         ({"random_erasing_mode": "const"}, "random_erasing_mode: found 'const'"),
