@@ -35,6 +35,7 @@ from lookupvivit.training.data import multi_view_dataset, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.manifests import exclude_absent
+from lookupvivit.training.tasks import TaskLoss
 from lookupvivit.visualization.canvas import save_png
 
 
@@ -105,12 +106,12 @@ class Captioning:
 
     def loss(
         self, engine: Any, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
-    ) -> Tensor:
+    ) -> TaskLoss:
         """See `Task`: cross-entropy with teacher forcing."""
         tokens = batch["tokens"].to(video.device, non_blocking=True)  # (B, L)
         shifted = F.pad(tokens[:, :-1], (1, 0), value=START)
         logits = engine(video, shifted, **call).logits  # (B, L, V)
-        return caption_loss(logits, tokens, self.config.augment.label_smoothing)[None]
+        return TaskLoss(caption_loss(logits, tokens, self.config.augment.label_smoothing)[None])
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
         """See `Task`: CIDEr-D times 100 and BLEU-4 in per cent, of greedy captions of the central view."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
 from typing_extensions import Self
 
 from lookupvivit.config.data import AugmentConfig, DataConfig
@@ -23,6 +23,7 @@ from lookupvivit.config.section import (
     PositiveInt,
     Section,
     TokenSize,
+    list_to_tuple,
 )
 from lookupvivit.sizes import Size
 
@@ -153,6 +154,9 @@ class EvalConfig(Section):
         return {"compressed_size": self.compressed_size} if self.compressed_size else {}
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class LogConfig(Section):
     """What is logged and saved, and how often. An interval of 0 epochs is never; others include the end of training."""
 
@@ -168,6 +172,8 @@ class LogConfig(Section):
     """Interval of attention figures, in epochs."""
     attention_clips: PositiveInt = 4
     """Number of validation clips in attention figures."""
+    trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(list_to_tuple)] = ("tensorboard",)
+    """Where curves and figures go besides log.jsonl: any of tensorboard, wandb and mlflow."""
 
 
 class RunConfig(Section):

@@ -6,8 +6,9 @@ Logits are (N, K) for N examples and K classes; labels are integers (N,) in [0, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,6 +82,26 @@ def mean_class_accuracy(matrix: ArrayLike) -> float:
     if not occurring.any():
         raise ValueError("matrix: found no examples, expected at least one")
     return float((matrix.diagonal()[occurring] / totals[occurring]).mean())
+
+
+def class_scores(matrix: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """Scores of each class that occurs, by name, from the counts (K, K) of `confusion_matrix`.
+
+    Returns:
+        ``class_top1``: ``videos``, their number, and ``top1`` in per cent. ``confusion``: how many videos of a class
+        were predicted as which class; pairs that do not occur are omitted.
+    """
+    occurring = np.flatnonzero(matrix.sum(axis=1)).tolist()
+    totals = matrix.sum(axis=1).tolist()
+    return {
+        "class_top1": {
+            class_names[i]: {"videos": totals[i], "top1": 100 * int(matrix[i, i]) / totals[i]} for i in occurring
+        },
+        "confusion": {
+            class_names[i]: {class_names[j]: int(matrix[i, j]) for j in np.flatnonzero(matrix[i]).tolist()}
+            for i in occurring
+        },
+    }
 
 
 def wilson_interval(correct: int, total: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.losses import LOSSES, smooth_one_hot
 from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest
+from lookupvivit.training.tasks import TaskLoss
 
 
 class Classification:
@@ -83,17 +84,23 @@ class Classification:
 
     def loss(
         self, engine: Any, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
-    ) -> Tensor:
-        """See `Task`: the cross-entropy of each classifier with smoothed and mixed targets."""
+    ) -> TaskLoss:
+        """See `Task`: the cross-entropy of each classifier with smoothed and mixed targets.
+
+        ``top1`` is the per cent of clips whose highest logit is that of their class. Of mixed clips, it is the class of
+        the larger part.
+        """
         augment = self.config.augment
         labels = batch["label"].to(video.device, non_blocking=True)
         targets = smooth_one_hot(labels, self.config.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
         output, loss = engine(video, **call), LOSSES[self.config.optim.loss]
-        return torch.stack([loss(output[name], targets) for name in engine.module.supervised])
+        losses = torch.stack([loss(output[name], targets) for name in engine.module.supervised])
+        correct = output["logits"].detach().argmax(dim=1) == targets.argmax(dim=1)
+        return TaskLoss(losses, {"top1": 100 * correct.float().mean()})
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
-        """See `Task`: top-1 and top-5 in per cent, of one central view per video."""
+        """See `Task`: top-1 and top-5 in per cent and the loss, of one central view per video."""
         world, config = self.world, self.config
         result = predict_views(
             lambda views: model(views, **config.eval.call).logits,
@@ -115,7 +122,10 @@ class Classification:
             raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
         excluded = f", without {len(failed)} {self.val_set.unit}s that failed" if failed else ""
         log.print(f"step {step}: val {accuracies_text(accuracy, config.num_classes)} (1 view{excluded})")
-        return {f"top{k}": accuracy[f"top{k}"] for k in reported_ranks(config.num_classes)}
+        scores = {f"top{k}": accuracy[f"top{k}"] for k in reported_ranks(config.num_classes)}
+        labels = smooth_one_hot(torch.from_numpy(predictions.labels), config.num_classes)
+        loss = LOSSES[config.optim.loss](torch.from_numpy(predictions.video_logits()), labels)
+        return scores | {"loss": float(loss)}
 
     def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
         """See `Task`: attention maps."""

@@ -1,10 +1,11 @@
-"""The log of a run: log.jsonl, TensorBoard, and a progress bar with rate and ETA."""
+"""The log of a run: log.jsonl, trackers such as TensorBoard, and a progress bar with rate and ETA."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from data_pipelines.io.atomic import sync, write_text
 from data_pipelines.io.json_files import read_json_lines
 from data_pipelines.io.progress import progress
 from lookupvivit.training.distributed import World
+from lookupvivit.training.trackers import Tracker
 
 FILE = "log.jsonl"
 
@@ -24,28 +26,26 @@ class RunLog:
     A resumed run first removes the records after the step at which it resumes, so that every step is logged once.
 
     Args:
-        run_dir: holds log.jsonl and tensorboard/.
+        run_dir: holds log.jsonl.
         step: optimizer steps taken so far.
         total: optimizer steps of the whole run.
         world: the ranks.
+        trackers: of rank 0.
 
     Attributes:
         validated: whether the validation of ``step`` is in the log; also False where none was due.
         status: what the progress bar shows, by name.
     """
 
-    def __init__(self, run_dir: Path, step: int, total: int, world: World) -> None:
-        self.run_dir, self.active = run_dir, world.is_main
+    def __init__(self, run_dir: Path, step: int, total: int, world: World, trackers: Sequence[Tracker] = ()) -> None:
+        self.run_dir, self.active, self.trackers = run_dir, world.is_main, trackers
         self.validated = True
         self.status: dict[str, str] = {}
         if not self.active:
             return
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
         self.file = run_dir / FILE
         kept = _remove_after(self.file, step)
         self.validated = any(record["step"] == step and record["kind"] == "val" for record in kept)
-        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
         self.bar = progress(total=total, initial=step, unit="step", smoothing=0.05)
 
     def advance(self) -> None:
@@ -55,14 +55,14 @@ class RunLog:
             self.bar.update()
 
     def scalars(self, step: int, kind: str, **values: float) -> None:
-        """Write one TensorBoard point per value, named ``kind/name``, and one line to log.jsonl."""
+        """Write one line to log.jsonl, and the values to the trackers, named ``kind/name``."""
         if not self.active:
             return
-        for name, value in values.items():
-            self.board.add_scalar(f"{kind}/{name}", value, step)
-        if kind == "val":
-            # After a kill, a validation in log.jsonl is not repeated, so TensorBoard's file must have it by then.
-            self.board.flush()
+        for tracker in self.trackers:
+            tracker.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
+            if kind == "val":
+                # After a kill, a validation in log.jsonl is not repeated, so the tracker must have it by then.
+                tracker.flush()
         # NaN and Infinity are no JSON.
         self._write(step, kind, **{name: value if math.isfinite(value) else None for name, value in values.items()})
 
@@ -76,9 +76,10 @@ class RunLog:
             lines.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """Write an image (H, W, 3) uint8 to TensorBoard."""
+        """Write an image (H, W, 3) uint8 to the trackers."""
         if self.active:
-            self.board.add_image(name, image, step, dataformats="HWC")
+            for tracker in self.trackers:
+                tracker.image(step, name, image)
 
     def print(self, text: str) -> None:
         """Print above the progress bar."""
@@ -86,17 +87,19 @@ class RunLog:
             self.bar.write(text, file=sys.stdout)
 
     def flush(self) -> None:
-        """Write pending TensorBoard events, and flush log.jsonl to the disk."""
+        """Write what is pending in the trackers, and flush log.jsonl to the disk."""
         if self.active:
-            self.board.flush()
+            for tracker in self.trackers:
+                tracker.flush()
             if self.file.exists():
                 sync(self.file)
 
     def close(self) -> None:
-        """Close the progress bar and TensorBoard's file."""
+        """Close the progress bar and the trackers."""
         if self.active:
             self.bar.close()
-            self.board.close()
+            for tracker in self.trackers:
+                tracker.close()
 
 
 def _remove_after(file: Path, step: int) -> list[dict[str, Any]]:

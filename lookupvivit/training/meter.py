@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lookupvivit.training.distributed import World
+from lookupvivit.training.tasks import TaskLoss
 from lookupvivit.training.utilization import ModelFlopsUtilization, peak_memory
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ class TrainMeter:
 
     def _reset(self) -> None:
         self._losses: list[Tensor] = []
+        self._scores: dict[str, list[Tensor]] = {}
         self._clips = 0
         self._elapsed = self._waited = 0.0
 
@@ -47,9 +49,11 @@ class TrainMeter:
         self._waited += time.perf_counter() - start
         return batch
 
-    def add(self, losses: Tensor, num_clips: int) -> None:
-        """Count a micro-batch of this rank: detached losses (S,) and its number of clips."""
-        self._losses.append(losses)
+    def add(self, result: TaskLoss, num_clips: int) -> None:
+        """Count a micro-batch of this rank: its losses and scores, and its number of clips."""
+        self._losses.append(result.losses.detach())
+        for name, score in result.scores.items():
+            self._scores.setdefault(name, []).append(score.detach())
         self._clips += num_clips * self.world.size
 
     def report(self) -> tuple[list[float], dict[str, float]]:
@@ -60,7 +64,9 @@ class TrainMeter:
         (1e9 bytes) since the start of this process.
         """
         losses = self.world.mean(torch.stack(self._losses).mean(dim=0)).tolist()
+        scores = {name: self.world.mean(torch.stack(values).mean()).item() for name, values in self._scores.items()}
         statistics = {
+            **scores,
             "clips_per_second": self._clips / self._elapsed,
             "data_wait": self._waited / self._elapsed,
             "mfu": self.utilization.report(self._elapsed),

@@ -19,7 +19,7 @@ from data_pipelines.io.output_paths import require_output_folder
 from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_dict
 from lookupvivit.evaluation.aggregate import excluded_videos
-from lookupvivit.evaluation.metrics import confusion_matrix
+from lookupvivit.evaluation.metrics import class_scores, confusion_matrix
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.resume import PartialResult, restore, unfinished_folder
 from lookupvivit.evaluation.stored_predictions import Predictions
@@ -142,10 +142,10 @@ def identity(config: RunConfig, manifest: VideoManifest, weights_digest: str, wo
 def save(predictions: Predictions, folder: Path, name: str) -> None:
     """Write the logits of every view, the scores and the confusion matrix; print the scores."""
     summary = {**predictions.facts, **predictions.summary()}
-    predictions.save(folder / f"{name}.npz")
-    write_json(folder / f"{name}.json", summary)
     predicted = predictions.video_logits().argmax(axis=1)
     matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
+    predictions.save(folder / f"{name}.npz")
+    write_json(folder / f"{name}.json", summary | class_scores(matrix, predictions.class_names))
     save_png(folder / f"{name}_confusion.png", confusion_figure(matrix, predictions.class_names))
     for reason in predictions.facts["broken_videos"].values():
         print(f"FAILED, not in the scores: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,19 @@ from lookupvivit.experiments import experiment_of_dataset
 from lookupvivit.models.base import Model
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """What a task computes from a micro-batch.
+
+    Attributes:
+        losses: (S,), one per field of the output in ``engine.module.supervised``; their sum is minimised.
+        scores: further scalar tensors by name, means over the micro-batch, which are only logged.
+    """
+
+    losses: Tensor
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Task(Protocol):
@@ -48,8 +62,8 @@ class Task(Protocol):
 
     def loss(
         self, engine: Any, video: Tensor, batch: dict[str, Any], call: dict[str, Any], rng: np.random.Generator
-    ) -> Tensor:
-        """The losses (S,) of a micro-batch, one per field of the output in ``engine.module.supervised``.
+    ) -> TaskLoss:
+        """The losses of a micro-batch.
 
         Args:
             engine: DeepSpeed's engine, called like the model.

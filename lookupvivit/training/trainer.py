@@ -20,6 +20,7 @@ from torch import nn
 
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.config import RunConfig
+from lookupvivit.config.loading import to_dict
 from lookupvivit.training import checkpoint_folders, checkpointing, distributed, ema, run_directory
 from lookupvivit.training.build import build_on_meta, compute_dtype
 from lookupvivit.training.data import micro_batch_loader
@@ -32,6 +33,7 @@ from lookupvivit.training.ownership import require_own
 from lookupvivit.training.schedule import Batching, Plan, compressed_size_of_step, training_order
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
+from lookupvivit.training.trackers import TrackedRun, create_trackers, require_installed
 from lookupvivit.training.utilization import ModelFlopsUtilization
 from lookupvivit.weights.files import load_weights
 
@@ -68,6 +70,7 @@ class Trainer:
         self.run_dir = Path(config.output_dir)
         self.saved_step: int | None = None
         compute_dtype(config, self.world)  # raises where the device lacks it
+        require_installed(config.log.trackers)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Setup
@@ -121,7 +124,10 @@ class Trainer:
         self.print_start()
         self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world, self.unit)
         self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
-        self.log = RunLog(self.run_dir, self.step, self.plan.total, world)
+        identity = self.description[run_directory.IDENTITY]
+        tracked = TrackedRun(self.run_dir, identity, to_dict(config), self.task.metric, self.step)
+        trackers = create_trackers(config.log.trackers, tracked) if world.is_main else []
+        self.log = RunLog(self.run_dir, self.step, self.plan.total, world, trackers)
         self.log.settings(self.step, changed)
         steps = range(self.step, self.plan.total)
         self.micro_batches = iter(micro_batch_loader(dataset, order, steps, self.batching, config, world))
@@ -203,14 +209,14 @@ class Trainer:
                 video = to_model_input(batch["video"], world.device, dtype)
 
                 # The loss: one per classifier, minimised together.
-                loss = self.task.loss(engine, video, batch, call, rng)  # (S,)
-                losses.append((batch["video_name"], loss.detach()))
+                result = self.task.loss(engine, video, batch, call, rng)
+                losses.append((batch["video_name"], result.losses.detach()))
 
                 # Gradients accumulate until the last micro-batch, the boundary, where they are averaged over the ranks.
                 engine.set_gradient_accumulation_boundary(micro_step == self.batching.accumulation - 1)
-                engine.backward(loss.sum())
+                engine.backward(result.losses.sum())
                 self.optimizer_step(losses)
-                self.meter.add(loss.detach(), num_clips=len(video))
+                self.meter.add(result, num_clips=len(video))
                 self.meter.utilization.add(call, len(video))
 
             reporting = (self.step + 1) % config.log.every == 0 or self.step + 1 == self.plan.total

@@ -73,7 +73,19 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
     facts = {"checkpoint": str(run), "digest": digest, "step": 1, "precision": "fp32", "sampling": "clip"}
     facts |= {"missing_videos": 0, "broken_videos": {}, "compressed_size": [2, 3, 3]}
     assert predictions.facts == facts
-    assert {**facts, **predictions.summary()} == json.loads((run / "predictions/2x3.json").read_text())
+    summary = json.loads((run / "predictions/2x3.json").read_text())
+    confusion = summary.pop("confusion")
+    assert sum(sum(row.values()) for row in confusion.values()) == 13
+    correct = {name: 100 * row.get(name, 0) / sum(row.values()) for name, row in confusion.items()}
+    assert {name: score["top1"] for name, score in summary.pop("class_top1").items()} == pytest.approx(correct)
+    assert summary == {**facts, **predictions.summary()}
+
+    # the validation of the training run, from the logits of the same view
+    centre = predictions.view_logits[:, 6].astype(np.float64)
+    losses = np.log(np.exp(centre).sum(axis=1)) - np.take_along_axis(centre, predictions.labels[:, None], 1)[:, 0]
+    (validation,) = log_records(run, "val")
+    assert validation["loss"] == pytest.approx(losses.mean(), abs=1e-4)
+    assert validation["top1"] == summary["views"]["1x1"]["top1"]
     shell(command("test_net.py", run, "runtime.precision=bf16", "eval.clips=1", "eval.crops=1"))
     bfloat16 = json.loads((run / "predictions/1x1.json").read_text())
     assert bfloat16["precision"] == "bf16"

@@ -14,6 +14,7 @@ from lookupvivit.training.build import build_model
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog, _remove_after
 from lookupvivit.training.schedule import compressed_size_of_step
+from lookupvivit.training.trackers import TrackedRun, create_trackers
 
 
 def config(*overrides):
@@ -59,7 +60,8 @@ def tensorboard_tags(run):
 
 def test_a_validation_is_in_tensorboard_before_it_is_in_the_log(tmp_path, monkeypatch):
     """A run that is killed after either does not lose it: what the log does not have is repeated."""
-    log = RunLog(tmp_path, 0, 10, World(0, 1, torch.device("cpu")))
+    trackers = create_trackers(["tensorboard"], TrackedRun(tmp_path, "", {}, "top1", 0))
+    log = RunLog(tmp_path, 0, 10, World(0, 1, torch.device("cpu")), trackers)
     seen = []
     monkeypatch.setattr(log, "_write", lambda step, kind, **values: seen.append((kind, tensorboard_tags(tmp_path))))
     log.scalars(5, "train", loss=1.0)
