@@ -34,8 +34,8 @@ from lookupvivit.training.build import build_model, build_on_meta, load_init_fro
 from lookupvivit.training.data import multi_view_dataset, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
+from lookupvivit.training.losses import TaskLoss
 from lookupvivit.training.manifests import exclude_absent
-from lookupvivit.training.tasks import TaskLoss
 from lookupvivit.visualization.canvas import save_png
 
 

@@ -22,9 +22,8 @@ from lookupvivit.training.build import build_model, classifier_description, load
 from lookupvivit.training.data import train_dataset, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-from lookupvivit.training.losses import LOSSES, smooth_one_hot
+from lookupvivit.training.losses import LOSSES, TaskLoss, smooth_one_hot
 from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest
-from lookupvivit.training.tasks import TaskLoss
 
 
 class Classification:

@@ -1,12 +1,26 @@
-"""Classification losses and their soft targets."""
+"""Losses of a task, and those of classification with their soft targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskLoss:
+    """What a task computes from a micro-batch.
+
+    Attributes:
+        losses: (S,), one per field of the output in ``engine.module.supervised``; their sum is minimised.
+        scores: further scalar tensors by name, means over the micro-batch, which are only logged.
+    """
+
+    losses: Tensor
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
 
 def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lookupvivit.training.distributed import World
-from lookupvivit.training.tasks import TaskLoss
+from lookupvivit.training.losses import TaskLoss
 from lookupvivit.training.utilization import ModelFlopsUtilization, peak_memory
 
 T = TypeVar("T")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,19 +13,7 @@ from lookupvivit.experiments import experiment_of_dataset
 from lookupvivit.models.base import Model
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-
-
-@dataclass(frozen=True)
-class TaskLoss:
-    """What a task computes from a micro-batch.
-
-    Attributes:
-        losses: (S,), one per field of the output in ``engine.module.supervised``; their sum is minimised.
-        scores: further scalar tensors by name, means over the micro-batch, which are only logged.
-    """
-
-    losses: Tensor
-    scores: dict[str, Tensor] = field(default_factory=dict)
+from lookupvivit.training.losses import TaskLoss
 
 
 class Task(Protocol):
