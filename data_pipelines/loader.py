@@ -24,7 +24,20 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.processes import end_with_parent
 
 
-@dataclass(frozen=True)
+def balancing_copies(labels: np.ndarray) -> np.ndarray:
+    """How often each sample occurs in an epoch in which all classes are as frequent as the largest: int64 (N,).
+
+    Samples of a class occur equally often, or the first ones once more than the others.
+    """
+    counts = np.bincount(labels)
+    place = np.empty(len(labels), dtype=np.int64)  # within the class
+    order = np.argsort(labels, kind="stable")
+    place[order] = np.arange(len(labels)) - np.repeat(counts.cumsum() - counts, counts)
+    whole, rest = np.divmod(counts.max(), np.maximum(counts, 1))
+    return whole[labels] + (place < rest[labels])
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingOrder:
     """A new permutation of the samples in every epoch, cut into global batches. Samples that remain are dropped.
 
@@ -32,6 +45,7 @@ class TrainingOrder:
         num_samples: size of the training set.
         global_batch: samples per optimizer step, of all ranks together.
         seed: source of the permutations.
+        copies: how often each sample occurs in an epoch, by default once: int (num_samples,), at least 1.
 
     Raises:
         DataError: a global batch is larger than the training set.
@@ -40,6 +54,7 @@ class TrainingOrder:
     num_samples: int
     global_batch: int
     seed: int
+    copies: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.global_batch <= self.num_samples:
@@ -49,16 +64,31 @@ class TrainingOrder:
             )
 
     @property
+    def epoch_size(self) -> int:
+        """Samples in an epoch, with all copies."""
+        return self.num_samples if self.copies is None else int(self.copies.sum())
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per epoch."""
-        return self.num_samples // self.global_batch
+        return self.epoch_size // self.global_batch
 
     def batch(self, step: int) -> list[tuple[int, int]]:
-        """(epoch, index) of every sample in the global batch of ``step``, counted from 0."""
+        """(epoch, index) of every sample in the global batch of ``step``, counted from 0.
+
+        Copies of a sample have epochs of their own, because the epoch is what its randomness depends on: with at most c
+        copies, those in epoch e have the epochs c e to c e + c - 1.
+        """
         epoch, batch_of_epoch = divmod(step, self.steps_per_epoch)
         start = batch_of_epoch * self.global_batch
-        indices = _permutation(self.seed, epoch, self.num_samples)[start : start + self.global_batch]
-        return [(epoch, int(index)) for index in indices]
+        places = _permutation(self.seed, epoch, self.epoch_size)[start : start + self.global_batch]
+        if self.copies is None:
+            return [(epoch, int(index)) for index in places]
+        ends = self.copies.cumsum()
+        indices = np.searchsorted(ends, places, side="right")
+        copy_numbers = places - (ends - self.copies)[indices]
+        first = epoch * int(self.copies.max())
+        return [(first + int(number), int(index)) for number, index in zip(copy_numbers, indices, strict=True)]
 
 
 @lru_cache(maxsize=2)

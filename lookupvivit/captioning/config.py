@@ -38,3 +38,8 @@ class CaptioningConfig(RunConfig):
             require(alpha == 0, f"augment.{key}", alpha, "0, because captions cannot be mixed")
         loss = self.optim.loss
         require(loss == "softmax", "optim.loss", loss, "softmax, because each token is one of the vocabulary")
+        for key in ("class_weights", "freeze_blocks"):
+            value = getattr(self.optim, key)
+            require(not value, f"optim.{key}", value, "no value: captions have no classes, and the encoder is frozen")
+        balances = self.data.balance_classes
+        require(not balances, "data.balance_classes", balances, "no value: captions have no classes")

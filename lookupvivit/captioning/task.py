@@ -43,6 +43,7 @@ class Captioning:
     """A `lookupvivit.training.tasks.Task`: predict the next token of an image's caption, scored by CIDEr-D."""
 
     metric = "CIDEr"
+    copies: np.ndarray | None = None
 
     def __init__(self, config: CaptioningConfig, world: World) -> None:
         self.config, self.world = config, world

@@ -86,6 +86,8 @@ class DataConfig(Section):
     """Time limit for opening a file and for each read, in seconds; 0: no limit, and no separate decoding process."""
     max_pixels: PositiveInt | None = None
     """Largest frame that is read, in pixels; null is 2**26 for images and 2**24 for videos."""
+    balance_classes: bool = False
+    """Repeat training videos of smaller classes in every epoch until all classes are equally frequent."""
     max_failed: Fraction = 0.01
     """Fraction of the training videos that may be unreadable before the run stops."""
 

@@ -73,8 +73,12 @@ class OptimConfig(Section):
     """Weight decay; it does not apply to biases, norms and positional embeddings."""
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """softmax: cross-entropy; sigmoid: the sum of one binary cross-entropy per class (see classifier_bias)."""
+    class_weights: bool = False
+    """Weight the loss of each class inversely to its number of training videos; the mean weight is 1."""
     layer_decay: PositiveFraction = 1.0
     """Learning rate of a block relative to that of the next block."""
+    freeze_blocks: NonNegativeInt = 0
+    """Number of blocks, from the first, that are not trained, nor what precedes them; all: only classifiers are."""
     clip_grad: NonNegativeFloat = 1.0
     """Maximum global gradient norm; 0 is off."""
     ema_decay: FractionBelowOne = 0.0
@@ -91,6 +95,8 @@ class OptimConfig(Section):
     """Length of the linear warmup."""
     max_steps: PositiveInt | None = None
     """Length of the run in optimizer steps; replaces epochs."""
+    patience: NonNegativeFloat = 0.0
+    """Stop after this number of epochs without a better validation; 0 is off."""
 
     @model_validator(mode="after")
     def _validate(self) -> Self:
@@ -99,6 +105,8 @@ class OptimConfig(Section):
             require(is_used, f"optim.{key}", getattr(self, key), f"no value unless optim.name is {owner}")
         is_shorter = self.max_steps is not None or self.warmup_epochs <= self.epochs
         require(is_shorter, "optim.warmup_epochs", self.warmup_epochs, f"at most optim.epochs = {self.epochs}")
+        has_classes = self.loss == "softmax" or not self.class_weights
+        require(has_classes, "optim.class_weights", True, "false unless optim.loss is softmax")
         return self
 
 
@@ -140,6 +148,8 @@ class EvalConfig(Section):
     """Views per rank and forward pass."""
     compressed_size: TokenSize | None = None
     """LookupViT only: compressed size (t, h, w); null is the model's own."""
+    single_frame: bool = False
+    """Repeat the middle frame of each clip, to measure what one frame alone reveals."""
     save_seconds: NonNegativeFloat = 60
     """Interval in which a test saves its partial results, from which it resumes, in seconds; 0: after every batch."""
 
@@ -203,6 +213,8 @@ class RunConfig(Section):
     def _validate(self) -> Self:
         can_offload = self.optim.name == "adamw" or not self.runtime.offload_optimizer
         require(can_offload, "runtime.offload_optimizer", True, "false unless optim.name is adamw")
+        validates = self.log.validate_every_epochs > 0 or not self.optim.patience
+        require(validates, "optim.patience", self.optim.patience, "0 where log.validate_every_epochs is 0")
         self.validate_task()
         return self
 

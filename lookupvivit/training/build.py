@@ -54,6 +54,22 @@ def build_model(config: RunConfig, num_classes: int | None = None) -> Model:
     return model
 
 
+def freeze_blocks(model: Model, count: int) -> Model:
+    """Exclude the first ``count`` blocks and all parameters before them from training.
+
+    Raises:
+        ConfigError: the model has fewer blocks.
+    """
+    if count > len(model.blocks):
+        raise ConfigError(
+            f"optim.freeze_blocks: found {count}, expected at most {len(model.blocks)}, the model's depth"
+        )
+    for names in model.layer_groups()[: count + 1] if count else ():
+        for name in names:
+            model.get_parameter(name).requires_grad_(False)
+    return model
+
+
 def build_on_meta(build: Callable[[], Model]) -> Model:
     """The model that ``build`` returns, on the meta device: shapes without memory or initialisation."""
     with torch.device("meta"):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,15 @@ def save_best(
             new_folder(temporary)
             save_model(temporary, weights, scored)
             move_folder(temporary, best)
+
+
+def best_step(run_dir: Path, default: int, world: World) -> int:
+    """The optimizer step of the model in ``best/``, or ``default`` if there is none; collective."""
+    step = default
+    if world.is_main:
+        with suppress(WeightsError):
+            step = int(read_description(run_dir / BEST).get("step", default))
+    return world.from_main(step)
 
 
 def best_score(best: Path, metric: str, description: dict[str, Any]) -> float:

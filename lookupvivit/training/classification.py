@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from data_pipelines.datasets.clips import ClipDataset
+from data_pipelines.datasets.manifest import VideoManifest
+from data_pipelines.loader import balancing_copies
 from data_pipelines.transforms.mixup import mix
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.array_files import PredictionsError
@@ -18,11 +20,11 @@ from lookupvivit.evaluation.metrics import accuracies_text, reported_ranks
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.models.base import Model
 from lookupvivit.training.attention_logging import AttentionLogger
-from lookupvivit.training.build import build_model, classifier_description, load_init_from
+from lookupvivit.training.build import build_model, classifier_description, freeze_blocks, load_init_from
 from lookupvivit.training.data import train_dataset, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-from lookupvivit.training.losses import LOSSES, TaskLoss, smooth_one_hot
+from lookupvivit.training.losses import LOSSES, TaskLoss, class_weights, smooth_one_hot
 from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest
 
 
@@ -36,7 +38,7 @@ class Classification:
 
     def build_model(self) -> Model:
         """See `Task`."""
-        return build_model(self.config)
+        return freeze_blocks(build_model(self.config), self.config.optim.freeze_blocks)
 
     def load_initial_weights(self, model: Model) -> str | None:
         """See `Task`."""
@@ -50,7 +52,7 @@ class Classification:
             return count
         train_set, val_set = (present_videos(self.config, split) for split in ("train", "val"))
         val_set.in_class_order(train_set.class_names, train_set.source)
-        return len(train_set)
+        return len(train_set) if (copies := self._copies(train_set)) is None else int(copies.sum())
 
     def _count_unrendered(self) -> int:
         """The number of training videos of a camera_motion set that is not complete, else 0."""
@@ -70,8 +72,15 @@ class Classification:
         """See `Task`."""
         self.train_set, val_set = (read_manifest(self.config, split, self.world) for split in ("train", "val"))
         self.val_set = val_set.in_class_order(self.train_set.class_names, self.train_set.source)
-        self.num_samples = len(self.train_set)
+        self.num_samples, self.copies = len(self.train_set), self._copies(self.train_set)
+        self.class_weights = None
+        if self.config.optim.class_weights:
+            weights = class_weights(self.train_set.labels, self.config.num_classes)
+            self.class_weights = weights.to(self.world.device)
         self.attention_logger = AttentionLogger(self.config, self.val_set, self.world)
+
+    def _copies(self, train_set: VideoManifest) -> np.ndarray | None:
+        return balancing_copies(train_set.labels) if self.config.data.balance_classes else None
 
     def description(self) -> dict[str, Any]:
         """See `Task`."""
@@ -94,7 +103,7 @@ class Classification:
         targets = smooth_one_hot(labels, self.config.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
         output, loss = engine(video, **call), LOSSES[self.config.optim.loss]
-        losses = torch.stack([loss(output[name], targets) for name in engine.module.supervised])
+        losses = torch.stack([loss(output[name], targets, self.class_weights) for name in engine.module.supervised])
         correct = output["logits"].detach().argmax(dim=1) == targets.argmax(dim=1)
         return TaskLoss(losses, {"top1": 100 * correct.float().mean()})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,12 +31,22 @@ def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> 
     return targets.scatter_(1, labels[:, None], 1 - smoothing + off)
 
 
-def softmax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of -sum_k targets_k log softmax(logits)_k, in float32; both (B, K)."""
-    return F.cross_entropy(logits.float(), targets, reduction="none").mean()
+def class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
+    """Weights (K,) of the classes, inverse to their frequency in ``labels`` (N,), so that the labels' mean weight is 1.
+
+    Classes that do not occur have the weight 1.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.tensor(np.where(counts > 0, weights, 1.0), dtype=torch.float32)
 
 
-def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def softmax_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over the batch of -sum_k weights_k targets_k log softmax(logits)_k, in float32; (B, K) and weights (K,)."""
+    return F.cross_entropy(logits.float(), targets, weights, reduction="none").mean()
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, weights: None = None) -> Tensor:
     """Mean over the batch of the sum over classes of binary cross-entropies, in float32; both (B, K).
 
     Every class is a separate yes-or-no question (big_vision, utils.py, sigmoid_xent), so ``targets`` in [0, 1] may be
@@ -44,7 +55,7 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(dim=-1).mean()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "softmax": softmax_cross_entropy,
     "sigmoid": sigmoid_cross_entropy,
 }

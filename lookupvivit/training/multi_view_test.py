@@ -45,6 +45,7 @@ def test(config: RunConfig) -> None:
     world = distributed.start(config.runtime.threads)
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size
     name = f"{clips}x{crops}" + (f"_compressed_{format_size(size)}" if size else "")
+    name += "_single_frame" if config.eval.single_frame else ""
     with distributed.exclusive(folder / f".{name}.lock", "output_dir", world):
         run_test(config, folder, name, world)
     distributed.stop()
@@ -71,7 +72,9 @@ def run_test(config: RunConfig, folder: Path, name: str, world: World) -> None:
     weights_digest = file_digest(weights) if world.is_main else ""
     partial = open_partial_result(folder / f"{name}.partial", config, manifest, weights_digest, world)
 
-    def forward(views: Tensor) -> Tensor:
+    def forward(views: Tensor) -> Tensor:  # (B, 3, T, H, W)
+        if config.eval.single_frame:
+            views = views[:, :, views.shape[2] // 2, None].expand_as(views)
         output = model(views, **config.eval.call)
         return torch.stack([output[classifier] for classifier in model.supervised], dim=1)  # (B, S, K)
 
@@ -99,6 +102,8 @@ def run_test(config: RunConfig, folder: Path, name: str, world: World) -> None:
             "broken_videos": failed,
             "compressed_size": size or getattr(model, "compressed_size", None),
         }
+        if config.eval.single_frame:
+            facts["single_frame"] = True
         save(replace(predictions, facts=facts), folder, name)
     world.barrier()
     partial.remove()  # on every machine

@@ -24,6 +24,7 @@ from lookupvivit.training.distributed import SEEN_BY_ALL, World
 from lookupvivit.training.failed_videos import EARLIER_FILE as EARLIER_FAILED_VIDEOS
 from lookupvivit.training.failed_videos import FILE as FAILED_VIDEOS
 from lookupvivit.training.logging import FILE as LOG
+from lookupvivit.training.schedule import Batching, Plan
 from lookupvivit.weights.files import DESCRIPTION, TOKENIZER, WEIGHTS, WeightsError, read_description
 
 BEST = "best"
@@ -42,7 +43,10 @@ CONSTRAINTS = {  # in model.json, and the configuration's key
     "ema_decay": "optim.ema_decay",
     "precision": "runtime.precision",
     "zero_stage": "runtime.zero_stage",
+    "balance_classes": "data.balance_classes",
+    "freeze_blocks": "optim.freeze_blocks",
 }
+LATER_CONSTRAINTS = {"balance_classes": False, "freeze_blocks": 0}  # which earlier checkpoints do not contain
 EARLIER_CONSTRAINTS = {"videos": "num_videos"}  # names of constraints in version 0.1
 WRITTEN = {CONFIG, IDENTITY_FILE, LOG, FAILED_VIDEOS, *MODEL_FILES}  # also by way of temporary folders
 
@@ -131,6 +135,8 @@ def differences(saved: dict[str, Any], description: dict[str, Any]) -> list[str]
     found = {key: saved.get(key) for key in expected}
     if isinstance(training := found.get("training"), dict):
         constraints = {EARLIER_CONSTRAINTS.get(key, key): value for key, value in training.items()}
+        for key in expected["training"].keys() - constraints.keys() & LATER_CONSTRAINTS.keys():
+            constraints[key] = LATER_CONSTRAINTS[key]
         if "repeats" in expected["training"]:
             constraints.setdefault("repeats", expected["training"]["repeats"])
         found["training"] = constraints
@@ -143,6 +149,24 @@ def _by_config_key(description: dict[str, Any]) -> dict[str, Any]:
         return description
     others = {key: value for key, value in description.items() if key != "training"}
     return others | {CONSTRAINTS.get(name, str(name)): value for name, value in constraints.items()}
+
+
+def start_messages(config: RunConfig, step: int, batching: Batching, plan: Plan, world: World) -> list[str]:
+    """Batch size, length, precision, and where the run starts."""
+    runtime, run_dir = config.runtime, config.output_dir
+    messages = [
+        f"{batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {runtime.precision}, "
+        f"ZeRO {runtime.zero_stage}, on {world.device.type}"
+    ]
+    if step >= plan.total:
+        messages.append(f"{run_dir} is already finished ({step} steps); set another output_dir to train again")
+    elif step:
+        messages.append(f"resuming from step {step} of {plan.total}")
+    else:
+        messages.append(f"starting from {config.init_from or 'scratch'} in {run_dir}")
+    if plan.warmup > plan.total > step:
+        messages.append(f"NOTE: optim.lr is never reached: {plan.warmup} warmup steps, {plan.total} steps in all")
+    return messages
 
 
 def is_model_folder(folder: Path) -> bool:

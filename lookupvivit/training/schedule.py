@@ -64,15 +64,15 @@ class Batching:
         return f"batch {self.batch} = {self.micro_batch} clips x {self.accumulation} accumulation steps x {ranks}"
 
 
-def training_order(config: RunConfig, num_videos: int) -> TrainingOrder:
-    """The order in which a run visits its ``num_videos`` training videos.
+def training_order(config: RunConfig, num_videos: int, copies: np.ndarray | None = None) -> TrainingOrder:
+    """The order in which a run visits its ``num_videos`` training videos, and how often in an epoch (``copies``).
 
     Raises:
         DataError: a global batch has more videos than the training set.
     """
     videos_per_step = config.optim.batch_size // config.data.repeats
     with prefix_data_errors("optim.batch_size: "):
-        return TrainingOrder(num_videos, videos_per_step, config.seed)
+        return TrainingOrder(num_videos, videos_per_step, config.seed, copies)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,12 @@ class Task(Protocol):
     Attributes:
         metric: the score of `validate` that selects the best model.
         num_samples: number of training videos, after `read_data`.
+        copies: how often each of them occurs in an epoch (see `TrainingOrder`), after `read_data`.
     """
 
     metric: str
     num_samples: int
+    copies: np.ndarray | None
 
     def build_model(self) -> Model:
         """The configured model with random weights."""
@@ -36,7 +38,7 @@ class Task(Protocol):
         """Load ``init_from`` into a new model. Returns what to report about it."""
 
     def count_samples(self) -> int:
-        """The number of training videos, found without writing anything; prints what is missing."""
+        """The number of samples in an epoch, found without writing anything; prints what is missing."""
 
     def read_data(self) -> None:
         """Find training and validation data, preparing them if needed; collective."""

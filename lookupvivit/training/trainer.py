@@ -95,7 +95,7 @@ class Trainer:
         self.task.read_data()
 
         # The order of samples is a function of (seed, step): a resumed run continues it, on any number of ranks.
-        order = training_order(config, self.task.num_samples)
+        order = training_order(config, self.task.num_samples, self.task.copies)
         self.batching, self.plan = Batching.from_config(config, world), Plan.from_config(config, order)
         dataset = self.task.training_set()
         self.unit = dataset.manifest.unit
@@ -121,7 +121,7 @@ class Trainer:
         changed: list[str] = []
         if world.is_main:
             changed = run_directory.begin(config, self.run_dir, checkpoint, self.step, self.step >= self.plan.total)
-        self.print_start()
+        self.print("\n".join(run_directory.start_messages(config, self.step, self.batching, self.plan, world)))
         self.failed_videos = FailedVideos(self.run_dir, self.task.num_samples, config.data.max_failed, world, self.unit)
         self.meter = TrainMeter(ModelFlopsUtilization(build_on_meta(self.task.build_model), config, world), world)
         identity = self.description[run_directory.IDENTITY]
@@ -137,22 +137,6 @@ class Trainer:
         if text and self.world.is_main:
             print(text)
 
-    def print_start(self) -> None:
-        """Print batch size, length, precision, and where the run starts."""
-        plan, runtime = self.plan, self.config.runtime
-        self.print(
-            f"{self.batching}; {plan.total} steps, {plan.steps_per_epoch} per epoch; {runtime.precision}, "
-            f"ZeRO {runtime.zero_stage}, on {self.world.device.type}"
-        )
-        if self.step >= plan.total:
-            self.print(f"{self.run_dir} is already finished ({self.step} steps); set another output_dir to train again")
-        elif self.step:
-            self.print(f"resuming from step {self.step} of {plan.total}")
-        else:
-            self.print(f"starting from {self.config.init_from or 'scratch'} in {self.run_dir}")
-        if plan.warmup > plan.total > self.step:
-            self.print(f"NOTE: optim.lr is never reached: {plan.warmup} warmup steps, {plan.total} steps in all")
-
     # ------------------------------------------------------------------------------------------------------------------
     # The loop
 
@@ -166,6 +150,8 @@ class Trainer:
         # are recorded: without them, a start may repeat drawings.
         evaluated = self.step > 0 and self.world.any(not self.log.validated) and self.evaluate()
         while self.step < self.plan.total:
+            if self.is_patience_over():
+                break
             if evaluated:
                 self.stop_if_asked()  # it may have taken long
             self.train_step()
@@ -174,6 +160,22 @@ class Trainer:
                 self.save()
             self.stop_if_asked()
             evaluated = self.evaluate()
+
+    def is_patience_over(self) -> bool:
+        """Whether the run ends early, after saving: no best validation for ``optim.patience`` epochs; collective.
+
+        This depends on the step and the best model only. A run that ended early therefore does not continue.
+        """
+        config, plan = self.config, self.plan
+        if not config.optim.patience or not plan.due(self.step, config.log.validate_every_epochs):
+            return False
+        best = checkpointing.best_step(self.run_dir, self.step, self.world)
+        if self.step - best < config.optim.patience * plan.steps_per_epoch:
+            return False
+        if self.saved_step != self.step:
+            self.save()
+        self.log.print(f"step {self.step} of {plan.total}: ends early, because the best validation was at step {best}")
+        return True
 
     def stop_if_asked(self) -> None:
         """Save and end the run if any rank was asked to stop; collective.

@@ -109,6 +109,44 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
             np.testing.assert_allclose(model(crop).logits[0], predictions.view_logits[i, 5], atol=1e-5)
 
 
+def test_one_frame_of_each_clip(tmp_path, command, shell):
+    """What one frame alone reveals: the middle one, repeated."""
+    run = tmp_path / "run"
+    shell(command("train_net.py", run, "optim.max_steps=1", "optim.warmup_epochs=0"))
+    shell(command("test_net.py", run, "eval.clips=1", "eval.crops=1"))
+    assert "1x1_single_frame" in shell(
+        command("test_net.py", run, "eval.clips=1", "eval.crops=1", "eval.single_frame=true")
+    )
+    one, clip = (Predictions.load(run / "predictions" / f"1x1{name}.npz") for name in ("_single_frame", ""))
+    assert one.facts["single_frame"] and not np.array_equal(one.view_logits, clip.view_logits)
+    from data_pipelines.video.reader import read_frames
+
+    middle = one.frame_indices[0, 0, 2]
+    frame = torch.from_numpy(read_frames(one.video_names[0], [int(middle)])).float() / 127.5 - 1
+    still = frame[:, :, 8:72].permute(3, 0, 1, 2)[None].expand(-1, -1, 4, -1, -1)
+    with torch.no_grad():
+        np.testing.assert_allclose(load_model(run)(still).logits[0], one.view_logits[0, 0], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_small_dataset_run_freezes_balances_and_ends_early(tmp_path, command, shell):
+    start, run = tmp_path / "start", tmp_path / "run"
+    shell(command("train_net.py", start, "optim.max_steps=1"))
+    settings = (f"init_from={start}", "optim.freeze_blocks=1", "optim.class_weights=true", "data.balance_classes=true")
+    early = (*settings, "optim.lr=1e-9", "optim.max_steps=40", "optim.patience=1", "optim.warmup_epochs=0")
+    output = shell(command("train_net.py", run, *early))
+    assert "step 10 of 40: ends early, because the best validation was at step 5" in output
+    assert [record["step"] for record in log_records(run, "val")] == [5, 10]
+    again = shell(command("train_net.py", run, *early))
+    assert "ends early" in again and len(log_records(run)) == 10
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, run))
+    kept = {name for name in before if torch.equal(before[name], after[name])}
+    frozen = {name for name in before if name.startswith(("embedding.", "positions", "compress.", "blocks.0."))}
+    assert frozen <= kept and {"blocks.1.lookup_mlp.0.weight", "lookup_head.bias"}.isdisjoint(kept)
+    refused = shell(command("train_net.py", run, *early, "optim.freeze_blocks=0"), expect=2)
+    assert "optim.freeze_blocks: 1 -> 0" in refused
+
+
 @pytest.mark.parametrize(
     ("tool", "overrides", "message"),
     [

@@ -4,12 +4,14 @@ import av
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.videos import decode_all
 
 from data_pipelines.datasets.clips import ClipDataset, MultiViewDataset
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
-from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
+from data_pipelines.loader import TrainingOrder, balancing_copies, eval_loader, train_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
 from data_pipelines.transforms.train_transform import TrainTransform
@@ -101,6 +103,19 @@ def test_the_order_depends_on_seed_and_step_alone():
     order.batch(5)
     assert order.batch(17) == TrainingOrder(103, 10, seed=0).batch(17)
     assert order.batch(0) != TrainingOrder(103, 10, seed=1).batch(0)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
+def test_balanced_epochs(labels, seed):
+    labels = np.array(labels)
+    copies = balancing_copies(labels)
+    assert all(copies[labels == label].sum() == np.bincount(labels).max() for label in set(labels.tolist()))
+    assert all(np.ptp(copies[labels == label]) <= 1 for label in set(labels.tolist()))
+    order = TrainingOrder(len(labels), 1, seed, copies)
+    pairs = [order.batch(step)[0] for step in range(2 * order.steps_per_epoch)]
+    assert len(set(pairs)) == len(pairs)  # no two copies have the same randomness
+    for epoch in np.split(np.array(pairs), 2):
+        assert np.bincount(epoch[:, 1]).tolist() == copies.tolist()
 
 
 def test_a_global_batch_larger_than_the_training_set_is_refused():

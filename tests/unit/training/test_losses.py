@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
 
 import lookupvivit
-from lookupvivit.training.losses import sigmoid_cross_entropy, smooth_one_hot, softmax_cross_entropy
+from lookupvivit.training.losses import class_weights, sigmoid_cross_entropy, smooth_one_hot, softmax_cross_entropy
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -15,6 +17,16 @@ def test_softmax_cross_entropy_equals_torch_label_smoothing(smoothing):
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing)
     torch.testing.assert_close(softmax_cross_entropy(logits, smooth_one_hot(labels, 4, smoothing)), expected)
+
+
+def test_class_weights_agree_with_sklearn():
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = class_weights(labels, 5)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    np.testing.assert_allclose(weights, [expected[0], expected[1], 1, expected[2], 1], rtol=1e-6)
+    logits, targets = torch.randn(6, 5), torch.from_numpy(labels)
+    weighted = F.cross_entropy(logits, targets, weights, reduction="none").mean()
+    torch.testing.assert_close(softmax_cross_entropy(logits, smooth_one_hot(targets, 5), weights), weighted)
 
 
 @pytest.mark.parametrize("loss", [softmax_cross_entropy, sigmoid_cross_entropy])
