@@ -19,7 +19,7 @@ import numpy as np
 from data_pipelines.datasets.layout import find_folder, require_split
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.listing import is_hidden, is_image, is_video, sorted_entries
+from data_pipelines.io.listing import is_folder, is_hidden, is_image, is_video, sorted_entries
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
@@ -114,7 +114,7 @@ def _found(path: Path) -> str:
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return [entry.name for entry in sorted_entries(folder) if entry.is_dir()]
+    return [entry.name for entry in sorted_entries(folder) if is_folder(entry)]
 
 
 def _contains_classes(root: Path) -> bool:
@@ -125,7 +125,7 @@ def _contains_classes(root: Path) -> bool:
 
 
 def _num_files(folder: Path) -> int:
-    return sum(not entry.is_dir() for entry in sorted_entries(folder))
+    return sum(not is_folder(entry) for entry in sorted_entries(folder))
 
 
 def _require_same_classes(folder: Path, classes: Collection[str], train_folder: Path) -> None:
@@ -141,10 +141,13 @@ def _require_same_classes(folder: Path, classes: Collection[str], train_folder: 
 
 
 def _is_sample(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a video, an image, or a folder that contains an image."""
+    """Whether an entry is a video, an image, or a folder that contains an image or cannot be read."""
     if is_video(entry.name) or is_image(entry.name):
         return True
-    if not entry.is_dir():
+    if not is_folder(entry):
         return False
-    with os.scandir(entry.path) as files:
-        return any(is_image(file.name) and not is_hidden(file.name) for file in files)
+    try:
+        with os.scandir(entry.path) as files:
+            return any(is_image(file.name) and not is_hidden(file.name) for file in files)
+    except OSError:
+        return True  # reported with the other samples that cannot be read

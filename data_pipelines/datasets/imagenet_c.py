@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.listing import sorted_entries
+from data_pipelines.io.listing import is_folder, sorted_entries
 
 ARCHIVES = ("blur", "digital", "noise", "weather", "extra")
 SEVERITIES = range(1, 6)
@@ -59,6 +59,6 @@ def unrecognized_folders(root: str | os.PathLike[str], corruptions: Collection[s
     for parent in (root, *(root / archive for archive in ARCHIVES)):
         known = {*corruptions, *(ARCHIVES if parent == root else ())}
         for entry in sorted_entries(parent) if parent.is_dir() else ():
-            if entry.is_dir() and entry.name not in known:
+            if is_folder(entry) and entry.name not in known:
                 unrecognized.append(str((parent / entry.name).relative_to(root)))
     return unrecognized

@@ -27,7 +27,7 @@ from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.atomic import write_json
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.json_files import excerpt, read_json
-from data_pipelines.io.listing import sorted_entries
+from data_pipelines.io.listing import is_folder, sorted_entries
 
 SPLITS = ("train", "validation")
 ANNOTATION_FOLDERS = ("", "labels", "annotations")
@@ -135,6 +135,6 @@ def _index_videos(root: Path) -> tuple[Path, dict[str, str]]:
     files: dict[str, str] = {}
     for entry in sorted_entries(folder):  # sorted, so an id's folder precedes its .mp4 and its .webm
         stem, suffix = os.path.splitext(entry.name)
-        if suffix in VIDEO_SUFFIXES or (not suffix and entry.is_dir()):
+        if suffix in VIDEO_SUFFIXES or (not suffix and is_folder(entry)):
             files[stem] = entry.name
     return folder, files

@@ -39,6 +39,14 @@ def sorted_entries(folder: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
         return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one. A link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def videos_below(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> Iterator[tuple[str, str, str]]:
     """Yield the videos in ``folder``, then those in its subfolders, one level deep.
 
@@ -50,9 +58,9 @@ def videos_below(folder: str | os.PathLike[str], skip: Collection[str] = ()) -> 
     """
     subfolders = []
     for entry in sorted_entries(folder):
-        if is_video(entry.name):  # tested first, because is_dir() costs a system call for each symbolic link
+        if is_video(entry.name):  # tested first, because is_folder() costs a system call for each symbolic link
             yield "", os.path.splitext(entry.name)[0], entry.path
-        elif entry.name not in skip and entry.is_dir():
+        elif entry.name not in skip and is_folder(entry):
             subfolders.append(entry)
     for subfolder in subfolders:
         for entry in sorted_entries(subfolder):

@@ -1,7 +1,7 @@
 """Folder listings and file types."""
 
 from data_pipelines.datasets.layout import find_file
-from data_pipelines.io.listing import is_image, is_video, sorted_entries, videos_below
+from data_pipelines.io.listing import is_folder, is_image, is_video, sorted_entries, videos_below
 
 
 def test_file_types_are_recognised_in_any_letter_case():
@@ -26,3 +26,12 @@ def test_hidden_files_are_not_listed(tmp_path):
     assert [stem for _, stem, _ in videos_below(tmp_path)] == ["a", "d"]
     assert [entry.name for entry in sorted_entries(tmp_path)] == ["a.mp4", "c"]
     assert find_file(tmp_path, [""], ["*.mp4"], "").name == "a.mp4"
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.mp4").touch()
+    (tmp_path / "link").symlink_to("a")
+    assert [entry.name for entry in sorted_entries(tmp_path) if is_folder(entry)] == ["a", "link"]
+    assert [folder for folder, *_ in videos_below(tmp_path)] == ["a", "link"]
