@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from data_pipelines.datasets.manifest import CENTRE_CLIP, VideoManifest
 from data_pipelines.io.errors import DataError, MissingDataError, VideoDecodeError
+from data_pipelines.io.text import one_line
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.random_streams import SUBSTITUTE
 from data_pipelines.sampling import Sampling
@@ -75,7 +76,7 @@ class ClipDataset(Dataset):
             try:
                 samples = self._clips(video_index, rng)
             except (VideoDecodeError, MissingDataError) as error:
-                failures.append(str(error))
+                failures.append(one_line(error))
                 rng = np.random.default_rng((self.seed, epoch, index, SUBSTITUTE, len(failures)))
                 video_index = int(rng.integers(len(self)))
             else:
@@ -152,7 +153,7 @@ class MultiViewDataset(Dataset):
         try:
             video, frames, boxes = self._views(path)
         except (VideoDecodeError, MissingDataError) as error:
-            failed = str(error)
+            failed = one_line(error)
             views, length, crop = len(self.clip_index), self.preprocess.sampling.frames, self.preprocess.crop
             video = torch.zeros(views, 3, length, crop, crop, dtype=torch.uint8)
             frames, boxes = np.zeros((views, length), np.int64), np.zeros((views, 3), np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.listing import unit_of
 from data_pipelines.io.tar_paths import containing_file
-from data_pipelines.io.text import ENCODING, numbered_lines
+from data_pipelines.io.text import ENCODING, numbered_lines, one_line
 
 CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x1 scoring
 
@@ -185,8 +187,16 @@ def exclude_missing(manifest: VideoManifest) -> VideoManifest:
     return replace(manifest.select(kept), num_missing=len(missing))
 
 
+def skip_line(path: str, reason: str) -> str:
+    """A line of a skip list: the path, a tab and the reason. A path with a tab or a line feed is a JSON string."""
+    written = path if path.isprintable() and not path.startswith('"') else json.dumps(path)
+    return f"{written}\t{one_line(reason)}\n"
+
+
 def exclude_listed(manifest: VideoManifest, skip_list: Path) -> VideoManifest:
     """Exclude the videos in ``skip_list``. Each of its lines is a path, optionally followed by a tab and a reason.
+
+    Paths may be JSON strings, as `skip_line` writes some.
 
     Raises:
         MissingDataError: the file does not exist.
@@ -194,11 +204,18 @@ def exclude_listed(manifest: VideoManifest, skip_list: Path) -> VideoManifest:
     """
     if not skip_list.is_file():
         raise MissingDataError(f"{skip_list}: no such file, expected a skip list written by tools/prepare_dataset.py")
-    skipped = {_location(line.rstrip("\n").partition("\t")[0]) for _, line in numbered_lines(skip_list)}
+    skipped = {_location(_listed_path(line)) for _, line in numbered_lines(skip_list)}
     kept = [index for index, path in enumerate(manifest.paths) if _location(path) not in skipped]
     if not kept:
         raise DataError(f"{skip_list}: found all {len(manifest)} {manifest.unit}s of {manifest.source}, expected fewer")
     return manifest.select(kept)
+
+
+def _listed_path(line: str) -> str:
+    path = line.rstrip("\n").partition("\t")[0]
+    with suppress(ValueError):
+        return str(json.loads(path)) if path.startswith('"') else path
+    return path
 
 
 def _location(path: str) -> str:

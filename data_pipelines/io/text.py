@@ -85,6 +85,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
+def one_line(text: object) -> str:
+    """`printable` on a single line, for messages and lists: names of files may contain line feeds too."""
+    return printable(str(text)).replace("\n", "\\n")
+
+
 def output_name(name: str) -> str:
     """A relative path for an output that is named after an input: `printable`, with parts of bounded length."""
     return str(PurePath(*map(_shorten, PurePath(printable(name)).parts)))

@@ -14,6 +14,7 @@ import lookupvivit
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.real_paths import require_not_among
+from data_pipelines.io.text import one_line
 from lookupvivit.cli.arguments import (
     add_device_option,
     add_output_option,
@@ -106,7 +107,7 @@ def visualize(arguments: argparse.Namespace) -> int:
         except (DataError, OSError) as error:
             failed += 1
             prefix = "" if str(path) in str(error) else f"{path}: "  # an invalid --start names no file
-            print(f"error: {prefix}{error}", file=sys.stderr, flush=True)
+            print(f"error: {one_line(prefix + str(error))}", file=sys.stderr, flush=True)
             continue
         maps: list[AttentionMaps] = [
             attention_maps(model, to_model_input(frames), selection.blocks, arguments.heads, arguments.tokens, size)
@@ -115,7 +116,7 @@ def visualize(arguments: argparse.Namespace) -> int:
         _, seconds = clips[0]
         files = writer.write(maps, name, arguments.output / stem, seconds)
         classes = "; ".join(predicted_class(one, class_names) for one in maps)
-        print(f"{name}: {classes}  ->  {', '.join(map(str, files))}", flush=True)
+        print(f"{one_line(name)}: {classes}  ->  {one_line(', '.join(map(str, files)))}", flush=True)
     if board:
         board.close()
     if failed:

@@ -15,6 +15,7 @@ from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.output_paths import require_output_folder
 from data_pipelines.io.progress import progress
 from data_pipelines.io.real_paths import require_not_among
+from data_pipelines.io.text import one_line
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_compressed_size_option,
@@ -116,9 +117,9 @@ def write(generator: CaptionGenerator, arguments: argparse.Namespace) -> int:
             report["captions"] += batch.as_json()
             save()
             for error in batch.errors.values():
-                tqdm.write(f"error: {error}", file=sys.stderr)
+                tqdm.write(f"error: {one_line(error)}", file=sys.stderr)
             for path, caption in batch.captions.items():
-                tqdm.write(f"{path}: {caption}")
+                tqdm.write(one_line(f"{path}: {caption}"))
             sys.stdout.flush()
             if arguments.output and batch.captions:
                 figure = caption_grid(middle_frames(batch.clips), list(batch.captions.values()))

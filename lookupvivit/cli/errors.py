@@ -19,6 +19,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.text import one_line
 from lookupvivit.cli.closed_output import exit_if_output_is_closed
 from lookupvivit.errors import UserError
 from lookupvivit.training.failure_watch import end_process
@@ -32,7 +33,7 @@ def exit_with_error(error: Exception | str) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         exit_if_output_is_closed()
     sys.stdout.flush()  # the error comes last, also where both streams go to one file
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -53,11 +54,11 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
     except USER_ERRORS as error:
         if isinstance(error, BrokenPipeError):
             exit_if_output_is_closed()
-        # Errors of loader workers arrive with the worker's traceback as text; the message is its last line.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        message = lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+        message = str(error).strip() or type(error).__name__
+        if message.startswith("Caught "):  # by a loader worker, whose traceback follows and ends with the message
+            message = message.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        _print_last(f"error{rank}: {message}")
+        _print_last(f"error{rank}: {one_line(message)}")
         _fail(2)
     except StoppedBySignal as signal:
         _print_last(f"stopped by {signal}; {after_interrupt}")

@@ -14,7 +14,7 @@ from data_pipelines.io.growing_json import growing_json
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
 from data_pipelines.io.real_paths import require_not_among
-from data_pipelines.io.text import output_name
+from data_pipelines.io.text import one_line, output_name
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
     add_compressed_size_option,
@@ -84,7 +84,7 @@ def predict(arguments: argparse.Namespace) -> int:
                 failed += 1
                 report["videos"].append({"path": path, "error": str(error)})
                 save()
-                tqdm.write(f"error: {error}", file=sys.stderr)
+                tqdm.write(f"error: {one_line(error)}", file=sys.stderr)
                 continue
             report["videos"].append(as_json(prediction, arguments.top))
             save()

@@ -12,6 +12,7 @@ from data_pipelines.io.atomic import write_text
 from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.lock import locked
+from data_pipelines.io.text import one_line
 from lookupvivit.cli.arguments import output_folder, positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
@@ -58,6 +59,7 @@ def parse_args() -> argparse.Namespace:
 
 def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     """Scan the splits, write the lists, copies or shards, and print how to use them."""
+    from data_pipelines.datasets.manifest import skip_line
     from data_pipelines.preparation.copies import CopySettings
     from data_pipelines.preparation.created_files import SKIP_LIST, claim
     from data_pipelines.preparation.scanning import read_records, scan
@@ -89,7 +91,7 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
         if arguments.shards:
             pack(manifest, records, output, split, arguments.shard_size * 1e6)
     skip_list = output / SKIP_LIST
-    lines = [f"{record.path}\t{record.reason}\n" for split in SPLITS for record in skipped[split]]
+    lines = [skip_line(record.path, record.reason) for split in SPLITS for record in skipped[split]]
     write_text(skip_list, "".join(lines))
     if copies:
         is_tree = config.data.dataset == "folders" and has_class_folders(copies.folder, manifests, copied)
@@ -189,7 +191,7 @@ def summary(records: list[VideoRecord], unit: str, has_copies: bool) -> str:
     failures = [record.reason for record in records if record.status == "failed"]
     reasons = Counter(reason.partition(":")[2].strip() or reason for reason in failures)  # without the backend's name
     lines += [f"  {count} failed: {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def value_range(name: str, values: list[int] | list[float]) -> str:
@@ -198,14 +200,20 @@ def value_range(name: str, values: list[int] | list[float]) -> str:
 
 
 def write_list(file: Path, manifest: VideoManifest, records: list[VideoRecord]) -> None:
-    """Write a ``path label`` list of the decodable videos (of their copies, if any), and classes.txt next to it."""
+    """Write a ``path label`` list of the decodable videos (of their copies, if any), and classes.txt next to it.
+
+    A name with a line feed cannot be listed and is printed instead.
+    """
     from data_pipelines.preparation.created_files import CLASSES
 
     lines = []
     for record in records:
         if record.status == "ok":
             path = os.path.relpath(record.copy, file.parent) if record.copy else os.path.abspath(record.path)
-            lines.append(f"{path} {record.label}\n")
+            if "\n" in path or "\r" in path:
+                print(f"{one_line(path)}: not in {file}, because its name contains a line feed; rename it")
+            else:
+                lines.append(f"{path} {record.label}\n")
     write_text(file, "".join(lines))
     write_text(file.with_name(CLASSES), "".join(f"{name}\n" for name in manifest.class_names))
 

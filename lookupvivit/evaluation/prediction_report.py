@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.io.listing import unit_of
+from data_pipelines.io.text import one_line
 from lookupvivit.evaluation.predictor import Prediction, top_classes
 from lookupvivit.visualization.prediction_figure import Timeline, format_time, prediction_figure
 
@@ -15,7 +16,7 @@ MAX_SCENES = 12  # in the text
 
 def as_text(prediction: Prediction, count: int) -> str:
     """The ``count`` most probable classes, one per line, and the scenes of a long video."""
-    lines = [f"{prediction.path}  ({_duration(prediction)})"]
+    lines = [f"{one_line(prediction.path)}  ({_duration(prediction)})"]
     if prediction.has_timeline:
         lines[0] += "  probability from views of the whole video, and mean over time"
     for label in top_classes(prediction.probabilities, count):

@@ -47,3 +47,31 @@ def test_scanned_videos_are_skipped_by_the_list(tmp_path, dataset, command, shel
     for root in (dataset, dataset / "train" / ".."):  # the same file by another path
         settings = [*SETTINGS, f"data.root={root}", f"data.skip_list={tmp_path / 'prepared' / 'skip.txt'}"]
         assert "1 skipped by" in shell([*command("train_net.py", tmp_path / "dry", *settings), "--dry-run"])
+
+
+def test_a_name_of_several_lines_is_one_failure(tmp_path, dataset, command, shell):
+    name = "unreadable\nvideo \x1b[31m.mp4"
+    (dataset / "train" / "plain" / name).write_bytes(b"no video")
+    run, settings = tmp_path / "run", [*SETTINGS, f"data.root={dataset}", "data.max_failed=1", "optim.batch_size=4"]
+    shell(command("train_net.py", run, *settings))
+    (line,) = (run / "failed_videos.txt").read_text().splitlines()
+    assert "plain/unreadable\\nvideo \\x1b[31m.mp4: cannot be decoded" in line
+    options = ["--run", str(run), str(dataset / "train" / "plain")]
+    printed = shell([sys.executable, str(ROOT / "tools" / "predict.py"), *options], 1)
+    assert "error: " in printed and "\x1b[31m" not in printed and "unreadable\\nvideo" in printed
+
+
+def test_names_with_separators_of_lists_cost_one_video_at_most(tmp_path, dataset, command, shell):
+    folder = dataset / "train" / "plain"
+    (video,) = folder.iterdir()
+    for name in ("a\tb.mp4", "c\nd.mp4", '"e".mp4'):
+        (folder / name).write_bytes(b"no video")
+    for name in ("a", "f\ng"):  # the first is the start of an unreadable video's name
+        (folder / f"{name}.mp4").write_bytes(video.read_bytes())
+    prepared = tmp_path / "prepared"
+    prepare = command("prepare_dataset.py", tmp_path / "run", *SETTINGS, f"data.root={dataset}")
+    printed = shell([*prepare, "--output", str(prepared), "--workers", "1", "--copies"])
+    assert "f\\ng.mp4: not in " in printed and f"data.root={prepared}" in printed
+    assert (prepared / "train.csv").read_bytes().count(b"\n") == 4
+    settings = [*SETTINGS, f"data.root={dataset}", f"data.skip_list={prepared / 'skip.txt'}"]
+    assert "3 skipped by" in shell([*command("train_net.py", tmp_path / "dry", *settings), "--dry-run"])

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipelines.datasets.kinetics import read_kinetics
-from data_pipelines.datasets.manifest import StringList, VideoManifest, exclude_listed, exclude_missing
+from data_pipelines.datasets.manifest import StringList, VideoManifest, exclude_listed, exclude_missing, skip_line
 from data_pipelines.io.errors import DataError, MissingDataError
+from data_pipelines.io.text import ENCODING
 
 NUM_VIDEOS = 240_000
 BOUNDS = st.none() | st.integers(-12, 12)
@@ -151,3 +152,12 @@ def test_other_classes_are_named(names, message):
 def test_classes_without_a_video():
     manifest = VideoManifest(["x", "y"], np.array([2, 0]), ("a", "b", "c", "d"), "source")
     assert manifest.empty_classes() == ["b", "d"]
+
+
+@pytest.mark.parametrize(
+    "path", ["a.mp4", "a\tb.mp4", "a\nb.mp4", '"a".mp4', os.fsdecode(b"\xe4.mp4"), '"a', "a\\nb.mp4"]
+)
+def test_every_path_can_be_skipped(tmp_path, path):
+    manifest = VideoManifest([path, "a", "b.mp4"], np.zeros(3, np.int64), ("c",), "list")
+    (tmp_path / "skip.txt").write_text(skip_line(path, "several\nlines"), *ENCODING)
+    assert exclude_listed(manifest, tmp_path / "skip.txt").paths == ["a", "b.mp4"]

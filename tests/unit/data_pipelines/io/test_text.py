@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.io.atomic import write_json, write_text
 from data_pipelines.io.errors import DataError, first_line
-from data_pipelines.io.text import numbered_lines, output_name, printable, read_names
+from data_pipelines.io.text import numbered_lines, one_line, output_name, printable, read_names
 
 FILE_NAMES = st.binary(min_size=1, max_size=255).filter(lambda name: not {0, ord("/")} & set(name)).map(os.fsdecode)
 
@@ -77,3 +77,7 @@ def test_first_line_of_an_error():
     assert first_line(ValueError("\n one\ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("x" * 1000))) < 1000
+
+
+def test_names_in_messages_can_neither_control_a_terminal_nor_split_a_list():
+    assert one_line("\x1b[31mred\x07\n.mp4") == "\\x1b[31mred\\x07\\n.mp4"
