@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import signal
-from collections.abc import Callable, Container, Iterable, Iterator, Sized
+from collections.abc import Callable, Container, Iterator, Sized
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing.context import BaseContext
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
+from data_pipelines.datasets.clip_stream import ClipStream
 from data_pipelines.datasets.clips import ClipDataset
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.processes import end_with_parent
@@ -145,7 +146,7 @@ def train_loader(
             f"{product}, expected the global batch, {order.global_batch}"
         )
     sampler = _MicroBatches(order, range(start_step, end_step), rank, micro_batch, accumulation)
-    return _loader(dataset, workers, sampler, _collate_clips)
+    return _loader(dataset, workers, _collate_clips, batch_sampler=sampler)
 
 
 def eval_loader(
@@ -165,15 +166,18 @@ def eval_loader(
     num_videos = len(cast(Sized, dataset))
     batches = [list(range(i, min(i + batch_size, num_videos))) for i in range(0, num_videos, batch_size)]
     needed = [batch for batch in batches if not all(index in done for index in batch)]
-    return _loader(dataset, workers, needed[rank::world_size], default_collate)
+    return _loader(dataset, workers, default_collate, batch_sampler=needed[rank::world_size])
 
 
-def _loader(
-    dataset: Dataset, workers: int, batches: Iterable[list[Any]], collate: Callable[[list[Any]], dict[str, Any]]
-) -> DataLoader:
+def stream_loader(stream: ClipStream, workers: int) -> DataLoader:
+    """The batches of a stream, read by ``workers`` processes; 0 reads in this process."""
+    return _loader(stream, workers, _unchanged, batch_size=None)
+
+
+def _loader(dataset: Dataset, workers: int, collate: Callable[[Any], dict[str, Any]], **batching: Any) -> DataLoader:
     return DataLoader(
         dataset,
-        batch_sampler=batches,
+        **batching,
         collate_fn=partial(_collate_in_shared_memory, collate),
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -189,7 +193,11 @@ def _collate_clips(samples: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return default_collate([clip for clips in samples for clip in clips])
 
 
-def _collate_in_shared_memory(collate: Callable[[list[Any]], dict[str, Any]], samples: list[Any]) -> dict[str, Any]:
+def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
+
+
+def _collate_in_shared_memory(collate: Callable[[Any], dict[str, Any]], samples: Any) -> dict[str, Any]:
     """Collate; in a worker, move all tensors to shared memory.
 
     Otherwise the thread that sends a batch would move them. If there is no space left, it would drop the batch, for

@@ -14,6 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lookupvivit.features.extract import extract_features
+    from lookupvivit.features.folders import load_features
     from lookupvivit.models.outputs import LogitsOnly
     from lookupvivit.models.registry import create_model, list_models
     from lookupvivit.profiling.budget import for_budget
@@ -26,8 +28,10 @@ __all__ = [
     "attention_maps",
     "class_names_of",
     "create_model",
+    "extract_features",
     "for_budget",
     "list_models",
+    "load_features",
     "load_model",
     "preprocess_of",
 ]
@@ -38,8 +42,10 @@ _MODULES = {
     "attention_maps": "lookupvivit.visualization.attention_maps",
     "class_names_of": "lookupvivit.weights.metadata",
     "create_model": "lookupvivit.models.registry",
+    "extract_features": "lookupvivit.features.extract",
     "for_budget": "lookupvivit.profiling.budget",
     "list_models": "lookupvivit.models.registry",
+    "load_features": "lookupvivit.features.folders",
     "load_model": "lookupvivit.weights.files",
     "preprocess_of": "lookupvivit.weights.metadata",
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,25 @@ def token_size(text: str) -> Size:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def view_counts(text: str) -> tuple[int, int]:
+    """The views of a multi-view test, CLIPSxCROPS."""
+    clips, _, crops = text.partition("x")
+    if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected CLIPSxCROPS with 1 or 3 crops, such as 4x3 or 1x1")
+    return int(clips), int(crops)
+
+
+def positive_seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive number of seconds")
+    return number
 
 
 def device(text: str) -> torch.device:

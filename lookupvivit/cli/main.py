@@ -10,6 +10,7 @@ COMMANDS = {  # subcommand: its module, and what it does
     "test": ("lookupvivit.cli.test", "test a model on several views of every video"),
     "predict": ("lookupvivit.cli.predict", "predict the classes of videos and images"),
     "attention": ("lookupvivit.cli.attention", "draw attention maps"),
+    "features": ("lookupvivit.cli.features", "store features of videos and images"),
     "caption": ("lookupvivit.cli.caption", "write and score captions"),
     "study": ("lookupvivit.cli.study", "train and test variants with several seeds"),
     "summarize": ("lookupvivit.cli.summarize", "summarize a run"),

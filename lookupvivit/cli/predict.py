@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from lookupvivit.cli.arguments import (
     add_output_option,
     add_run_option,
     positive_int,
+    positive_seconds,
+    view_counts,
 )
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
@@ -47,9 +48,9 @@ def parse_args() -> argparse.Namespace:
     help = "number of classes to report (default: 5)"
     parser.add_argument("--top", type=positive_int, default=5, metavar="K", help=help)
     help = "views of the whole video (default: 4x3)"
-    parser.add_argument("--views", type=_views, default=(4, 3), metavar="CLIPSxCROPS", help=help)
+    parser.add_argument("--views", type=view_counts, default=(4, 3), metavar="CLIPSxCROPS", help=help)
     help = "time between the starts of two clips of the timeline (default: consecutive clips, for long videos only)"
-    parser.add_argument("--window", type=_seconds, metavar="SECONDS", help=help)
+    parser.add_argument("--window", type=positive_seconds, metavar="SECONDS", help=help)
     add_output_option(parser, "one figure per file")
     add_json_file_option(parser)
     add_compressed_size_option(parser)
@@ -118,26 +119,6 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
         )
     except (WeightsError, DataError) as error:
         raise WeightsError(f"{arguments.run}: {error}") from None
-
-
-# Argument types
-
-
-def _views(text: str) -> tuple[int, int]:
-    clips, _, crops = text.partition("x")
-    if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected CLIPSxCROPS with 1 or 3 crops, such as 4x3 or 1x1")
-    return int(clips), int(crops)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive number of seconds")
-    return seconds
 
 
 if __name__ == "__main__":

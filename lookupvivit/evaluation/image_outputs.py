@@ -99,13 +99,18 @@ def classifier_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
     All are used here, as inference averages all classifiers.
     """
     inputs: list[Tensor] = []
-    classifiers = [module for name, module in model.named_children() if name == "head" or name.endswith("_head")]
+    classifiers = classifiers_of(model).values()
     hooks = [module.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for module in classifiers]
     try:
         yield inputs
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def classifiers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The classifiers of a model by name, ``head`` or ``..._head``, in the order in which a forward pass calls them."""
+    return {name: module for name, module in model.named_children() if name == "head" or name.endswith("_head")}
 
 
 def image_names(manifest: VideoManifest) -> np.ndarray:

@@ -20,6 +20,7 @@ OUTPUTS = {
     "caption.py": {"--json": output_file, "--output": output_folder},
     "cost_accuracy.py": {"--output": output_folder},
     "export.py": {"--onnx": output_file},
+    "features.py": {"--output": output_folder},
     "few_shot.py": {"--json": output_file},
     "gpu_report.py": {"--output": output_folder},
     "predict.py": {"--json": output_file, "--output": output_folder},

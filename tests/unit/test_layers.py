@@ -33,7 +33,12 @@ LAYERS = (
     ("lookupvivit.layers",),
     ("lookupvivit.models",),
     ("lookupvivit.weights", "lookupvivit.profiling", "lookupvivit.visualization"),
-    ("lookupvivit.evaluation", "lookupvivit.timm", "lookupvivit"),  # lookupvivit itself: the lazy public API
+    (
+        "lookupvivit.evaluation",
+        "lookupvivit.features",
+        "lookupvivit.timm",
+        "lookupvivit",
+    ),  # lookupvivit itself: the lazy public API
     ("lookupvivit.training",),
     (
         "lookupvivit.accuracy_cost",
