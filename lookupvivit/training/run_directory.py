@@ -33,6 +33,7 @@ CONFIG = "config.yaml"
 IDENTITY_FILE = "run.json"
 IDENTITY = "run"  # key in `IDENTITY_FILE` and model.json
 MODEL_FILES = (WEIGHTS, DESCRIPTION, TOKENIZER)
+RESULTS = ("attention", "captions", "predictions", "tensorboard")  # folders of figures, scores and curves
 PUBLISHING = ".publishing-"  # start of the names of temporary folders
 TEMPORARY = (f"{CHECKPOINTS}/.step_*", f".{BEST}", f"{PUBLISHING}*", f"{SEEN_BY_ALL}*")
 CONSTRAINTS = {  # in model.json, and the configuration's key
@@ -76,7 +77,7 @@ def claim(run_dir: Path, checkpoint: Path | None, description: dict[str, Any], w
         raise ConfigError(f"output_dir: {best} is not the best model of a run; move it, or set another output_dir")
     if old:
         names = ", ".join(path.name for path in old)
-        print(f"{run_dir} has damaged files or those of another run: {names} moved to {set_aside(old, run_dir)}")
+        print(f"{run_dir} has files that are damaged or not of this run: {names} moved to {set_aside(old, run_dir)}")
     if world.is_main:
         write_json(run_dir / IDENTITY_FILE, {IDENTITY: identity})
     return identity
@@ -84,13 +85,16 @@ def claim(run_dir: Path, checkpoint: Path | None, description: dict[str, Any], w
 
 def _files_of_others(run_dir: Path, is_new: bool, description: dict[str, Any]) -> list[Path]:
     """The files of another run that this one would replace at once; models are replaced by `checkpointing.publish`."""
-    best, earlier = run_dir / BEST, [run_dir / name for name in (CONFIG, LOG)]
+    best = run_dir / BEST
     if not is_new:
-        files = [] if belongs(best, description) else [best]
-    else:
-        files = [best, *earlier] if best.exists() or (run_dir / WEIGHTS).exists() else []
-        files += [run_dir / FAILED_VIDEOS, run_dir / EARLIER_FAILED_VIDEOS]  # or they would count as failed in this run
-    return [file for file in files if file.exists()]
+        return [best] if best.exists() and not belongs(best, description) else []
+    names = [FAILED_VIDEOS, EARLIER_FAILED_VIDEOS]  # or they would count as failed in this run
+    has_model = best.exists() or (run_dir / WEIGHTS).exists()
+    if has_model:
+        names += [BEST, *RESULTS]
+    if has_model or read_identity(run_dir) is None:  # otherwise they are of a start without a checkpoint, of this run
+        names += [CONFIG, IDENTITY_FILE, LOG]
+    return [run_dir / name for name in sorted(names) if (run_dir / name).exists()]
 
 
 def read_identity(run_dir: Path) -> str | None:

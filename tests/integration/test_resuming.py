@@ -83,7 +83,7 @@ def test_a_new_run_does_not_keep_the_files_of_an_earlier_one(tmp_path, command, 
     assert all(json.loads(file.read_text())["run"] == identity["run"] for file in run.glob("**/model.json"))
     shutil.rmtree(run / "checkpoints")
     output = shell(command("train_net.py", run, *short, "model.overrides.depth=1"))
-    assert f"best, config.yaml, log.jsonl moved to {run / 'set_aside_1'}" in output
+    assert f"best, config.yaml, log.jsonl, run.json, tensorboard moved to {run / 'set_aside_1'}" in output
     assert len(load_model(run / "best").blocks) == len(load_model(run).blocks) == 1
     assert (run / "set_aside_1" / "best" / "model.safetensors").read_bytes() == best
     assert len(load_model(run / "set_aside_2").blocks) == 2  # the published model

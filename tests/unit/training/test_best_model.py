@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -99,6 +100,32 @@ def test_failed_videos_of_an_earlier_run_do_not_count(tmp_path, engine):
     claim(tmp_path, None, engine.described, WORLD)
     assert {path.name for path in tmp_path.glob("*.txt")} == set()
     assert (tmp_path / "set_aside_1" / "broken_videos.txt").is_file()
+
+
+def test_files_of_others_are_set_aside(tmp_path, engine):
+    """Such as the configuration that a user has written into the run directory; but not those of a killed run."""
+    theirs = {"config.yaml": "# comments\n", "log.jsonl": '{"step": 1, "kind": "of theirs"}\n', "run.json": "[]\n"}
+    run = tmp_path / "run"
+    (run / "tensorboard").mkdir(parents=True)
+    for name, content in theirs.items():
+        (run / name).write_text(content)
+    claim(run, None, engine.described, WORLD)
+    assert {file.name: file.read_text() for file in (run / "set_aside_1").iterdir()} == theirs
+    for name in ("config.yaml", "log.jsonl"):  # of the run, which a kill ends before its first checkpoint
+        (run / name).write_text("")
+    claim(run, None, engine.described, WORLD)
+    assert {path.name for path in run.iterdir()} == {*theirs, "tensorboard", "set_aside_1"}
+
+
+def test_results_of_an_earlier_run_are_set_aside(tmp_path, engine):
+    save(engine, tmp_path, 9, 99.0, identity="earlier")
+    files = [Path(name) / "file" for name in ("attention", "predictions", "tensorboard")]
+    for file in files:
+        (tmp_path / file).parent.mkdir()
+        (tmp_path / file).write_text("earlier")
+    claim(tmp_path, None, engine.described, WORLD)
+    assert not any((tmp_path / file).exists() for file in files)
+    assert all((tmp_path / "set_aside_1" / file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\0\0\0"])
