@@ -92,6 +92,20 @@ def move_folder(temporary: str | os.PathLike[str], folder: str | os.PathLike[str
     sync(folder.parent)
 
 
+def move(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Rename a file or folder to ``target``, which must not exist. A folder may also move to another disk."""
+    source, target = Path(source), Path(target)
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copytree(source, target, symlinks=True)
+        for path in (*target.rglob("*"), target, target.parent):
+            sync(path)
+        shutil.rmtree(source)
+
+
 def create_folder(folder: str | os.PathLike[str]) -> None:
     """Create a folder, with its parents, that is still there after a power failure."""
     folder = Path(folder)

@@ -9,7 +9,6 @@ are recognised by their model, data and optimizer.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io.atomic import PREFIX, sync, write_json, write_text
+from data_pipelines.io.atomic import PREFIX, create_folder, move, sync, write_json, write_text
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
 from lookupvivit.training.distributed import SEEN_BY_ALL, World
@@ -187,12 +186,11 @@ def set_aside(paths: Iterable[Path], run_dir: Path) -> Path:
     number = 1
     while (folder := run_dir / f"set_aside_{number}").exists():
         number += 1
-    folder.mkdir()
+    create_folder(folder)
     for path in paths:
-        os.replace(path, folder / path.name)
+        move(path, folder / path.name)  # checkpoints/ may be a link to another disk
         sync(path.parent)
     sync(folder)
-    sync(run_dir)
     return folder
 
 

@@ -1,6 +1,8 @@
 """What a start removes from a run directory, and which model.json files are of the same run."""
 
+import errno
 import json
+import os
 
 import pytest
 from support.image_models import small_model
@@ -8,7 +10,7 @@ from support.image_models import small_model
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.training.checkpointing import require_same_run
-from lookupvivit.training.run_directory import belongs, remove_leftovers, resume_constraints
+from lookupvivit.training.run_directory import belongs, remove_leftovers, resume_constraints, set_aside
 
 
 def write(*files):
@@ -56,6 +58,21 @@ def test_what_a_link_leads_to_is_not_removed(tmp_path):
     (tmp_path / "run" / ".publishing-x").symlink_to(tmp_path / "elsewhere")
     remove_leftovers(tmp_path / "run")
     assert not list((tmp_path / "run").iterdir()) and (tmp_path / "elsewhere" / "file").is_file()
+
+
+def test_checkpoints_on_another_disk_are_set_aside(tmp_path, monkeypatch):
+    write(tmp_path / "disk" / "step_00000003" / "shards" / "state.json")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "disk")
+
+    def rename(source, target):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
+
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(os, "replace", rename)
+    folder = set_aside([tmp_path / "run" / "checkpoints" / "step_00000003"], tmp_path / "run")
+    assert (folder / "step_00000003" / "shards" / "state.json").read_text() == "content"
+    assert not list((tmp_path / "disk").iterdir())
 
 
 @pytest.mark.parametrize("is_old", [False, True])
