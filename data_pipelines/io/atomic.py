@@ -20,7 +20,8 @@ from typing import Any
 from data_pipelines.io.text import ENCODING, escape_surrogates
 
 PREFIX = ".writing-"
-DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+DISK_ERRORS = (errno.EIO, *FULL_DISK)
 
 
 @contextmanager
@@ -33,10 +34,21 @@ def atomic_write(file: str | os.PathLike[str]) -> Iterator[Path]:
         FileNotFoundError: the block wrote nothing to the temporary path.
     """
     file = Path(file)
-    with atomic_files(file.parent) as folder:
+    with atomic_files(file.parent) as folder, full_disk_names(file):
         yield folder / file.name
         if not (folder / file.name).is_file():
             raise FileNotFoundError(f"{file}: not written")
+
+
+@contextmanager
+def full_disk_names(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Add ``path`` to the error of a full disk: writing to an open file raises an OSError that names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK and error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
 
 
 @contextmanager
@@ -52,7 +64,7 @@ def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX, last: str
     """
     folder = Path(folder)
     create_folder(folder)
-    with TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as name:
+    with full_disk_names(folder), TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as name:
         temporary = Path(name)
         yield temporary
         files = sorted(temporary.iterdir(), key=lambda file: (file.name == last, file))

@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.io.atomic import full_disk_names
 from data_pipelines.io.errors import DataError
 
 try:
@@ -62,7 +63,8 @@ def locked(file: Path) -> Iterator[None]:
         holder = _read(file)
         if holder and not (is_kernel_lock and holder.get("machine") == _machine()):
             _wait_for_heartbeat(file, holder)
-        token = _write(descriptor)
+        with full_disk_names(file):
+            token = _write(descriptor)
         released = threading.Event()
         threading.Thread(target=_beat, args=(file, token, released), daemon=True).start()
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.atomic import sync, write_text
+from data_pipelines.io.atomic import full_disk_names, sync, write_text
 from data_pipelines.io.json_files import read_json_lines
 from data_pipelines.io.progress import progress
 from lookupvivit.training.distributed import World
@@ -72,7 +72,7 @@ class RunLog:
             self._write(step, "settings", changes=changes)
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
-        with self.file.open("a", encoding="utf-8") as lines:
+        with full_disk_names(self.file), self.file.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:

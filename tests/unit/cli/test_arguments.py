@@ -1,7 +1,9 @@
 """Command-line arguments: common options, and how a tool ends after an error that is not its own."""
 
 import argparse
+import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from lookupvivit.cli import arguments
+from lookupvivit.cli.errors import exit_with_error
 
 
 @pytest.fixture
@@ -85,3 +88,10 @@ with one_line_errors("run it again"):
         completed = subprocess.run([sys.executable, "-c", code], stdout=log, stderr=log, env=environment)
     assert completed.returncode == status
     assert (tmp_path / "log").read_text().splitlines() == ["printed before", line]
+
+
+def test_the_error_of_a_full_disk_reports_the_free_space(tmp_path, capsys):
+    file = tmp_path / "missing" / "file"
+    with pytest.raises(SystemExit):
+        exit_with_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file)))
+    assert re.search(rf"'{re.escape(str(file))}'; \d+\.\d GB are free there\n$", capsys.readouterr().err)

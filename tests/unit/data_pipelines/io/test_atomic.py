@@ -55,6 +55,15 @@ def test_a_failing_rename_leaves_nothing_temporary(tmp_path):
     assert names_in(tmp_path) == ["data.bin"] and names_in(tmp_path / "data.bin") == ["taken"]
 
 
+def test_the_error_of_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError) as raised, atomic_write(tmp_path / "data.json"):
+        Path("/dev/full").write_text("content")
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == str(tmp_path / "data.json")
+    with pytest.raises(OSError) as raised, atomic_files(tmp_path / "folder"):
+        Path("/dev/full").write_text("content")
+    assert raised.value.filename == str(tmp_path / "folder")
+
+
 def test_the_temporary_path_keeps_name_and_suffix(tmp_path):
     with atomic_write(tmp_path / "arrays.npz") as temporary:
         assert temporary.name == "arrays.npz" and temporary.parent.parent == tmp_path
