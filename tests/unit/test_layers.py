@@ -33,12 +33,8 @@ LAYERS = (
     ("lookupvivit.layers",),
     ("lookupvivit.models",),
     ("lookupvivit.weights", "lookupvivit.profiling", "lookupvivit.visualization"),
-    (
-        "lookupvivit.evaluation",
-        "lookupvivit.features",
-        "lookupvivit.timm",
-        "lookupvivit",
-    ),  # lookupvivit itself: the lazy public API
+    # lookupvivit itself: the lazy public API
+    ("lookupvivit.evaluation", "lookupvivit.features", "lookupvivit.timm", "lookupvivit.transformers", "lookupvivit"),
     ("lookupvivit.training",),
     (
         "lookupvivit.accuracy_cost",
