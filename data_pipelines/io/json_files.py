@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import reprlib
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.errors import DataError, MissingDataError
-from data_pipelines.io.text import ENCODING, intact_lines
+from data_pipelines.io.text import ENCODING, intact_lines, require_regular
 
 JSON_TYPES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 MAX_BYTES = 2**30  # the largest annotations in use, COCO's captions, have 2**27
@@ -27,12 +26,10 @@ def read_json(file: Path, *types: type, max_bytes: int = MAX_BYTES) -> Any:
 
     Raises:
         MissingDataError: the file does not exist.
-        DataError: the content is not JSON, is too large or too deeply nested, or has another type.
+        DataError: the file is a pipe, or its content is not JSON, too large, too deeply nested or of another type.
     """
     try:
-        num_bytes = os.path.getsize(file)
-        if num_bytes > max_bytes:
-            raise DataError(f"{file}: found {num_bytes} bytes, expected at most {max_bytes}")
+        require_regular(file, max_bytes)
         text = file.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise MissingDataError(f"{file}: no such file") from None

@@ -37,8 +37,9 @@ def text_lines(file: Path, newline: str | None = None) -> Iterator[str]:
         newline: as in `open`.
 
     Raises:
-        DataError: the file is not text (binary or UTF-16), or a line has more than `MAX_LINE` characters.
+        DataError: the file is not text (binary, UTF-16, a pipe), or a line has more than `MAX_LINE` characters.
     """
+    require_regular(file)
     with open(file, encoding="utf-8-sig", errors=ENCODING[1], newline=newline) as lines:
         for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE), ""), start=1):
             if len(line) == MAX_LINE and not line.endswith("\n"):
@@ -60,6 +61,18 @@ def intact_lines(file: Path) -> Iterator[str]:
         for line in iter(lambda: lines.readline(MAX_LINE), ""):
             if line.endswith("\n") and "\0" not in line:
                 yield line.rstrip("\r\n")
+
+
+def require_regular(file: Path, max_bytes: int | None = None) -> None:
+    """Refuse pipes and devices, which may have no end; other problems are found when the file is opened.
+
+    Raises:
+        DataError: the file is neither a regular file nor a folder, or has more than ``max_bytes``.
+    """
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise DataError(f"{file}: found a pipe or a device, expected a regular file")
+    if max_bytes is not None and (num_bytes := file.stat().st_size) > max_bytes:
+        raise DataError(f"{file}: found {num_bytes} bytes, expected at most {max_bytes}")
 
 
 def read_names(file: Path) -> tuple[str, ...]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.text import require_regular
 from lookupvivit.config.errors import ConfigError
 
 PACKAGED = Path(__file__).parents[1] / "configs"
+MAX_DIGITS = 300  # of a number
 MAX_LENGTH = 2**20  # characters of a file
+MAX_BYTES = 4 * MAX_LENGTH  # UTF-8 has at most four bytes per character
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,13 +30,23 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: list[Any] = []  # keys may be unhashable, which SafeLoader reports
+        seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=deep)
+            if not isinstance(key, Hashable):
+                break  # SafeLoader reports it
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
-            seen.append(key)
+            seen.add(key)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """A number that can be printed; Python neither prints longer integers nor reads them in linear time."""
+        if len(node.value) > MAX_DIGITS:
+            problem = f"found a number of {len(node.value)} characters, expected at most {MAX_DIGITS}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        is_float = node.tag.endswith("float")
+        return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -42,6 +57,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
@@ -61,7 +78,7 @@ def parse_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{line}: not valid YAML, {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date or number
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: an impossible date or number
         raise ConfigError(f"{source}: not valid YAML, {' '.join(str(error).split())}") from None
 
 
@@ -88,7 +105,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         hint = f", did you mean {names[0]}?" if names and not path.suffix else ""
         raise ConfigError(f"{path}: {found}, expected a YAML configuration, such as configs/camera_motion.yaml{hint}")
     try:
+        require_regular(path, MAX_BYTES)
         text = path.read_text(encoding="utf-8")
+    except DataError as error:
+        raise ConfigError(str(error)) from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: found bytes that are not UTF-8, expected a text file") from None
     except OSError as error:

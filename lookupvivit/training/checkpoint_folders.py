@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -11,12 +10,15 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.hashing import file_digest
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.config import ConfigError
 from lookupvivit.training.distributed import VISIBILITY_SECONDS, World
 from lookupvivit.training.run_directory import CHECKPOINTS, identity_of, read_identity, set_aside
 
 COMPLETION_FILE = "state.json"  # written last
+STATE_KEYS = ("step", "world_size")  # of `COMPLETION_FILE`, with integers
 NAME = re.compile(r"step_(\d+)")
 NONE, NONE_INTACT = -1, -2  # instead of a step
 DIGEST_BITS = 48  # of state.json, in what ranks compare
@@ -94,9 +96,9 @@ def _require_same_files(checkpoint: Path, world: World) -> None:
 def _fingerprint(checkpoint: Path) -> int:
     """Equal on all ranks that see the same state.json, which has the hashes of all files, and all of these files."""
     try:
-        files = json.loads((checkpoint / COMPLETION_FILE).read_text(encoding="utf-8")).get("files", {})
+        files = read_json(checkpoint / COMPLETION_FILE, dict, max_bytes=SMALL_BYTES).get("files", {})
         digest = file_digest(checkpoint / COMPLETION_FILE)
-    except (OSError, AttributeError, ValueError):
+    except (OSError, DataError):
         return NONE
     return int(digest[: DIGEST_BITS // 4], 16) if all((checkpoint / name).is_file() for name in files) else NONE
 
@@ -130,17 +132,20 @@ def _find_corruption(checkpoint: Path, version: tuple[tuple[Path, int, int], ...
     """What is wrong with a checkpoint's files, which are in this ``version``; None if they are as they were written."""
     name = COMPLETION_FILE
     try:
-        completion = json.loads((checkpoint / name).read_text(encoding="utf-8"))
-        if not (isinstance(completion, dict) and {"step", "world_size"} <= completion.keys()):
+        completion = read_json(checkpoint / name, max_bytes=SMALL_BYTES)
+        if not (isinstance(completion, dict) and all(isinstance(completion.get(key), int) for key in STATE_KEYS)):
             return f"{name} is incomplete"
+        present = {*_file_names(checkpoint)}  # other names may lead out of the folder, or to files without an end
         for name, expected in completion.get("files", {}).items():
+            if name not in present:
+                return f"{name} is missing"
             if file_digest(checkpoint / name) != expected:
                 return f"{name} has changed since it was written"
-    except FileNotFoundError:
+    except MissingDataError:
         return f"{name} is missing"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror})"
-    except (AttributeError, ValueError):  # only JSON raises these
+    except (AttributeError, DataError):  # only JSON raises these
         return f"{name} is not as it was written"
     return None
 

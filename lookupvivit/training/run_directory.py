@@ -8,7 +8,6 @@ are recognised by their model, data and optimizer.
 
 from __future__ import annotations
 
-import json
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.io.atomic import PREFIX, create_folder, move, sync, write_json, write_text
+from data_pipelines.io.errors import DataError
+from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes, read_settings, to_dict, to_yaml
 from lookupvivit.training.distributed import SEEN_BY_ALL, World
@@ -108,8 +109,8 @@ def identity_of(folder: Path) -> str | None:
 
 def _read_key(file: Path) -> str | None:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))[IDENTITY]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(file, dict, max_bytes=SMALL_BYTES).get(IDENTITY)
+    except DataError:
         return None
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from data_pipelines.io.atomic import atomic_write, write_json, write_text
 from data_pipelines.io.errors import DataError, MissingDataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
+from data_pipelines.io.text import require_regular
 from lookupvivit.errors import UserError
 from lookupvivit.experiments import experiment
 from lookupvivit.models.base import Model
@@ -167,7 +168,10 @@ def _require_class_names(file: Path, description: dict[str, Any]) -> None:
 
 def _read_tokenizer(file: Path) -> str:
     try:
+        require_regular(file, SMALL_BYTES)
         return file.read_text(encoding="utf-8")
+    except DataError as error:
+        raise WeightsError(str(error)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{file}: cannot be read ({error}); a captioner needs it") from None
 

@@ -222,9 +222,19 @@ def test_importing_the_configuration_imports_no_torch():
         ("a: &a [x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "line 2: not valid YAML, found the alias"),
         ("a: " + "[" * 10_000, "nested too deeply"),
         ("# " + "x" * 2**20, "found 1048578 characters"),
+        ("output_dir: 0x" + "f" * 5000, "line 1: not valid YAML, found a number of 5002 characters"),
+        ("output_dir: 1" + ":59" * 5000, "line 1: not valid YAML, found a number of 15001 characters"),
+        ("output_dir: 1:" + "59:" * 20000 + "5.5", "line 1: not valid YAML, found a number of 60005 characters"),
     ],
 )
 def test_small_files_that_fill_the_memory_are_refused(tmp_path, text, found):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError, match=rf"a\.yaml.*: .*{found}|a\.yaml, {found}"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_a_large_file_is_not_read(tmp_path):
+    with open(tmp_path / "a.yaml", "wb") as file:
+        file.truncate(2**40)  # sparse: takes no space, and reading it would fill the memory
+    with pytest.raises(ConfigError, match=r"a\.yaml: found 1099511627776 bytes"):
         load_config(tmp_path / "a.yaml")

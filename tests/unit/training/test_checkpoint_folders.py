@@ -116,7 +116,14 @@ def test_the_file_that_cannot_be_read_is_named(run, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "is missing"), ("{}", "is incomplete"), ("[]", "is incomplete"), ("{", "is not as it was written")],
+    [
+        (None, "is missing"),
+        ("{}", "is incomplete"),
+        ("[]", "is incomplete"),
+        ('{"step": 1e999, "world_size": 1}', "is incomplete"),
+        ("{", "is not as it was written"),
+        ("[" * 100_000, "is not as it was written"),
+    ],
 )
 def test_a_checkpoint_without_a_complete_last_file_is_reported(run, capsys, content, problem):
     write_checkpoint(run, 3)
@@ -124,6 +131,17 @@ def test_a_checkpoint_without_a_complete_last_file_is_reported(run, capsys, cont
     file.unlink() if content is None else file.write_text(content)
     assert newest_intact(run, ALONE).name == "step_00000003"
     assert f"step_00000006 is corrupt: state.json {problem}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["../../outside.pt", "{}/outside.pt"])
+def test_files_outside_of_a_checkpoint_are_not_read(run, capsys, name):
+    write_checkpoint(run, 3)
+    (run / "outside.pt").touch()
+    files = {name.format(run): "hash"}
+    state = write_checkpoint(run, 6) / "state.json"
+    state.write_text(json.dumps({"step": 6, "world_size": 1, "files": files}))
+    assert newest_intact(run, ALONE).name == "step_00000003"
+    assert f"step_00000006 is corrupt: {next(iter(files))} is missing" in capsys.readouterr().out
 
 
 def ranks(first, second):

@@ -1,6 +1,7 @@
 """Files that are small but ask for much: one error each, in bounded time and memory."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -26,6 +27,14 @@ def test_a_large_json_file_is_not_read(tmp_path):
         file.truncate(2**40)  # sparse: takes no space, and reading it would fill the memory
     with pytest.raises(DataError, match=r"a\.json: found 1099511627776 bytes"):
         read_json(tmp_path / "a.json")
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    file = tmp_path / "a"
+    file.symlink_to(os.devnull)  # ends at once, unlike /dev/zero
+    for read in (read_json, lambda file: list(numbered_lines(file)), lambda file: read_csv(file, ["label"])):
+        with pytest.raises(DataError, match="a: found a pipe or a device, expected a regular file"):
+            list(read(file))
 
 
 def test_a_large_line_is_not_read(tmp_path):
