@@ -8,6 +8,7 @@ from typing import Any
 
 from data_pipelines.io.atomic import write_text
 from data_pipelines.io.output_paths import OutputPathError, require_output_file
+from data_pipelines.io.text import one_line
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.array_files import PredictionsError
@@ -84,16 +85,17 @@ def score_one(predictions: Predictions, arguments: argparse.Namespace) -> dict[s
 def print_report(report: dict[str, Any], unit: str) -> None:
     """Print what `score_all` or `score_one` returned, as text."""
     average = report["scores"][0]["average"]
-    print(f"{report.get('checkpoint', 'predictions')}, step {report.get('step')}, average of {average} over the views")
+    source = one_line(f"{report.get('checkpoint', 'predictions')}, step {report.get('step')}")
+    print(f"{source}, average of {average} over the views")
     print(aggregate.score_table_text(report["scores"], report["videos"]))
     for reason in report.get("broken_videos", {}).values():
-        print(f"FAILED, not in the scores: {reason}")
+        print(f"FAILED, not in the scores: {one_line(reason)}")
     if excluded := aggregate.excluded_videos(report):
         print(f"not in the scores: {excluded}")
     if report.get("confused"):
         print(f"most confused (true class -> predicted class, {unit}s):")
     for pair in report.get("confused", ()):
-        print(f"  {pair['true']} -> {pair['predicted']}  {pair['videos']}")
+        print(one_line(f"  {pair['true']} -> {pair['predicted']}  {pair['videos']}"))
     for file in report.get("written", ()):
         print(f"written: {file}")
 

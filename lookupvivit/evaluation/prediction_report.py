@@ -16,7 +16,7 @@ MAX_SCENES = 12  # in the text
 
 def as_text(prediction: Prediction, count: int) -> str:
     """The ``count`` most probable classes, one per line, and the scenes of a long video."""
-    lines = [f"{one_line(prediction.path)}  ({_duration(prediction)})"]
+    lines = [f"{prediction.path}  ({_duration(prediction)})"]
     if prediction.has_timeline:
         lines[0] += "  probability from views of the whole video, and mean over time"
     for label in top_classes(prediction.probabilities, count):
@@ -30,7 +30,7 @@ def as_text(prediction: Prediction, count: int) -> str:
         lines.append(f"    {span:>17}  {scene.class_name} ({100 * scene.probability:.0f} %)")
     if len(scenes) > MAX_SCENES:
         lines.append(f"    ... {len(scenes) - MAX_SCENES} more")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def as_json(prediction: Prediction, count: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from data_pipelines.datasets.shards import read_shard_classes, read_shards
 from data_pipelines.datasets.something_something import read_something_something
 from data_pipelines.datasets.ucf101_hmdb51 import read_hmdb51, read_ucf101
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.text import read_names
+from data_pipelines.io.text import one_line, read_names
 from data_pipelines.video.backends import require_backend
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.training.distributed import World
@@ -179,7 +179,7 @@ def present_videos(config: RunConfig, split: str, verbose: bool = True) -> Video
         print(f"{split}: classes: {describe_classes(manifest.class_names)}")
         if split == "train" and (empty := manifest.empty_classes()):
             examples = ", ".join(empty[:MAX_EMPTY_CLASSES]) + (", ..." if len(empty) > MAX_EMPTY_CLASSES else "")
-            print(f"train: {len(empty)} classes WITHOUT a training video: {examples}")
+            print(f"train: {len(empty)} classes WITHOUT a training video: {one_line(examples)}")
     return manifest
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_pipelines.io.text import output_name, printable
+from data_pipelines.io.text import one_line, output_name, printable
 from lookupvivit.visualization.attention_grid import clip_grid, frame_grid, size_text
 from lookupvivit.visualization.attention_maps import AttentionMaps
 from lookupvivit.visualization.canvas import save_png
@@ -106,7 +106,7 @@ def predicted_class(maps: AttentionMaps, class_names: Sequence[str] | None = Non
     """The most probable class with its probability, such as "left (75 %)"."""
     label = int(maps.probabilities.argmax())
     percent = 100 * maps.probabilities[label]
-    name = class_names[label] if class_names else f"class {label}"
+    name = one_line(class_names[label]) if class_names else f"class {label}"
     return f"{name} ({percent:.{0 if percent >= 1 else 2}f}\u00a0%)"
 
 

@@ -217,6 +217,8 @@ def load_weights(
     report, own = LoadReport(), model.state_dict()
     _require_same_names(model, own.keys(), state.keys(), file)
     for name, tensor in own.items():
+        if not state[name].is_floating_point():
+            raise WeightsError(f"{file}: tensor {name}: found {state[name].dtype}, expected floating point numbers")
         source_grid, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
         if fit_positions and name == "positions" and source_grid != grid:
             state[name] = fit_positions(state[name], grid)

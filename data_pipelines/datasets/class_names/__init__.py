@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError
+from data_pipelines.io.text import one_line
 
 FOLDER = Path(__file__).parent
 CLASS_LISTS = (
@@ -43,4 +44,4 @@ def describe_classes(names: Iterable[str]) -> str:
     """A summary for logs: the list that the names form, their number, the first and the last name."""
     names = tuple(names)
     source = next((name for name in CLASS_LISTS if class_names(name) == names), "custom")
-    return f"{source}, {len(names)} names, {names[0]} .. {names[-1]}"
+    return one_line(f"{source}, {len(names)} names, {names[0]} .. {names[-1]}")

@@ -1,5 +1,7 @@
 """Predictions for a user's own files, against the multi-view test and against clips that are fed one by one."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -147,6 +149,7 @@ def test_reports_state_the_same_numbers():
     assert lines[3].split() == ["0:00.0", "-", "0:04.0", "a", "(70", "%)"]
     assert len(lines) == 1 + 2 + 3
     assert "more" in as_text(example(10), 2).splitlines()[-1]
+    assert "\\x1b[2J\\nc" in as_text(replace(example(), class_names=("a", "b", "\x1b[2J\nc")), 2).splitlines()[1]
 
 
 def test_a_model_without_class_names_has_numbered_classes():

@@ -50,6 +50,7 @@ def test_videos_last_four_seconds_or_have_the_chosen_rate(tmp_path, fps, num_fra
 
 def test_predicted_class():
     assert predicted_class(make_maps(), ["left", "right"]) == "right (75\u00a0%)"
+    assert predicted_class(make_maps(), ["", "\x1b[31m\nred"]) == "\\x1b[31m\\nred (75\u00a0%)"
     assert predicted_class(make_maps()) == "class 1 (75\u00a0%)"
 
 

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.saved_models import VIDEO_PREPROCESSING, save_random_model
 
 import lookupvivit
@@ -58,6 +59,13 @@ def test_errors_name_what_does_not_fit(tmp_path):
         path.touch() if path.suffix else path.mkdir()
         with pytest.raises(WeightsError, match=f"^{re.escape(str(path))}: .* expected a run directory or a model"):
             lookupvivit.load_model(path)
+
+
+def test_weights_of_other_types_than_floating_point_are_refused(tmp_path):
+    state = saved(tmp_path).state_dict()
+    save_file({**state, "positions": state["positions"].long()}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"tensor positions: found torch\.int64, expected floating point numbers"):
+        load_model(tmp_path)
 
 
 def test_invalid_class_names_are_refused(tmp_path):

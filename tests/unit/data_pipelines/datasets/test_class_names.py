@@ -67,6 +67,7 @@ def test_imagenet_matches_timm():
 
 def test_descriptions():
     assert describe_classes(class_names("kinetics400")) == "kinetics400, 400 names, abseiling .. zumba"
+    assert describe_classes(["\x1b[31m", "\n"]) == "custom, 2 names, \\x1b[31m .. \\n"
     assert describe_classes(["a", "b"]) == "custom, 2 names, a .. b"
 
 
