@@ -51,6 +51,15 @@ def full_disk_names(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def free_space(error: Exception | str) -> str:
+    """What to add to the message of a full disk's error; empty for other errors."""
+    if not (isinstance(error, OSError) and error.errno in FULL_DISK and error.filename):
+        return ""
+    file = Path(os.fsdecode(error.filename)).absolute()
+    folder = next(path for path in file.parents if path.exists())
+    return f"; {shutil.disk_usage(folder).free / 1e9:.1f} GB are free there"
+
+
 @contextmanager
 def atomic_files(folder: str | os.PathLike[str], prefix: str = PREFIX, last: str = "") -> Iterator[Path]:
     """Yield a temporary folder; a block that succeeds moves its files to ``folder``, in the order of their names.

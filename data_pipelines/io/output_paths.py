@@ -22,7 +22,7 @@ def require_output_folder(folder: str | os.PathLike[str]) -> None:
         OutputPathError: the path is no folder, or the folder cannot be written to or created.
     """
     path = Path(folder)
-    _require_writable(path, path.absolute())
+    _require_writable(path, _absolute(path))
 
 
 def require_output_file(file: str | os.PathLike[str]) -> None:
@@ -35,7 +35,14 @@ def require_output_file(file: str | os.PathLike[str]) -> None:
     mode = _mode(path, path)
     if mode is not None and not stat.S_ISREG(mode):  # the write would replace a device or a pipe by a file
         raise OutputPathError(f"{path}: found {_kind(mode)}, expected a file")
-    _require_writable(path, path.absolute().parent, path.name)
+    _require_writable(path, _absolute(path).parent, path.name)
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        raise OutputPathError(f"{path}: is in the current folder, which has been deleted; change to another") from None
 
 
 def _require_writable(path: Path, folder: Path, *names: str) -> None:

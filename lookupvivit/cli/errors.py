@@ -10,17 +10,15 @@ after Ctrl-C.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 from tqdm import tqdm
 
-from data_pipelines.io.atomic import FULL_DISK
+from data_pipelines.io.atomic import free_space
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.text import one_line
 from lookupvivit.cli.closed_output import exit_if_output_is_closed
@@ -36,7 +34,7 @@ def exit_with_error(error: Exception | str) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         exit_if_output_is_closed()
     sys.stdout.flush()  # the error comes last, also where both streams go to one file
-    print(f"error: {one_line(error)}{_free_space(error)}", file=sys.stderr)
+    print(f"error: {one_line(error)}{free_space(error)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -61,7 +59,7 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
         if message.startswith("Caught "):  # by a loader worker, whose traceback follows and ends with the message
             message = message.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        _print_last(f"error{rank}: {one_line(message)}{_free_space(error)}")
+        _print_last(f"error{rank}: {one_line(message)}{free_space(error)}")
         _fail(2)
     except StoppedBySignal as signal:
         _print_last(f"stopped by {signal}; {after_interrupt}")
@@ -72,15 +70,6 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
     except Exception:
         _print_last(traceback.format_exc().rstrip())
         _fail(1)
-
-
-def _free_space(error: Exception | str) -> str:
-    """What to add to the error of a full disk."""
-    if not (isinstance(error, OSError) and error.errno in FULL_DISK and error.filename):
-        return ""
-    file = Path(os.fsdecode(error.filename)).absolute()
-    folder = next(path for path in file.parents if path.exists())
-    return f"; {shutil.disk_usage(folder).free / 1e9:.1f} GB are free there"
 
 
 def _print_last(text: str) -> None:

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from data_pipelines.io.atomic import free_space
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.lock import locked
 from lookupvivit.config import ConfigError
@@ -198,7 +199,7 @@ def exclusive(file: Path, key: str, world: World) -> Iterator[None]:
             try:
                 stack.enter_context(locked(file))
             except (DataError, OSError) as error:
-                problem = str(error)
+                problem = f"{error}{free_space(error)}"
         if problem := world.text_from_main(problem):
             raise ConfigError(f"{key}: {problem}")
         yield

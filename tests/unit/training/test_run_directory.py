@@ -5,11 +5,13 @@ import json
 import os
 
 import pytest
+import torch
 from support.image_models import small_model
 
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config, to_yaml
 from lookupvivit.training.checkpointing import require_same_run
+from lookupvivit.training.distributed import World, exclusive
 from lookupvivit.training.run_directory import belongs, remove_leftovers, resume_constraints, set_aside
 
 
@@ -95,3 +97,15 @@ def test_the_number_of_repeats_cannot_change(tmp_path, is_old):
         changed = description | {"training": description["training"] | {key: value}}
         with pytest.raises(ConfigError, match=f": {change}; set another output_dir"):
             require_same_run(checkpoint, run, changed)
+
+
+def test_a_full_disk_is_reported_with_its_free_space(tmp_path, monkeypatch):
+    def write(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("data_pipelines.io.lock._write", write)
+    with (
+        pytest.raises(ConfigError, match=r"^output_dir: .*\.lock'; \d+\.\d GB are free there$"),
+        exclusive(tmp_path / ".lock", "output_dir", World(0, 1, torch.device("cpu"))),
+    ):
+        pass

@@ -47,3 +47,11 @@ def test_paths_that_cannot_be_written_are_errors(tmp_path, monkeypatch, require,
         require(path)
     assert str(error.value).startswith(f"{path or '.'}: ") and found in str(error.value)
     assert len(os.listdir()) == 4 and not os.listdir("folder")
+
+
+def test_a_deleted_current_folder_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    for require in (require_output_file, require_output_folder):
+        with pytest.raises(OutputPathError, match=r"^a/b: .* deleted"):
+            require("a/b")
