@@ -14,8 +14,6 @@ from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.stored_predictions import AVERAGES, BOTH, Predictions
-from lookupvivit.visualization.canvas import save_png
-from lookupvivit.visualization.confusion_figure import confusion_figure
 
 
 @quiet_when_output_closes()
@@ -59,6 +57,9 @@ def score_all(predictions: Predictions, average: str) -> dict[str, Any]:
 
 def score_one(predictions: Predictions, arguments: argparse.Namespace) -> dict[str, Any]:
     """The scores of one view subset and classifier, with classes and confusions, which are also written to files."""
+    from lookupvivit.visualization.canvas import save_png
+    from lookupvivit.visualization.confusion_figure import confusion_figure
+
     views = aggregate.find_view_subset(predictions, arguments.clips, arguments.crops)
     classifier, average = arguments.classifier or BOTH, arguments.average
     stem = f"{arguments.file.stem}_as_{views}_{classifier}_{average}"

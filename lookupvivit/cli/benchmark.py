@@ -45,9 +45,6 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    from lookupvivit import kernels
-    from lookupvivit.profiling.dtypes import DTYPES
-
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,9 +52,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--train", action="store_true", help="also measure training steps")
     parser.add_argument("--operators", action="store_true", help="also measure each forward pass by operator")
     add_batch_size_option(parser, default=1, unit="clips or images")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="type of weights and input (default: fp32)")
+    dtype_help = "type of weights and input: fp32, bf16 or fp16 (default: fp32)"
+    parser.add_argument("--dtype", type=dtype_name, default="fp32", help=dtype_help)
     parser.add_argument("--compile", action="store_true", help="use torch.compile (minutes per model)")
-    kernels_help = f"implementations of the exchange, one row each: {', '.join(kernels.NAMES)}"
+    kernels_help = "implementations of the exchange, one row each, such as reference,auto (docs/PERFORMANCE.md)"
     parser.add_argument("--kernels", metavar="NAME,...", type=kernel_names, help=kernels_help)
     add_device_option(parser, default="cpu")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="number of CPU threads (default: torch's)")
@@ -69,6 +67,15 @@ def parse_args() -> argparse.Namespace:
     if arguments.compile and arguments.operators:
         parser.error("argument --operators: not possible with --compile, which merges operators across modules")
     return arguments
+
+
+def dtype_name(text: str) -> str:
+    """The name of a floating-point type."""
+    from lookupvivit.profiling.dtypes import DTYPES
+
+    if text not in DTYPES:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected one of {', '.join(DTYPES)}")
+    return text
 
 
 def kernel_names(text: str) -> list[str]:

@@ -62,7 +62,6 @@ def parse_args() -> argparse.Namespace:
 def predict(arguments: argparse.Namespace) -> int:
     """Predict and report every video; the number of files that could not be read."""
     from lookupvivit.evaluation.prediction_report import as_figure, as_json, as_text
-    from lookupvivit.visualization.canvas import save_png
 
     clips, crops = arguments.views
     views = f"{clips}x{crops}"
@@ -92,6 +91,8 @@ def predict(arguments: argparse.Namespace) -> int:
             tqdm.write(as_text(prediction, arguments.top))
             sys.stdout.flush()
             if name in figures:
+                from lookupvivit.visualization.canvas import save_png
+
                 save_png(figures[name], as_figure(prediction, arguments.top, name, str(arguments.run), views))
     if failed:
         print(f"{failed} of {len(inputs.paths)} files could not be read", file=sys.stderr)

@@ -9,7 +9,7 @@ import numpy as np
 from data_pipelines.io.listing import unit_of
 from data_pipelines.io.text import one_line
 from lookupvivit.evaluation.predictor import Prediction, top_classes
-from lookupvivit.visualization.prediction_figure import Timeline, format_time, prediction_figure
+from lookupvivit.visualization.time_format import format_time
 
 MAX_SCENES = 12  # in the text
 
@@ -60,6 +60,8 @@ def as_figure(prediction: Prediction, count: int, title: str, source: str, views
         source: the run that the model is from.
         views: of the whole video, such as "4x3".
     """
+    from lookupvivit.visualization.prediction_figure import Timeline, prediction_figure  # imports matplotlib
+
     shown = top_classes(prediction.mean_over_time, count)
     timeline, basis = None, f"{views} views of the whole {unit_of(prediction.path)}"
     if prediction.has_timeline:

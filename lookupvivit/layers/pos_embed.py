@@ -41,4 +41,11 @@ def _waves(count: int, features: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :features]
 
 
+def initial_positions(kind: str, grid: Size, width: int) -> Tensor:
+    """Initial values of one of `POSITION_INITS`; on the meta device, which has no values, only their shape."""
+    if torch.get_default_device().type == "meta":
+        return torch.empty(1, *grid, width)
+    return POSITION_INITS[kind](grid, width)
+
+
 POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions}

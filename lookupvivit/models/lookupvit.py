@@ -22,7 +22,7 @@ from lookupvivit.layers.drop_path import DropPath, drop_path_rates
 from lookupvivit.layers.mhbc import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.patch_embed import TubeletEmbedding
-from lookupvivit.layers.pos_embed import POSITION_INITS
+from lookupvivit.layers.pos_embed import POSITION_INITS, initial_positions
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
@@ -163,7 +163,7 @@ class LookupViT(Model):
 
         self.embedding = TubeletEmbedding(self.tubelet, width)
         grid = self.embedding.grid(self.input_size)  # (t, h, w)
-        self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))  # (1, t, h, w, D)
+        self.positions = nn.Parameter(initial_positions(position_init, grid, width))  # (1, t, h, w, D)
         self.compress = COMPRESSED_INITS[compressed_init](grid, self.compressed_size, width, antialias)
         self.blocks = nn.ModuleList()
         for i, rate in enumerate(drop_path_rates(drop_path, depth)):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lookupvivit.layers.drop_path import drop_path_rates
 from lookupvivit.layers.patch_embed import TubeletEmbedding
-from lookupvivit.layers.pos_embed import POSITION_INITS
+from lookupvivit.layers.pos_embed import POSITION_INITS, initial_positions
 from lookupvivit.layers.resample import resample
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
@@ -64,7 +64,7 @@ class ViT(Model):
 
         self.embedding = TubeletEmbedding(self.tubelet, width)
         grid = self.embedding.grid(self.input_size)  # (t, h, w)
-        self.positions = nn.Parameter(POSITION_INITS[position_init](grid, width))  # (1, t, h, w, D)
+        self.positions = nn.Parameter(initial_positions(position_init, grid, width))  # (1, t, h, w, D)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pooling == "token" else None
         rates = drop_path_rates(drop_path, depth)
         self.blocks = nn.ModuleList(ViTBlock(width, num_heads, mlp_ratio, rate, eps, gelu) for rate in rates)

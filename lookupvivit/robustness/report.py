@@ -9,8 +9,9 @@ from typing import Any
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.robustness.metrics import SEVERITIES
-from lookupvivit.robustness.suite import NUM_IMAGES
 
+# Key of the number of images; robustness.json files of version 0.1 have it too.
+NUM_IMAGES = "pictures"
 TITLES = {
     "imagenet_c": "ImageNet-C",
     "imagenet_o": "ImageNet-O",

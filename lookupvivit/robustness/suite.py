@@ -29,11 +29,9 @@ from lookupvivit.robustness.metrics import (
     subset_columns,
     subset_predictions,
 )
+from lookupvivit.robustness.report import NUM_IMAGES
 from lookupvivit.weights.files import WeightsError, weights_file
 from lookupvivit.weights.metadata import class_names_of, preprocess_of
-
-# Key of the number of images in reports; robustness.json files of version 0.1 have it too.
-NUM_IMAGES = "pictures"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from lookupvivit.config.loading import changes
 from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
+from lookupvivit.models.shapes_only import shapes_only
 from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.sizes import Size
 from lookupvivit.training.distributed import World
@@ -72,7 +73,7 @@ def freeze_blocks(model: Model, count: int) -> Model:
 
 def build_on_meta(build: Callable[[], Model]) -> Model:
     """The model that ``build`` returns, on the meta device: shapes without memory or initialisation."""
-    with torch.device("meta"):
+    with shapes_only():
         return build()
 
 

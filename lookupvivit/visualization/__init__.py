@@ -1,4 +1,5 @@
-"""From attention and predictions to arrays, figures and videos. `attention_maps` alone needs no matplotlib.
+"""From attention and predictions to arrays, figures and videos. `attention_maps` and `time_format` need no
+matplotlib.
 
 Attention
     attention_maps     attention of the compressed tokens as arrays
@@ -10,6 +11,7 @@ Other figures
     prediction_figure  the classes of one video, over time or as bars
 
 Basics
+    time_format        times as text
     canvas             figures of an exact size in pixels, image resizing, PNG files
     labelled_grid      tiles in rows and columns with labels and colour bars
     video_writer       MP4 and GIF files

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from lookupvivit.visualization.canvas import PALETTE, add_axes, add_text, new_figure, render
+from lookupvivit.visualization.time_format import format_time
 
 GREY, PALE_GREY = "#5f6368", "#f1f3f4"
 # Pixels:
@@ -90,14 +91,6 @@ def prediction_figure(
             axes.barh(0.5, probability, height=1, color=color)
     # With a timeline, each frame is placed above its time.
     return _paste_frames(render(figure), frames, left, frames_top, tile, len(frames) if timeline else columns)
-
-
-def format_time(seconds: float, tenths: bool = False) -> str:
-    """Format a time as m:ss or h:mm:ss, optionally with tenths of a second."""
-    whole, tenth = divmod(round(seconds * 10), 10) if tenths else (round(seconds), 0)
-    minutes, second = divmod(whole, 60)
-    text = f"{minutes}:{second:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{second:02d}"
-    return f"{text}.{tenth}" if tenths else text
 
 
 def _draw_timeline(axes: Axes, timeline: Timeline, row: int, color: str, tick_labels: bool) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +20,7 @@ from lookupvivit.errors import UserError
 from lookupvivit.experiments import experiment
 from lookupvivit.models.base import Model
 from lookupvivit.models.registry import create_model, current_arguments
+from lookupvivit.models.shapes_only import allocate, shapes_only
 from lookupvivit.sizes import Size
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -83,9 +83,11 @@ def load_model(path: str | Path) -> Model:
         WeightsError: none of these, or files that do not fit together.
     """
     description = read_description(path)
-    with torch.device("meta"):  # before memory is allocated that only model.json asks for
-        require_same_shapes(described_model(description), tensor_shapes(weights_file(path)), weights_file(path))
-    model = described_model(description)
+    with shapes_only():
+        model = described_model(description)
+    # The file is checked before memory is allocated that only model.json asks for.
+    require_same_shapes(model, tensor_shapes(weights_file(path)), weights_file(path))
+    allocate(model)
     load_weights(model, path, heads_may_differ=False)
     model.description = description
     return model.eval()

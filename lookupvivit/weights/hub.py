@@ -20,6 +20,7 @@ from torch import nn
 
 from lookupvivit.models.base import Model
 from lookupvivit.models.outputs import ModelOutput
+from lookupvivit.models.shapes_only import shapes_only
 from lookupvivit.weights.export import input_shape
 from lookupvivit.weights.files import (
     DESCRIPTION,
@@ -109,7 +110,7 @@ class HubModel(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state, description = self.model.state_dict(), self.description
-        with torch.device("meta"):  # before anything is written that could not be loaded
+        with shapes_only():  # before anything is written that could not be loaded
             rebuilt = described_model(description)
         require_same_shapes(rebuilt, {name: tensor.shape for name, tensor in state.items()}, save_directory / WEIGHTS)
         save_model(save_directory, state, description)

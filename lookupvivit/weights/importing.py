@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.shapes_only import shapes_only
 from lookupvivit.models.token_learner import TokenLearner
 from lookupvivit.models.vit import ViT
 from lookupvivit.weights.files import (
@@ -128,7 +128,7 @@ def _own_model(path: str | Path) -> Model | None:
     path = Path(path)
     if not path.is_dir() and not (path.name == WEIGHTS and path.with_name(DESCRIPTION).is_file()):
         return None
-    with torch.device("meta"):
+    with shapes_only():
         return described_model(read_description(path))
 
 

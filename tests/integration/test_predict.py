@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from support.in_process import run_tool
 from support.paths import ROOT
 from support.saved_models import VIDEO_PREPROCESSING, save_random_model
 
-from lookupvivit.evaluation import prediction_report
+from lookupvivit.visualization import prediction_figure
 
 DATA = ROOT.parent / "shared" / "data"
 
@@ -79,14 +80,30 @@ def test_errors_in_the_command_are_one_line_with_status_2(small_set, predict, ar
     assert all(fact in error.splitlines()[-1] for fact in facts)
 
 
+def test_a_first_result_needs_no_compiler_figures_or_training(small_set, run):
+    """Each of these packages takes up to seconds to import."""
+    heavy = ["deepspeed", "matplotlib", "sympy", "tensorboard", "torch._dynamo", "torchvision"]
+    code = f"""
+import sys
+from lookupvivit.cli.predict import main
+sys.argv[1:] = [{str(small_set / "videos" / "1.mp4")!r}, "--run", {str(run)!r}]
+try:
+    main()
+except SystemExit as exit:
+    print(exit.code, [name for name in {heavy} if name in sys.modules])
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "0 []"
+
+
 def test_figures_of_equal_file_names_name_the_folder(tmp_path, small_set, predict, monkeypatch):
     for folder, number in (("one", 1), ("two", 2)):
         (tmp_path / folder).mkdir()
         shutil.copy(small_set / "videos" / f"{number}.mp4", tmp_path / folder / "clip.mp4")
     titles = []
-    figure = prediction_report.prediction_figure
+    figure = prediction_figure.prediction_figure
     monkeypatch.setattr(
-        prediction_report,
+        prediction_figure,
         "prediction_figure",
         lambda *arguments, **options: titles.append(arguments[4]) or figure(*arguments, **options),
     )

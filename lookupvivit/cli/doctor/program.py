@@ -10,7 +10,6 @@ from pathlib import Path
 
 from lookupvivit.cli.arguments import add_json_flag
 from lookupvivit.cli.closed_output import quiet_when_output_closes
-from lookupvivit.cli.doctor.checks import all_checks
 from lookupvivit.cli.doctor.report import FAIL, WARN, Result, run_check
 from lookupvivit.cli.errors import exit_with_error
 
@@ -18,6 +17,8 @@ from lookupvivit.cli.errors import exit_with_error
 @quiet_when_output_closes()
 def main() -> None:
     arguments = parse_args()
+    from lookupvivit.cli.doctor.checks import all_checks
+
     if arguments.data and not arguments.data.is_dir():
         exit_with_error(f"--data: found {arguments.data}, which is not a folder; expected the folder of the videos")
     with tempfile.TemporaryDirectory(prefix="doctor_") as scratch:

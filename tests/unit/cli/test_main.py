@@ -77,10 +77,7 @@ def test_a_misspelled_name_of_a_configuration_is_corrected(tmp_path, monkeypatch
         load_config("camera_motoin")
 
 
-LIGHT = [name for name in COMMANDS if name not in ("benchmark", "robustness", "doctor")]
-
-
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_no_torch(name):
     code = f"""
 import sys

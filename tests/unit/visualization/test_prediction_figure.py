@@ -5,7 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from lookupvivit.visualization.canvas import PALETTE
-from lookupvivit.visualization.prediction_figure import Timeline, format_time, prediction_figure
+from lookupvivit.visualization.prediction_figure import Timeline, prediction_figure
+from lookupvivit.visualization.time_format import format_time
 
 FRAMES = np.stack([np.full((16, 16, 3), value, np.uint8) for value in range(20, 180, 20)])
 
