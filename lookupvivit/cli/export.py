@@ -13,6 +13,10 @@ def parse_args() -> argparse.Namespace:
     add_run_option(parser)
     parser.add_argument("--onnx", type=output_file, required=True, metavar="FILE", help="the file to write")
     add_compressed_size_option(parser)
+    help = "of weights and computation (default: fp32); inputs and outputs are float32"
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help=help)
+    help = "the input is uint8 frames (batch, T, H, W, 3), which the file maps to [-1, 1]"
+    parser.add_argument("--uint8", action="store_true", help=help)
     return parser.parse_args()
 
 
@@ -24,11 +28,16 @@ def main() -> None:
 
     with one_line_errors("nothing was written"):
         weights = weights_file(arguments.run)
-        require_not_among([arguments.onnx], [weights, weights.with_name(DESCRIPTION)])
+        written = [arguments.onnx, arguments.onnx.with_name(f"{arguments.onnx.name}.json")]
+        require_not_among(written, [weights, weights.with_name(DESCRIPTION)])
         model = load_classifier(arguments.run)
         shape = input_shape(model)
-        difference = export_onnx(model, arguments.onnx, shape, arguments.compressed_size)
-    print(f"{arguments.onnx}: input video (batch, {', '.join(map(str, shape[1:]))}) with any batch size;", end=" ")
+        difference = export_onnx(
+            model, arguments.onnx, shape, arguments.compressed_size, arguments.precision, arguments.uint8
+        )
+    _, channels, *size = shape
+    name, axes = ("uint8 frames", (*size, channels)) if arguments.uint8 else ("video", (channels, *size))
+    print(f"{arguments.onnx}: input {name} (batch, {', '.join(map(str, axes))}) with any batch size;", end=" ")
     print(f"largest difference to the model {difference:.1e}")
 
 

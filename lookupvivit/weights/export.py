@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from data_pipelines.io.atomic import atomic_write
+from data_pipelines.io.atomic import atomic_files
+from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
+from lookupvivit.weights.metadata import describe
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}  # relative; by precision
 
 
 class ExportError(WeightsError):
@@ -24,7 +29,7 @@ class ExportError(WeightsError):
 
 
 def export_program(
-    model: Model, input_shape: tuple[int, ...], compressed_size: Size | None = None
+    model: Model, input_shape: tuple[int, ...], compressed_size: Size | None = None, from_uint8: bool = False
 ) -> torch.export.ExportedProgram:
     """Capture ``model`` for one input size and any batch size.
 
@@ -32,10 +37,12 @@ def export_program(
         model: a model in eval mode.
         input_shape: (B, 3, T, H, W), or (B, 3, H, W) for an image model; the program accepts any B.
         compressed_size: (t, h, w) compressed tokens of a LookupViT, its own by default; fixed in the program.
+        from_uint8: the input is frames as decoders deliver them, ``frames``, uint8 (B, T, H, W, 3) or (B, H, W, 3), cut
+            to the model's size; the program maps them to [-1, 1].
 
     Returns:
-        A program with one input, ``video``, whose ``module()`` returns a plain dict of the model's outputs. The file
-        that `torch.export.save` writes loads without this library.
+        A program with one input, ``video`` or ``frames``, whose ``module()`` returns a plain dict of the model's
+        outputs. The file that `torch.export.save` writes loads without this library.
 
     Raises:
         ExportError: the model is in training mode, or does not support the compressed size.
@@ -43,11 +50,11 @@ def export_program(
     if model.training:
         raise ExportError("model: found training mode, expected eval mode; call model.eval() first")
     # Traced with a batch of two: torch.export would take a batch of one for a constant.
-    video = _random_video(model, (2, *input_shape[1:]))
-    batch_is_free = ({0: torch.export.Dim("batch")},)
-    frames, height, width = video.shape[2:] if video.ndim == 5 else (1, *video.shape[2:])
-    exported = _for_export(model, compressed_size, (frames, height, width))
-    return torch.export.export(exported, (video,), dynamic_shapes=batch_is_free)
+    frames = _random_frames((2, *input_shape[1:]))
+    time, height, width = input_shape[2:] if len(input_shape) == 5 else (1, *input_shape[2:])
+    exported = _for_export(model, compressed_size, (time, height, width), from_uint8)
+    example = frames if from_uint8 else _to_video(frames, model)
+    return torch.export.export(exported, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
 
 def export_onnx(
@@ -55,13 +62,21 @@ def export_onnx(
     file: str | Path,
     input_shape: tuple[int, ...],
     compressed_size: Size | None = None,
-    tolerance: float = 1e-4,
+    precision: str = "fp32",
+    from_uint8: bool = False,
+    tolerance: float | None = None,
 ) -> float:
-    """Write an ONNX file with input ``video`` and the model's outputs by name; atomically, after checking it.
+    """Write an ONNX file with the inputs and outputs of :func:`export_program`, after checking what it computes.
+
+    The entries of model.json, such as class names and preprocessing, are in the file's metadata (as JSON) and in
+    ``file``.json. Both files are written atomically.
 
     Args:
-        model, input_shape, compressed_size: as in :func:`export_program`.
-        tolerance: largest accepted difference to the model, relative to the largest output or 1, whichever is more.
+        model, input_shape, compressed_size, from_uint8: as in :func:`export_program`.
+        precision: "fp32"; "fp16" for weights and computation; or "int8" for matrix products, with weights quantised
+            ahead and activations as they arrive. Inputs and outputs are float32.
+        tolerance: largest accepted difference to the model, relative to the largest output or 1, whichever is more; by
+            default that of `TOLERANCES`.
 
     Returns:
         The largest absolute difference between ONNX Runtime and the model, over batches of one and of three.
@@ -73,22 +88,29 @@ def export_onnx(
     if missing:
         raise ExportError(f"ONNX export needs {', '.join(missing)}: pip install 'lookupvivit[export]'")
     file = Path(file)
-    program = export_program(model, input_shape, compressed_size)
+    tolerance = TOLERANCES[precision] if tolerance is None else tolerance
+    program = export_program(model, input_shape, compressed_size, from_uint8)
     size = {} if compressed_size is None else {"compressed_size": as_size(compressed_size)}
     with torch.no_grad():
-        names = list(model(_random_video(model, (1, *input_shape[1:])), **size))
-    with atomic_write(file) as temporary:
+        names = list(model(_to_video(_random_frames((1, *input_shape[1:])), model), **size))
+    description = describe(model) if hasattr(model, "created_as") else {}
+    description |= {"compressed_size": list(size["compressed_size"])} if size else {}
+    with atomic_files(file.parent, last=file.name) as folder:
+        temporary = folder / file.name
         torch.onnx.export(
             program,
             (),
             temporary,
-            input_names=["video"],
+            input_names=["frames" if from_uint8 else "video"],
             output_names=names,
             dynamo=True,
             external_data=False,
             verbose=False,
         )
-        difference, largest = _compare(model, size, temporary, [(batch, *input_shape[1:]) for batch in (1, 3)])
+        _complete(temporary, description, precision)
+        (folder / f"{file.name}.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        shapes = [(batch, *input_shape[1:]) for batch in (1, 3)]
+        difference, largest = _compare(model, size, temporary, shapes, from_uint8)
         if not difference <= tolerance * max(1.0, largest):
             raise ExportError(
                 f"{file}: not written, because ONNX Runtime differs from the model by {difference:.2e} at outputs of "
@@ -104,7 +126,7 @@ def input_shape(model: Model) -> tuple[int, ...]:
     return (1, 3, height, width) if is_image else (1, 3, frames, height, width)
 
 
-def _for_export(model: Model, compressed_size: Size | None, input_size: Size) -> nn.Module:
+def _for_export(model: Model, compressed_size: Size | None, input_size: Size, from_uint8: bool) -> nn.Module:
     """A copy with one input and a plain dict as output; weights and their names are shared with ``model``."""
     exported: Any = copy.copy(model)
     if compressed_size is not None:
@@ -115,26 +137,65 @@ def _for_export(model: Model, compressed_size: Size | None, input_size: Size) ->
             raise ExportError(str(error)) from None
         exported.compressed_size = size
     call = exported.forward
-    exported.forward = lambda video: dict(call(video))
+    if from_uint8:
+        exported.forward = lambda frames: dict(call(_to_video(frames, model)))
+    else:
+        exported.forward = lambda video: dict(call(video))
     return exported
 
 
-def _random_video(model: Model, shape: tuple[int, ...]) -> Tensor:
+def _to_video(frames: Tensor, model: Model) -> Tensor:
+    """Frames, uint8 (B, T, H, W, 3) or (B, H, W, 3), as model input, (B, 3, T, H, W) or (B, 3, H, W) in [-1, 1]."""
     parameter = next(model.parameters())
-    return torch.rand(shape, dtype=parameter.dtype, device=parameter.device) * 2 - 1
+    return to_model_input(frames.movedim(-1, 1), parameter.device, parameter.dtype)
+
+
+def _random_frames(input_shape: tuple[int, ...]) -> Tensor:
+    """Random frames for a model input of this shape, uint8 (B, T, H, W, 3) or (B, H, W, 3)."""
+    batch, channels, *size = input_shape
+    return torch.randint(256, (batch, *size, channels), dtype=torch.uint8)
+
+
+def _complete(file: Path, description: dict[str, Any], precision: str) -> None:
+    """Name the batch axis, add the metadata, and convert the precision."""
+    import onnx
+
+    model = onnx.load(file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    if precision == "fp16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        model = convert_float_to_float16(model, keep_io_types=True)
+    if precision == "int8":
+        from onnxruntime.quantization import quantize_dynamic
+
+        onnx.save(model, file)
+        logging.disable(logging.WARNING)  # recommends a preparation that changes nothing here
+        try:
+            quantize_dynamic(file, file, op_types_to_quantize=["MatMul"])
+        finally:
+            logging.disable(logging.NOTSET)
+        model = onnx.load(file)
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in description.items()})
+    onnx.save(model, file)
 
 
 @torch.no_grad()
-def _compare(model: Model, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]]) -> tuple[float, float]:
+def _compare(
+    model: Model, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]], from_uint8: bool
+) -> tuple[float, float]:
     """Largest absolute difference between the file's outputs and the model's, and the largest output."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     differences, magnitudes = [], []
     for shape in shapes:
-        video = _random_video(model, shape)
+        frames = _random_frames(shape)
+        video = _to_video(frames, model)
         expected = model(video, **size)
-        for name, output in zip(expected, session.run(list(expected), {"video": video.cpu().numpy()}), strict=True):
+        inputs = {"frames": frames.numpy()} if from_uint8 else {"video": video.cpu().numpy()}
+        for name, output in zip(expected, session.run(list(expected), inputs), strict=True):
             reference = expected[name].cpu()
             differences.append((torch.from_numpy(output) - reference).abs().max())
             magnitudes.append(reference.abs().max())

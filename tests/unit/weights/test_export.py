@@ -1,14 +1,16 @@
 """What leaves Python computes what the model computes: torch.export programs and ONNX files."""
 
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 import lookupvivit
 from lookupvivit.evaluation.predictor import Predictor
-from lookupvivit.weights.export import ExportError, export_onnx, export_program
+from lookupvivit.weights.export import TOLERANCES, ExportError, export_onnx, export_program
 from lookupvivit.weights.files import WeightsError
 
 SMALL = {"width": 24, "depth": 2, "num_heads": 3}
@@ -64,13 +66,47 @@ def test_an_onnx_file_gives_what_the_model_gives(case, tmp_path):
     model, file = build(name, overrides), tmp_path / "model.onnx"
     difference = export_onnx(model, file, shape_of(name, overrides), size)
     assert 0 <= difference < 1e-4
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
     video = torch.randn(shape_of(name, overrides, 4))
     expected = model(video) if size is None else model(video, compressed_size=size)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == list(expected)
+    assert session.get_inputs()[0].shape[0] == session.get_outputs()[0].shape[0] == "batch"
+    metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata == json.loads((tmp_path / "model.onnx.json").read_text())
+    assert metadata["name"] == name and metadata["num_classes"] == 5
+    assert metadata.get("compressed_size") == (None if size is None else list(size))
     (logits,) = session.run(["logits"], {"video": video.numpy()})
     torch.testing.assert_close(torch.from_numpy(logits), expected.logits.detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_small_precisions_and_uint8_frames(precision, tmp_path):
+    import onnxruntime
+
+    name, overrides, _ = CASES["video, fewer"]
+    model, file, full = build(name, {**overrides, "width": 96}), tmp_path / "small.onnx", tmp_path / "full.onnx"
+    export_onnx(model, full, shape_of(name, overrides))
+    assert export_onnx(model, file, shape_of(name, overrides), precision=precision, from_uint8=True) > 0
+    assert file.stat().st_size < (0.7 if precision == "fp16" else 0.5) * full.stat().st_size
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (frames,) = session.get_inputs()
+    assert (frames.name, frames.type, frames.shape) == ("frames", "tensor(uint8)", ["batch", 4, 32, 32, 3])
+    clips = np.random.default_rng(0).integers(0, 256, (3, 4, 32, 32, 3), dtype=np.uint8)
+    (logits,) = session.run(["logits"], {"frames": clips})
+    expected = model(torch.from_numpy(clips).movedim(-1, 1) / 127.5 - 1).logits.detach()
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=scale * TOLERANCES[precision])
+
+
+def test_openvino_reads_the_file(tmp_path):
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    name, overrides, _ = CASES["video, fewer"]
+    model, file = build(name, overrides), tmp_path / "model.onnx"
+    export_onnx(model, file, shape_of(name, overrides))
+    video = torch.randn(shape_of(name, overrides, 2))
+    outputs = openvino.compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"video": video.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs["logits"]), model(video).logits.detach(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_program_shares_and_names_the_weights_of_the_model(tmp_path):
