@@ -68,8 +68,7 @@ def test_models_without_classifiers(image):
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        ({"in_chans": 1}, "in_chans"),
-        ({"global_pool": "token"}, "global_pool"),
+        ({"global_pool": "map"}, "global_pool"),
         ({"classifiers": "lookup"}, "classifiers"),
         ({"exchange": "gather"}, "exchange"),
         ({"compressed_size": (2, 5, 5)}, "size"),
@@ -94,11 +93,100 @@ def test_intermediates_end_in_the_final_features(image):
     assert len(model.blocks) == 4
 
 
+def test_intermediates_in_other_forms(image):
+    model = small_model()
+    final, found = model.forward_intermediates(image, indices=[1, 3], return_prefix_tokens=True)
+    named = model.forward_intermediates(image, indices=[1, 3], return_prefix_tokens=True, output_dict=True)
+    assert torch.equal(named["image_features"], final)
+    pairs = zip(named["image_intermediates"], named["image_intermediates_prefix"], strict=True)
+    for (features, prefix), (same_features, same_prefix) in zip(found, pairs, strict=True):
+        assert torch.equal(features, same_features) and torch.equal(prefix, same_prefix)
+    assert list(model.forward_intermediates(image, output_dict=True, intermediates_only=True)) == [
+        "image_intermediates"
+    ]
+    for feature, (expected, _) in zip(model.get_intermediate_layers(image, [1, 3]), found, strict=True):
+        assert torch.equal(feature, expected.flatten(2).mT)
+    assert torch.equal(model.get_intermediate_layers(image, reshape=True)[0], found[-1][0])
+    features, prefix = model.get_intermediate_layers(image, norm=True, return_prefix_tokens=True)[0]
+    assert torch.equal(torch.cat([prefix, features], dim=1), final)
+
+
 def test_features_only(image):
     net = timm.create_model(NAME, depth=4, features_only=True, out_indices=(0, 2))
     assert [feature.shape for feature in net(image)] == [(2, 192, 4, 6)] * 2
     assert net.feature_info.channels() == [192, 192] and net.feature_info.reduction() == [16, 16]
     assert len(net.model.blocks) == 3
+
+
+@pytest.mark.parametrize("stream", ["compressed", "lookup"])
+def test_pooling(image, stream):
+    """Of both streams, of one, or of none; chosen when the model is built or by `reset_classifier`."""
+    both = small_model()
+    reference = lookupvivit.create_model(NAME, 7, depth=4).eval()
+    reference.load_state_dict(both.state_dict())
+    one = small_model(global_pool=stream)
+    logits, tokens = one(image), one.forward_features(image)
+    torch.testing.assert_close(logits, reference(image)[f"{stream}_logits"], rtol=1e-5, atol=1e-6)
+    part = tokens[:, :25] if stream == "compressed" else tokens[:, 25:]
+    torch.testing.assert_close(one.forward_head(tokens, pre_logits=True), part.mean(1))
+    unpooled = small_model(global_pool="")
+    each = unpooled(image)
+    assert each.shape == (2, 25 + 4 * 6, 7) and torch.equal(unpooled.forward_head(tokens, pre_logits=True), tokens)
+    torch.testing.assert_close((each[:, :25].mean(1) + each[:, 25:].mean(1)) / 2, both(image), rtol=1e-5, atol=1e-5)
+    unpooled.reset_classifier(0, stream)
+    torch.testing.assert_close(unpooled(image), part.mean(1))
+    assert small_model(global_pool="token").global_pool == "compressed"
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_channels(channels, tmp_path):
+    """Pretrained kernels are adapted as timm adapts them: summed for one channel, repeated for more."""
+    image = torch.randn(2, channels, 64, 64)
+    model = small_model(in_chans=channels)
+    assert model(image).shape == (2, 7) and model.in_chans == channels
+    with pytest.raises(ValueError, match=rf"expected a video \(B, {channels}, T, H, W\)"):
+        model(torch.randn(2, 3, 64, 64))
+    source = small_model()
+    save_for_hf(source, tmp_path, model_args={"depth": 4}, safe_serialization=True)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, in_chans=channels).eval()
+    kernel = source.embedding.projection.weight
+    expected = {1: kernel.sum(1, keepdim=True), 4: torch.cat([kernel, kernel[:, :1]], 1) * 3 / 4}[channels]
+    torch.testing.assert_close(loaded.embedding.projection.weight, expected)
+    if channels == 1:
+        torch.testing.assert_close(loaded(image), source(image.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes():
+    """By default, any image is accepted. Otherwise it has the model's size, which can be changed."""
+    fixed, dynamic = small_model(img_size=64, dynamic_img_size=False), small_model(img_size=64)
+    image = torch.randn(2, 3, 96, 64)
+    with pytest.raises(ValueError, match=r"^img_size: found an image of \(96, 64\) \(H, W\), expected \(64, 64\)"):
+        fixed(image)
+    fixed.positions.requires_grad_(False)
+    fixed.set_input_size((96, 64))
+    assert fixed.positions.shape == (1, 1, 6, 4, 192) and not fixed.positions.requires_grad
+    torch.testing.assert_close(fixed(image), dynamic(image))
+    reference = lookupvivit.create_model(NAME, 7, depth=4, input_size=(1, 96, 64)).eval()
+    reference.load_state_dict(fixed.state_dict())
+    torch.testing.assert_close(fixed(image), reference(image).logits, rtol=1e-5, atol=1e-6)
+    if hasattr(timm.models, "_input"):
+        assert timm.models._input.get_model_traits(fixed)["img_size"] == (96, 64)
+
+
+def test_another_patch_size(tmp_path):
+    """The kernel is resized as timm resizes its own, also when weights are loaded."""
+    model, vit = small_model(img_size=64), timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1)
+    with torch.no_grad():
+        vit.patch_embed.proj.weight.copy_(model.embedding.projection.weight[:, :, 0])
+    save_for_hf(model, tmp_path, model_args={"depth": 4, "img_size": 64}, safe_serialization=True)
+    vit.set_input_size(img_size=96, patch_size=24)
+    model.set_input_size(96, 24)
+    torch.testing.assert_close(model.embedding.projection.weight[:, :, 0], vit.patch_embed.proj.weight)
+    assert model.positions.shape[2:4] == (4, 4) and model.feature_info[0]["reduction"] == 24
+    image = torch.randn(2, 3, 96, 72)
+    assert model.forward_intermediates(image, 1, intermediates_only=True)[0].shape == (2, 192, 4, 3)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=96, patch_size=24).eval()
+    torch.testing.assert_close(loaded(image), model(image))
 
 
 @pytest.mark.parametrize("source", ["local-dir", "file", "overlay"])
