@@ -1,4 +1,7 @@
-"""Output whose reader has ended, as in ``tool | head``: the tool ends without a message. Needs no torch."""
+"""Output whose reader has ended, as in ``tool | head``: the tool ends without a message. Needs no torch.
+
+After Ctrl-C, a tool ends with one line; `lookupvivit.cli.errors` adds what has been done so far.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 STATUS = 128 + 13  # what a shell reports for a program that SIGPIPE ended
+INTERRUPTED = 128 + 2  # the same for SIGINT
 
 
 @contextmanager
 def quiet_when_output_closes() -> Iterator[None]:
-    """End the process with `STATUS` when its output has no reader any more; for ``main`` of a tool, as a decorator."""
+    """End the process with `STATUS` when its output has no reader any more; for ``main`` of a tool, as a decorator.
+
+    Ctrl-C where the tool does not handle it, such as during imports, ends the process with one line and `INTERRUPTED`.
+    """
     try:
         try:
             yield
         except SystemExit:
             sys.stdout.flush()
             raise
+        except KeyboardInterrupt:
+            sys.stdout.flush()
+            print("interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         sys.stdout.flush()  # at exit, Python would report the error
     except BrokenPipeError:
         exit_if_output_is_closed()

@@ -80,6 +80,7 @@ def _print_last(text: str) -> None:
 
 def _fail(status: int) -> NoReturn:
     """End this process, and let other ranks know if there are any."""
-    from lookupvivit.training import distributed  # imports torch
-
-    distributed.fail(status)
+    distributed = sys.modules.get("lookupvivit.training.distributed")  # Ctrl-C may have ended its import of torch
+    if distributed is not None:
+        distributed.fail(status)
+    end_process(status)

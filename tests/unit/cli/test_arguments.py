@@ -90,6 +90,25 @@ with one_line_errors("run it again"):
     assert (tmp_path / "log").read_text().splitlines() == ["printed before", line]
 
 
+@pytest.mark.parametrize(
+    ("context", "line"),
+    [
+        ("closed_output.quiet_when_output_closes()", "interrupted"),
+        ("errors.one_line_errors('run it again')", "interrupted; run it again"),
+    ],
+)
+def test_an_interrupted_import_ends_with_one_line(context, line):
+    code = f"""
+import sys
+from lookupvivit.cli import closed_output, errors
+sys.modules["torch"] = None  # it cannot be imported again
+with {context}:
+    raise KeyboardInterrupt
+"""
+    completed = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert completed.returncode == 130 and completed.stderr == f"{line}\n"
+
+
 def test_the_error_of_a_full_disk_reports_the_free_space(tmp_path, capsys):
     file = tmp_path / "missing" / "file"
     with pytest.raises(SystemExit):
