@@ -11,6 +11,7 @@ COMMANDS = {  # subcommand: its module, and what it does
     "predict": ("lookupvivit.cli.predict", "predict the classes of videos and images"),
     "attention": ("lookupvivit.cli.attention", "draw attention maps"),
     "features": ("lookupvivit.cli.features", "store features of videos and images"),
+    "probe": ("lookupvivit.cli.probe", "fit probes to stored features"),
     "caption": ("lookupvivit.cli.caption", "write and score captions"),
     "study": ("lookupvivit.cli.study", "train and test variants with several seeds"),
     "summarize": ("lookupvivit.cli.summarize", "summarize a run"),

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from statistics import NormalDist, mean, stdev
+from statistics import mean
 from typing import Any
 
+from lookupvivit.evaluation.metrics import half_interval
 from lookupvivit.studies.jobs import read_result
 from lookupvivit.studies.plan import Job, Study
-
-# Quantiles of Student's t distribution at 97.5 %, for 1 to 9 degrees of freedom
-T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -44,19 +41,6 @@ class Row:
     seeds: int
     minutes: float | None
     scores: str
-
-
-def half_interval(values: Sequence[float]) -> float | None:
-    """Half of the 95 % interval of the mean of normally distributed values; None for one value."""
-    if len(values) < 2:
-        return None
-    degrees = len(values) - 1
-    if degrees <= len(T_QUANTILES):
-        quantile = T_QUANTILES[degrees - 1]
-    else:  # Cornish and Fisher's expansion, exact to 0.002 from 10 degrees on
-        z = NormalDist().inv_cdf(0.975)
-        quantile = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
-    return quantile * stdev(values) / math.sqrt(len(values))
 
 
 def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:

@@ -20,7 +20,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def features(monkeypatch, capsys, run):
     """Run the tool in this process; returns exit status, output and errors."""
-    return lambda *arguments: run_tool(monkeypatch, capsys, "features.py", "--run", run, "--workers", 1, *arguments)
+    return lambda *arguments: run_tool(monkeypatch, capsys, "features.py", "--run", run, "--workers", 0, *arguments)
 
 
 def assert_same_features(folder, other):

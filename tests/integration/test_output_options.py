@@ -24,11 +24,24 @@ OUTPUTS = {
     "few_shot.py": {"--json": output_file},
     "gpu_report.py": {"--output": output_folder},
     "predict.py": {"--json": output_file, "--output": output_folder},
+    "probe.py": {"--json": output_file},
     "prepare_dataset.py": {"--output": output_folder},
     "test_robustness.py": {"--output": output_folder},
     "visualize_attention.py": {"--output": output_folder, "--tensorboard": output_folder},
 }
-INPUTS = {"FILE", "--run", "--model", "--train", "--test", "--score", "--root", "--data", "OLD_RUN", "--imagenet"}
+INPUTS = {
+    "FILE",
+    "FEATURES",
+    "--run",
+    "--model",
+    "--train",
+    "--test",
+    "--score",
+    "--root",
+    "--data",
+    "OLD_RUN",
+    "--imagenet",
+}
 INPUTS |= {f"--imagenet-{letter}" for letter in "acor"}
 CHECKED_BY_A_CHECK = {"doctor.py": {"--output"}}  # the check of the output disk is its result
 
