@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,36 +96,20 @@ def extract_features(
     preprocess, selection = preprocess_of(model), ViewSelection(*views, window)
     extractor = FeatureExtractor(model, blocks, compressed_size, half, device)
     inputs = _Inputs.find(videos, Path(output), separate_images=preprocess.sampling.frames == 1)
-    settings = {
-        "model": weights_digest(model),
-        "preprocessing": preprocess.to_dict(),
-        "views": f"{views[0]}x{views[1]}" if window is None else None,
-        "window": window,
-        "compressed_size": extractor.compressed_size or getattr(model, "compressed_size", None),
-        "streams": extractor.streams,
-        "blocks": extractor.blocks,
-        "half": half,
-        "split": split,
-        "class_names": inputs.class_names,
-    }
-    open_folder(Path(output), settings)
-
+    extra = {"half": half, "split": split, "class_names": inputs.class_names}
+    open_folder(Path(output), _settings(extractor, selection) | extra)
     own = _groups(len(inputs.paths), batch_size, selection)[rank::world_size]
     needed = [group for group in own if not all(inputs.files[index].is_file() for index in group)]
     num_own, num_needed = (sum(map(len, groups)) for groups in (own, needed))
     stream = ClipStream(inputs.paths, needed, preprocess, selection, batch_size, open_reader)
     failed: dict[int, str] = {}
-    bar = progress(total=num_own, initial=num_own - num_needed, unit="video", desc="features", disable=rank > 0)
-    with bar:
+    with progress(total=num_own, initial=num_own - num_needed, unit="video", desc="features", disable=rank > 0) as bar:
         for index, arrays in _features_of_videos(extractor, stream, workers, failed):
             save_arrays(inputs.files[index], inputs.facts(index) | arrays, compress=False)
             bar.update()
-    return Extraction(
-        files=tuple(inputs.files[index] for group in own for index in group if index not in failed),
-        num_finished=num_own - num_needed,
-        failed={inputs.names[index]: reason for index, reason in failed.items()},
-        num_ignored=inputs.num_ignored,
-    )
+    files = tuple(inputs.files[index] for group in own for index in group if index not in failed)
+    reasons = {inputs.names[index]: reason for index, reason in failed.items()}
+    return Extraction(files, num_own - num_needed, reasons, inputs.num_ignored)
 
 
 @dataclass(frozen=True)
@@ -158,6 +143,20 @@ class _Inputs:
         """What a file has besides the features."""
         name, path, label = self.names[index], self.paths[index], self.labels[index]
         return {"name": np.array(name), "path": np.array(path), "label": np.array(label, np.int64)}
+
+
+def _settings(extractor: FeatureExtractor, selection: ViewSelection) -> dict[str, Any]:
+    """What the features of all videos in a folder have in common."""
+    model = extractor.model
+    return {
+        "model": weights_digest(model),
+        "preprocessing": preprocess_of(model).to_dict(),
+        "views": f"{selection.num_clips}x{selection.num_crops}" if selection.window is None else None,
+        "window": selection.window,
+        "compressed_size": extractor.compressed_size or getattr(model, "compressed_size", None),
+        "streams": extractor.streams,
+        "blocks": extractor.blocks,
+    }
 
 
 def _groups(num_videos: int, batch_size: int, selection: ViewSelection) -> list[range]:
