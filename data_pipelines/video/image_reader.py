@@ -58,11 +58,13 @@ def _load(file: str, max_pixels: int) -> np.ndarray:
     from PIL import Image, TiffImagePlugin, WebPImagePlugin  # noqa: F401  # these two register themselves
 
     try:
-        with Image.open(_content(file), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(f"found {width} x {height} pixels, expected at most {max_pixels} in total")
-            return _upright_rgb(image)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata and sizes; they do not name the file
+            with Image.open(_content(file), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise ValueError(f"found {width} x {height} pixels, expected at most {max_pixels} in total")
+                return _upright_rgb(image)
     except Exception as error:  # on corrupt files, Pillow raises any type of error, including MemoryError
         raise VideoDecodeError(f"images: {os.path.basename(file)}: {first_line(error)}") from error
 

@@ -164,6 +164,8 @@ def _require_file(path: str) -> None:
     if os.path.isdir(path):
         return
     if not os.path.isfile(containing_file(path)):
+        if os.path.exists(containing_file(path)):
+            raise VideoDecodeError(f"{path}: {CANNOT_BE_DECODED}; found a pipe or device, expected a file")
         raise MissingDataError(f"{path}: {NO_SUCH_FILE}")
     if size_and_mtime(path)[0] == 0:
         raise VideoDecodeError(f"{path}: {CANNOT_BE_DECODED}; found an empty file (0 bytes)")

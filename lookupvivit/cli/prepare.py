@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ from data_pipelines.io.atomic import write_text
 from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.lock import locked
+from data_pipelines.io.real_paths import real_path
 from data_pipelines.io.text import one_line
 from lookupvivit.cli.arguments import output_folder, positive_int
 from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
-from lookupvivit.config import DataConfig, RunConfig
+from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.config.loading import load_config
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ def main() -> None:
     arguments = parse_args()
     with one_line_errors("the same command continues an interrupted scan"):
         config = load_config(arguments.cfg, arguments.overrides)
-        with locked(arguments.output / ".lock"):
+        require_outside_of_classes(arguments.output, config.data)
+        with locked(arguments.output / ".lock"):  # creates the folder
             prepare(config, arguments)
 
 
@@ -95,8 +98,8 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
     write_text(skip_list, "".join(lines))
     if copies:
         is_tree = config.data.dataset == "folders" and has_class_folders(copies.folder, manifests, copied)
-        settings = f"data.root={copies.folder}" if is_tree else settings_of_lists(config.data, output)
-        print(f"\nTo train on the copies:  {settings}")
+        settings = f"data.root={copies.folder}" if is_tree else settings_of_lists(config.data, output, manifests)
+        print(f"\nTo {'train' if 'train' in manifests else 'test'} on the copies:  {settings}")
     elif arguments.shards:
         print(f"\nTo train on the shards:  data.dataset=shards data.root={output}")
     elif lines:
@@ -119,14 +122,29 @@ def has_class_folders(folder: Path, manifests: dict[str, VideoManifest], copied:
     return True
 
 
-def settings_of_lists(data: DataConfig, output: Path) -> str:
+def settings_of_lists(data: DataConfig, output: Path, splits: Iterable[str]) -> str:
     """The settings that read the copies from their lists; keys that such a dataset does not have are reset."""
-    settings = f"data.dataset=kinetics data.root={output} data.train_list=train.csv data.val_list=val.csv"
+    lists = " ".join(f"data.{split}_list={split}.csv" for split in splits)
+    settings = f"data.dataset=kinetics data.root={output} {lists}"
     for key in ("separator", "fold", "camera_motion"):
         default = DataConfig.default(key)
         if getattr(data, key) != default:
             settings += f" data.{key}={'null' if default is None else default}"
     return settings
+
+
+def require_outside_of_classes(output: Path, data: DataConfig) -> None:
+    """Raise a ConfigError if ``output`` is in a folder whose subfolders are classes: it would become one of them."""
+    if data.dataset != "folders":
+        return
+    from data_pipelines.datasets.class_folders import SPLIT_FOLDERS
+
+    split_folders = [Path(data.root, name) for names in SPLIT_FOLDERS.values() for name in names]
+    class_folders = [real_path(folder) for folder in split_folders if folder.is_dir()] or [real_path(data.root)]
+    place = Path(os.path.realpath(output))
+    for folder in (place, *place.parents):
+        if str(folder) in class_folders:
+            raise ConfigError(f"--output: found {output}, in a folder of classes ({folder}); expected another folder")
 
 
 def scan_file(output: Path, split: str) -> Path:

@@ -1,6 +1,7 @@
 """tools/prepare_dataset.py and tools/benchmark_loader.py as programs."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -78,6 +79,12 @@ def test_copies_of_class_folders_are_class_folders(tmp_path, small_set, shell):
         assert all(Path(path).is_relative_to(output / "videos") for path in (*train.paths, *val.paths))
         assert (train.labels.tolist(), val.labels.tolist()) == ([0, 1], [0, 1] if case == "complete" else [0])
         (root / "val" / "dog" / "4.mp4").write_bytes(b"no video")
+    for place in (root / "train", root / "val" / "copies"):
+        refused = shell([*PREPARE, "--output", str(place), "--copies", *settings], expect=2)
+        assert re.fullmatch(r"error: --output: found .*, in a folder of classes \(.*\); .*\n", refused)
+        assert not (place / "videos").exists()
+    only_val = shell([*PREPARE, *settings, "--output", str(tmp_path / "val"), "--copies", "--splits", "val"])
+    assert "To test on the copies:" in only_val and "train.csv" not in only_val
 
 
 @pytest.mark.parametrize(
@@ -91,7 +98,7 @@ def test_copies_of_class_folders_are_class_folders(tmp_path, small_set, shell):
 def test_the_settings_of_copies_fit_the_configuration(name, settings):
     """Keys that only the original layout has would be errors."""
     config = str(ROOT / "configs" / f"{name}.yaml")
-    advised = settings_of_lists(load_config(config, settings).data, Path("copies")).split()
+    advised = settings_of_lists(load_config(config, settings).data, Path("copies"), ("train", "val")).split()
     data = load_config(config, [*settings, *advised]).data
     assert (data.dataset, data.root, data.separator, data.camera_motion) == ("kinetics", "copies", None, {})
 
@@ -107,7 +114,7 @@ def test_the_benchmark_measures_every_case(small_set, shell):
     assert sum("clips/s" in note and "MB per worker" in note for _, _, note in rows) == 4
 
 
-@pytest.mark.parametrize("tool", [[*PREPARE, "--output", "unused", "data.root=nowhere"], [*BENCHMARK, "nowhere"]])
-def test_missing_data_is_a_one_line_error(tool, shell):
-    printed = shell(tool, expect=2)
+@pytest.mark.parametrize("tool", [[*PREPARE, "data.root=nowhere", "--output", "{}"], [*BENCHMARK, "nowhere"]])
+def test_missing_data_is_a_one_line_error(tool, shell, tmp_path):
+    printed = shell([word.format(tmp_path / "unused") for word in tool], expect=2)
     assert printed.startswith("error: nowhere") and len(printed.strip().splitlines()) == 1

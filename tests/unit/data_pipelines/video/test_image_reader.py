@@ -57,6 +57,24 @@ def test_16_bit_grey_values_are_scaled(tmp_path, suffix, timeout):
     assert np.array_equal(frame, np.tile(np.rint(ramp / 257)[:, None], (8, 1, 3)))
 
 
+def test_warnings_of_pillow_are_not_shown(tmp_path, recwarn):
+    """They name neither the file nor what follows from them."""
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    with pytest.warns(Image.DecompressionBombWarning):
+        Image.open(tmp_path / "large.png").close()
+    recwarn.clear()
+    with pytest.raises(VideoDecodeError, match="found 10000 x 10000 pixels"):
+        read_frames(tmp_path / "large.png", [0], timeout=0)
+    assert not list(recwarn)
+
+
+def test_a_pipe_is_no_image_and_no_video(tmp_path):
+    for name in ("pipe.jpg", "pipe.mp4"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(VideoDecodeError, match=rf"{name}: cannot be decoded; found a pipe or device"):
+            read_frames(tmp_path / name, [0])
+
+
 def test_values_of_32_bits_are_an_error(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "depth.tif")
     with pytest.raises(VideoDecodeError, match=r"depth\.tif: found 32-bit values"):
