@@ -89,8 +89,7 @@ def extract_features(
         rank, world_size: which share of the videos is computed.
 
     Raises:
-        MissingDataError: a file does not exist.
-        DataError: the folder has features of another model or with other settings.
+        DataError: a file does not exist, or the folder has features of another model or with other settings.
         WeightsError: the preprocessing is unknown, the model lacks a block, or a feature is NaN.
     """
     preprocess, selection = preprocess_of(model), ViewSelection(*views, window)
