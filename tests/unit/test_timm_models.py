@@ -22,7 +22,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 import lookupvivit.timm  # noqa: E402, F401
 
-# The larger models differ from the smallest ones only in width and depth.
+# The other models differ from this one only in width, depth and compressed size.
 NAMES = [
     pytest.param(name, marks=[] if name == "lookupvit_ti16_5x5" else [pytest.mark.slow])
     for name in timm.list_models("lookupvit*")
@@ -34,6 +34,11 @@ def images(model, batch_size=1, limit=384):
     """Random images of the model's size, or of sides of at most ``limit``."""
     channels, *sides = model.default_cfg["input_size"]
     return torch.randn(batch_size, channels, *(min(side, limit) for side in sides))
+
+
+def build(name, **arguments):
+    """A model with three of its blocks, which are alike. `test_forward` builds all of them."""
+    return timm.create_model(name, depth=3, **arguments)
 
 
 def check_gradients(model, outputs):
@@ -54,14 +59,14 @@ def test_forward(name):
 
 @each_model
 def test_backward_reaches_every_parameter(name):
-    model = timm.create_model(name, num_classes=42).train()
+    model = build(name, num_classes=42).train()
     check_gradients(model, model(images(model, 2, limit=128)))
 
 
 @each_model
 @torch.no_grad()
 def test_default_configuration(name):
-    model = timm.create_model(name).eval()
+    model = build(name).eval()
     configuration, names = model.default_cfg, model.state_dict().keys()
     assert model.num_classes == 1000 and model.num_features > 0 and model.head_hidden_size > 0
     for layer in (configuration["first_conv"], *configuration["classifier"]):
@@ -74,8 +79,8 @@ def test_default_configuration(name):
     assert model.num_classes == 0 and torch.equal(model(inputs), pre_logits)
     model.reset_classifier(0, "")
     assert torch.equal(model(inputs), features)
-    assert timm.create_model(name, num_classes=0).eval()(inputs).shape == (1, model.num_features)
-    assert timm.create_model(name, num_classes=0, global_pool="").eval()(inputs).shape == features.shape
+    assert build(name, num_classes=0).eval()(inputs).shape == (1, model.num_features)
+    assert build(name, num_classes=0, global_pool="").eval()(inputs).shape == features.shape
 
 
 def check_feature_shapes(features, info, inputs):
@@ -88,7 +93,7 @@ def check_feature_shapes(features, info, inputs):
 @each_model
 @torch.no_grad()
 def test_features_only(name):
-    model = timm.create_model(name, features_only=True, feature_cls="getter").eval()
+    model = build(name, features_only=True, feature_cls="getter").eval()
     inputs = images(model, limit=96)
     assert len(model.feature_info.channels()) == 3
     check_feature_shapes(model(inputs), model.feature_info, inputs)
@@ -97,7 +102,7 @@ def test_features_only(name):
 @each_model
 @torch.no_grad()
 def test_intermediates_of_all_blocks(name):
-    model = timm.create_model(name).eval()
+    model = build(name).eval()
     inputs = images(model, limit=96)
     final, intermediates = model.forward_intermediates(inputs, output_fmt="NCHW")
     check_feature_shapes(intermediates, FeatureInfo(model.feature_info, len(model.feature_info)), inputs)
@@ -123,12 +128,12 @@ def traced(model):
 @each_model
 @torch.no_grad()
 def test_fx_forward(name):
-    model = timm.create_model(name).eval()
+    model = build(name).eval()
     inputs = images(model, limit=128)
     assert torch.equal(traced(model)(inputs), model(inputs))
 
 
 @each_model
 def test_fx_backward_reaches_every_parameter(name):
-    model = timm.create_model(name, num_classes=42).train()
+    model = build(name, num_classes=42).train()
     check_gradients(model, traced(model)(images(model, 2, limit=128)))
