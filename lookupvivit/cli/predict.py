@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from data_pipelines.io.cores import num_workers
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.growing_json import growing_json
+from data_pipelines.io.growing_json import growing_json, growing_text
 from data_pipelines.io.input_paths import expand_inputs
 from data_pipelines.io.progress import progress
 from data_pipelines.io.real_paths import require_not_among
@@ -21,6 +25,7 @@ from lookupvivit.cli.arguments import (
     add_json_file_option,
     add_output_option,
     add_run_option,
+    output_file,
     positive_int,
     positive_seconds,
     view_counts,
@@ -29,7 +34,10 @@ from lookupvivit.cli.closed_output import quiet_when_output_closes
 from lookupvivit.cli.errors import one_line_errors
 
 if TYPE_CHECKING:
+    from lookupvivit.evaluation.prediction import Prediction
     from lookupvivit.evaluation.predictor import Predictor
+
+MAX_DECODERS = 8  # processes, each with a thread that holds the views of a file
 
 
 @quiet_when_output_closes()
@@ -47,58 +55,73 @@ def parse_args() -> argparse.Namespace:
     add_run_option(parser)
     help = "number of classes to report (default: 5)"
     parser.add_argument("--top", type=positive_int, default=5, metavar="K", help=help)
-    help = "views of the whole video (default: 4x3)"
-    parser.add_argument("--views", type=view_counts, default=(4, 3), metavar="CLIPSxCROPS", help=help)
-    help = "time between the starts of two clips of the timeline (default: consecutive clips, for long videos only)"
+    help = "views of each video (default: 4x3; clips over time for videos longer than four clips)"
+    parser.add_argument("--views", type=view_counts, default=(None, None), metavar="CLIPSxCROPS", help=help)
+    help = "time between the starts of two clips over time (default: consecutive clips, for long videos only)"
     parser.add_argument("--window", type=positive_seconds, metavar="SECONDS", help=help)
     add_output_option(parser, "one figure per file")
     add_json_file_option(parser)
+    parser.add_argument("--csv", type=output_file, metavar="FILE", help="also write a table with a row per file")
+    help = "also write the mean logits of all classes, to the files of --json and --csv"
+    parser.add_argument("--logits", action="store_true", help=help)
     add_compressed_size_option(parser)
     add_device_option(parser)
     add_batch_size_option(parser, default=8)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.logits and not (arguments.json or arguments.csv):
+        parser.error("argument --logits: expected --json FILE or --csv FILE as well")
+    return arguments
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """Predict and report every video; the number of files that could not be read."""
-    from lookupvivit.evaluation.prediction_report import as_figure, as_json, as_text
+    from lookupvivit.evaluation.prediction_report import as_csv, as_json, as_text, summary
 
-    clips, crops = arguments.views
-    views = f"{clips}x{crops}"
     predictor = load_predictor(arguments)
     inputs = expand_inputs(arguments.videos, separate_images=predictor.preprocess.sampling.frames == 1)
     if inputs.num_ignored:
         print(f"{inputs.num_ignored} files ignored that are neither videos nor images")
     figures = {name: arguments.output / f"{output_name(name)}.png" for name in inputs.paths} if arguments.output else {}
-    require_not_among([*figures.values(), *filter(None, [arguments.json])], inputs.paths.values())
-    report: dict[str, Any] = {"model": str(arguments.run), "views": views, "videos": []}
-    failed = 0
-    # Without a terminal, the printed results show the progress.
-    no_bar = len(inputs.paths) < 2 or not sys.stdout.isatty()
-    bar = progress(inputs.paths.items(), unit="file", desc="predict", disable=no_bar)
-    with growing_json(arguments.json, report) as save, bar:
-        for name, path in bar:
-            try:
-                prediction = predictor(path)
-            except (DataError, OSError) as error:
-                failed += 1
-                report["videos"].append({"path": path, "error": str(error)})
-                save()
-                tqdm.write(f"error: {one_line(error)}", file=sys.stderr)
+    require_not_among([*figures.values(), *filter(None, [arguments.json, arguments.csv])], inputs.paths.values())
+    videos: list[dict[str, Any]] = []
+    report = {"model": str(arguments.run), "views": f"{predictor.clips}x{predictor.crops}", "videos": videos}
+    table = partial(as_csv, videos, predictor.class_names, arguments.top, arguments.logits)
+    outcomes = predictor.predict_all(inputs.paths.values(), min(len(inputs.paths), num_workers(), MAX_DECODERS))
+    start = time.monotonic()
+    # Without a terminal, the printed results show the progress, and standard error has only errors.
+    no_bar = len(inputs.paths) < 2 or not sys.stderr.isatty()
+    bar = progress(total=len(inputs.paths), file=sys.stderr, unit="file", desc="predict", disable=no_bar)
+    with growing_json(arguments.json, report) as save_json, growing_text(arguments.csv, table) as save_csv, bar:
+        for (name, path), outcome in zip(inputs.paths.items(), outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                videos.append({"path": path, "error": str(outcome)})
+            else:
+                videos.append(as_json(outcome, arguments.top, arguments.logits))
+            save_json()
+            save_csv()
+            bar.update()
+            if isinstance(outcome, Exception):
+                tqdm.write(f"error: {one_line(outcome)}", file=sys.stderr)
                 continue
-            report["videos"].append(as_json(prediction, arguments.top))
-            save()
-            tqdm.write(as_text(prediction, arguments.top))
+            tqdm.write(as_text(outcome, arguments.top))
             sys.stdout.flush()
             if name in figures:
-                from lookupvivit.visualization.canvas import save_png
-
-                save_png(figures[name], as_figure(prediction, arguments.top, name, str(arguments.run), views))
+                _save_figure(figures[name], outcome, name, arguments)
+    failed = sum("error" in video for video in videos)
+    if len(videos) > 1:
+        print(summary(videos, time.monotonic() - start))
     if failed:
-        print(f"{failed} of {len(inputs.paths)} files could not be read", file=sys.stderr)
-    if arguments.output and failed < len(inputs.paths):
+        print(f"{failed} of {len(videos)} files could not be read", file=sys.stderr)
+    if arguments.output and failed < len(videos):
         print(f"figures: {arguments.output}")
     return failed
+
+
+def _save_figure(file: Path, prediction: Prediction, name: str, arguments: argparse.Namespace) -> None:
+    from lookupvivit.evaluation.prediction_report import as_figure
+    from lookupvivit.visualization.canvas import save_png  # imports matplotlib
+
+    save_png(file, as_figure(prediction, arguments.top, name, str(arguments.run)))
 
 
 def load_predictor(arguments: argparse.Namespace) -> Predictor:

@@ -8,8 +8,10 @@ Tests of a dataset
     metrics             classification metrics over arrays
 
 A user's own files
-    predictor           the classes of a video, an image or a folder, as a whole and over time
-    prediction_report   one prediction as text, as JSON and as a figure
+    predictor           the classes of a video, an image or a folder, as a whole or over time; for one or many files
+    fixed_passes        forward passes that several files share, without an effect on their results
+    prediction          the result for one file
+    prediction_report   predictions as text, as JSON, as CSV and as a figure
 
 Further
     image_outputs       logits and features of every image of a dataset

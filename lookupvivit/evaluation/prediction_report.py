@@ -1,29 +1,30 @@
-"""One prediction as text, as JSON and as a figure."""
+"""Predictions as text, as JSON, as rows of a CSV file and as a figure."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.io.listing import unit_of
 from data_pipelines.io.text import one_line
-from lookupvivit.evaluation.predictor import Prediction, top_classes
+from lookupvivit.evaluation.prediction import Prediction, top_classes
 from lookupvivit.visualization.time_format import format_time
 
 MAX_SCENES = 12  # in the text
+MAX_SUMMARY_CLASSES = 5
 
 
 def as_text(prediction: Prediction, count: int) -> str:
     """The ``count`` most probable classes, one per line, and the scenes of a long video."""
     lines = [f"{prediction.path}  ({_duration(prediction)})"]
     if prediction.has_timeline:
-        lines[0] += "  probability from views of the whole video, and mean over time"
-    for label in top_classes(prediction.probabilities, count):
-        columns = f"  {100 * prediction.probabilities[label]:5.1f} %"
-        if prediction.has_timeline:
-            columns += f"  {100 * prediction.mean_over_time[label]:5.1f} %"
-        lines.append(f"{columns}  {prediction.class_names[label]}")
+        lines[0] += f"  mean over time, from {prediction.num_views} clips"
+    lines += [f"  {100 * probability:5.1f} %  {name}" for name, probability in prediction.top(count)]
     scenes, tenths = prediction.scenes(), prediction.seconds < 60
     for scene in scenes[:MAX_SCENES]:
         span = f"{format_time(scene.start, tenths)} - {format_time(scene.end, tenths)}"
@@ -33,15 +34,21 @@ def as_text(prediction: Prediction, count: int) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def as_json(prediction: Prediction, count: int) -> dict[str, Any]:
-    """Path, duration and the ``count`` most probable classes; for a long video also over time and of each clip."""
+def as_json(prediction: Prediction, count: int, logits: bool = False) -> dict[str, Any]:
+    """Path, duration and the ``count`` most probable classes; for a long video also of each clip.
+
+    Args:
+        logits: also the mean logits of all classes, by name.
+    """
     report: dict[str, Any] = {
         "path": prediction.path,
         "seconds": round(prediction.seconds, 3),
+        "views": prediction.num_views,
         "top": _top_as_json(prediction, prediction.probabilities, count),
     }
+    if logits:
+        report["logits"] = prediction.logits.tolist()
     if prediction.has_timeline:
-        report["top_over_time"] = _top_as_json(prediction, prediction.mean_over_time, count)
         clips = zip(prediction.starts.tolist(), prediction.ends.tolist(), prediction.timeline, strict=True)
         report["timeline"] = [
             {"start": round(start, 3), "end": round(end, 3), "top": _top_as_json(prediction, probabilities, count)}
@@ -50,7 +57,42 @@ def as_json(prediction: Prediction, count: int) -> dict[str, Any]:
     return report
 
 
-def as_figure(prediction: Prediction, count: int, title: str, source: str, views: str) -> np.ndarray:
+def as_csv(videos: Iterable[dict[str, Any]], class_names: Sequence[str], count: int, logits: bool = False) -> str:
+    """One row per file: path, error, seconds, and the most probable classes; ``logits`` adds a column per class.
+
+    Args:
+        videos: results of `as_json`, or ``path`` and ``error`` of a file that could not be read.
+        class_names: K names.
+        count: the number of most probable classes.
+    """
+    ranks = range(1, min(count, len(class_names)) + 1)
+    columns = ["path", "error", "seconds", *(f"{key}_{rank}" for rank in ranks for key in ("class", "probability"))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*columns, *(f"logit: {name}" for name in class_names if logits)])
+    for video in videos:
+        row = [video["path"], video.get("error", ""), video.get("seconds", "")]
+        row += [value for entry in video.get("top", ()) for value in (entry["class"], entry["probability"])]
+        row += [""] * (len(columns) - len(row)) + (video.get("logits", [""] * len(class_names)) if logits else [])
+        writer.writerow(row)
+    return text.getvalue()
+
+
+def summary(videos: Sequence[dict[str, Any]], seconds: float) -> str:
+    """One line about all files: how many, how fast, and the most frequent answers.
+
+    Args:
+        videos: as in `as_csv`.
+    """
+    answers = Counter(video["top"][0]["class"] for video in videos if "top" in video)
+    shown = [f"{name} {number}" for name, number in answers.most_common(MAX_SUMMARY_CLASSES)]
+    if len(answers) > MAX_SUMMARY_CLASSES:
+        shown.append(f"{len(answers) - MAX_SUMMARY_CLASSES} other classes")
+    text = f"{answers.total()} of {len(videos)} files predicted in {seconds:.1f} s"
+    return one_line(f"{text}: {', '.join(shown)}" if shown else text)
+
+
+def as_figure(prediction: Prediction, count: int, title: str, source: str) -> np.ndarray:
     """Frames and the ``count`` most probable classes, uint8 (height, width, 3).
 
     Args:
@@ -58,20 +100,19 @@ def as_figure(prediction: Prediction, count: int, title: str, source: str, views
         count: the number of classes.
         title: such as the file name.
         source: the run that the model is from.
-        views: of the whole video, such as "4x3".
     """
     from lookupvivit.visualization.prediction_figure import Timeline, prediction_figure  # imports matplotlib
 
-    shown = top_classes(prediction.mean_over_time, count)
-    timeline, basis = None, f"{views} views of the whole {unit_of(prediction.path)}"
+    shown = top_classes(prediction.probabilities, count)
+    timeline, basis = None, f"{prediction.num_views} views of the {unit_of(prediction.path)}"
     if prediction.has_timeline:
         probabilities = prediction.timeline[:, shown]
         timeline = Timeline(prediction.seconds, prediction.starts, prediction.ends, probabilities)
-        basis = f"probability over time (0 to 100 %), from {len(prediction.starts)} clips"
+        basis = f"probability over time (0 to 100 %), from {prediction.num_views} clips"
     return prediction_figure(
         prediction.frames,
         [prediction.class_names[label] for label in shown],
-        prediction.mean_over_time[shown],
+        prediction.probabilities[shown],
         timeline,
         title,
         caption=f"{_duration(prediction)}  |  {source}  |  {basis}",

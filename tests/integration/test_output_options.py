@@ -23,7 +23,7 @@ OUTPUTS = {
     "features.py": {"--output": output_folder},
     "few_shot.py": {"--json": output_file},
     "gpu_report.py": {"--output": output_folder},
-    "predict.py": {"--json": output_file, "--output": output_folder},
+    "predict.py": {"--csv": output_file, "--json": output_file, "--output": output_folder},
     "probe.py": {"--json": output_file},
     "prepare_dataset.py": {"--output": output_folder},
     "test_robustness.py": {"--output": output_folder},

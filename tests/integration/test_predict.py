@@ -1,5 +1,6 @@
 """tools/predict.py by its command line."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -40,7 +41,15 @@ def test_readable_files_are_reported_and_the_others_named(tmp_path, small_set, r
     (clips / "corrupt.mp4").write_bytes(b"no video")
     (clips / "notes.txt").touch()
     options = ["--window", "0.1", "--top", "2", "--compressed-size", "1x2x2"]
-    options += ["--output", tmp_path / "figures", "--json", tmp_path / "p.json"]
+    options += [
+        "--output",
+        tmp_path / "figures",
+        "--json",
+        tmp_path / "p.json",
+        "--csv",
+        tmp_path / "p.csv",
+        "--logits",
+    ]
     command = [sys.executable, ROOT / "tools" / "predict.py", clips, "--model", run, *options]  # --run's earlier name
     output = shell([str(argument) for argument in command], expect=1)
     (error,) = [line for line in output.splitlines() if line.startswith("error: ")]
@@ -60,7 +69,16 @@ def test_readable_files_are_reported_and_the_others_named(tmp_path, small_set, r
         best = videos[video]["top"][0]
         line = next(line for line in output.splitlines() if f"{100 * best['probability']:.1f} %" in line)
         assert line.endswith(best["class"])
-    assert all(0 <= entry["probability"] <= 1 for entry in videos["one.mp4"]["top_over_time"])
+    rows = {Path(row["path"]).name: row for row in csv.DictReader((tmp_path / "p.csv").open(encoding="utf-8"))}
+    assert list(rows) == [Path(video["path"]).name for video in report["videos"]]
+    for name, video in videos.items():
+        if name == "corrupt.mp4":
+            assert rows[name]["error"] == video["error"] and "logits" not in video
+        else:
+            assert rows[name]["class_1"] == video["top"][0]["class"] and rows[name]["error"] == ""
+            logits = [float(value) for column, value in rows[name].items() if column.startswith("logit: ")]
+            assert logits == video["logits"] and len(logits) > 2
+    assert "3 of 4 files predicted" in output
 
 
 @pytest.mark.parametrize(
@@ -71,6 +89,7 @@ def test_readable_files_are_reported_and_the_others_named(tmp_path, small_set, r
         (["--window", "0"], ["--window", "'0'"]),
         (["--compressed-size", "4,4"], ["--compressed-size", "'4,4'", "TxHxW"]),
         (["--device", "gpu"], ["--device", "'gpu'"]),
+        (["--logits"], ["--logits", "--json", "--csv"]),
         (["--run", ROOT / "README.md"], ["README.md"]),
     ],
 )

@@ -1,5 +1,7 @@
 """Predictions for a user's own files, against the multi-view test and against clips that are fed one by one."""
 
+import csv
+import io
 from dataclasses import replace
 
 import av
@@ -14,9 +16,11 @@ from data_pipelines.datasets.clips import MultiViewDataset
 from data_pipelines.datasets.manifest import StringList, VideoManifest
 from data_pipelines.io.errors import VideoDecodeError
 from lookupvivit.evaluation import predictor
+from lookupvivit.evaluation.fixed_passes import FixedPasses, views_per_pass
 from lookupvivit.evaluation.multi_view import predict_views
-from lookupvivit.evaluation.prediction_report import as_json, as_text
-from lookupvivit.evaluation.predictor import Prediction, Predictor, top_classes
+from lookupvivit.evaluation.prediction import Prediction, top_classes
+from lookupvivit.evaluation.prediction_report import as_csv, as_json, as_text, summary
+from lookupvivit.evaluation.predictor import Predictor
 from lookupvivit.weights.files import WeightsError
 
 SMALL = {"width": 16, "depth": 1, "num_heads": 2, "input_size": [4, 16, 16]}
@@ -75,12 +79,13 @@ def test_the_whole_video_is_predicted_as_in_the_multi_view_test(model, video, cl
     np.testing.assert_allclose(prediction.probabilities, softmax(tested.video_logits()[0]), rtol=1e-5)
     names, probabilities = zip(*prediction.top(6), strict=True)
     assert sorted(names) == list("abcdef") and sorted(probabilities, reverse=True) == list(probabilities)
-    assert sum(probabilities) == pytest.approx(1) and prediction.seconds == 7
+    assert sum(probabilities) == pytest.approx(1) and prediction.seconds == 7 and not prediction.has_timeline
+    np.testing.assert_allclose(prediction.logits, tested.video_logits()[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("window", "step"), [(None, 0.8), (0.3, 0.3), (3.0, 3.0)])
 def test_the_timeline_has_the_probabilities_of_its_clips(model, video, window, step):
-    prediction = Predictor(model, 1, 1, window, batch_size=4)(video)
+    prediction = Predictor(model, window=window, batch_size=4)(video)
     np.testing.assert_allclose(np.diff(prediction.starts)[:-1], step, atol=1e-9)
     assert prediction.starts[0] == 0 and prediction.ends[-1] == 7
     for start, probabilities in zip(prediction.starts, prediction.timeline, strict=True):
@@ -88,11 +93,12 @@ def test_the_timeline_has_the_probabilities_of_its_clips(model, video, window, s
             logits = model(lookupvivit.preprocess_of(model)(video, start)[None]).logits[0].double().numpy()
         np.testing.assert_allclose(probabilities, softmax(logits), rtol=1e-4)
     assert len({tuple(row) for row in prediction.timeline}) == len(prediction.timeline)
+    np.testing.assert_allclose(prediction.probabilities, prediction.timeline.mean(axis=0))  # the only answer
 
 
 def test_the_timeline_of_a_long_video_has_a_bounded_number_of_clips(model, video, monkeypatch):
     monkeypatch.setattr(predictor, "MAX_TIMELINE_CLIPS", 5)
-    prediction = Predictor(model, 1, 1)(video)
+    prediction = Predictor(model)(video)
     assert len(prediction.starts) == 5 and prediction.ends[-1] == 7
     assert prediction.frames.shape == (5, 16, 16, 3)
 
@@ -119,7 +125,16 @@ def example(num_scenes=1):
     starts = np.arange(len(timeline)) * 2.0
     starts[-1] -= 0.5
     return Prediction(
-        "x.mp4", starts[-1] + 2, tuple("abc"), np.array([0.1, 0.2, 0.7]), starts, starts + 2, timeline, None
+        path="x.mp4",
+        seconds=starts[-1] + 2,
+        class_names=tuple("abc"),
+        probabilities=timeline.mean(axis=0),
+        logits=np.array([1.5, 0.25, -2]),
+        num_views=len(timeline),
+        starts=starts,
+        ends=starts + 2,
+        timeline=timeline,
+        frames=None,
     )
 
 
@@ -129,27 +144,120 @@ def test_scenes_merge_consecutive_clips_of_one_class():
     assert [scene.probability for scene in scenes] == pytest.approx([0.7, 0.9, 0.7])
 
 
-def test_most_probable_classes_of_the_video_and_over_time():
-    prediction = example()
-    assert prediction.top(1) == [("c", 0.7)]
-    np.testing.assert_allclose(prediction.mean_over_time, [0.55, 0.425, 0.025])
-    assert top_classes(prediction.mean_over_time, 2).tolist() == [0, 1]
+def test_most_probable_classes():
+    assert example().top(1) == [("a", pytest.approx(0.55))]
     assert top_classes(np.array([0.25, 0.5, 0.25]), 3).tolist() == [1, 0, 2]  # of equals, the lower index first
 
 
 def test_reports_state_the_same_numbers():
     report = as_json(example(), 2)
-    assert report["top"] == [{"class": "c", "probability": 0.7}, {"class": "b", "probability": 0.2}]
-    assert report["top_over_time"][0] == {"class": "a", "probability": 0.55}
+    assert report["top"] == [{"class": "a", "probability": 0.55}, {"class": "b", "probability": 0.425}]
+    assert "logits" not in report and as_json(example(), 2, logits=True)["logits"] == [1.5, 0.25, -2]
     assert [clip["start"] for clip in report["timeline"]] == [0, 2, 4, 5.5]
     assert report["timeline"][2]["top"][0] == {"class": "b", "probability": 0.9}
     lines = as_text(example(), 2).splitlines()
     assert "x.mp4" in lines[0] and "7.5 s" in lines[0]
-    assert lines[1].split() == ["70.0", "%", "2.5", "%", "c"]
+    assert lines[1].split() == ["55.0", "%", "a"]  # one answer: the mean over time
     assert lines[3].split() == ["0:00.0", "-", "0:04.0", "a", "(70", "%)"]
     assert len(lines) == 1 + 2 + 3
     assert "more" in as_text(example(10), 2).splitlines()[-1]
-    assert "\\x1b[2J\\nc" in as_text(replace(example(), class_names=("a", "b", "\x1b[2J\nc")), 2).splitlines()[1]
+    assert "\\x1b[2J\\nc" in as_text(replace(example(), class_names=("\x1b[2J\nc", "b", "c")), 2).splitlines()[1]
+
+
+def test_a_table_has_a_row_per_file_and_a_summary_counts_the_answers():
+    videos = [as_json(example(), 2, logits=True), {"path": "y.mp4", "error": 'cut, "short"'}]
+    first, second = csv.DictReader(io.StringIO(as_csv(videos, "abc", 2, logits=True)))
+    assert (first["path"], first["error"], first["seconds"]) == ("x.mp4", "", "7.5")
+    assert [first[f"{key}_{rank}"] for rank in (1, 2) for key in ("class", "probability")] == [
+        "a",
+        "0.55",
+        "b",
+        "0.425",
+    ]
+    assert [float(first[f"logit: {name}"]) for name in "abc"] == [1.5, 0.25, -2]
+    assert (second["path"], second["error"], second["class_1"]) == ("y.mp4", 'cut, "short"', "")
+    assert "logit: a" not in as_csv(videos[:1], "abc", 5).splitlines()[0]
+    assert summary(videos, 2) == "1 of 2 files predicted in 2.0 s: a 1"
+
+
+@pytest.fixture
+def files(video, image, tmp_path):
+    """A short video of one clip, a long one, a file that cannot be read, an image and a short one again."""
+    pixels = np.asarray(Image.open(image))
+    (tmp_path / "short").mkdir()
+    for number in range(8):
+        Image.fromarray(np.roll(pixels, number, 1)).save(tmp_path / "short" / f"{number}.png")
+    (tmp_path / "corrupt.mp4").write_bytes(b"no video")
+    return [tmp_path / "short", video, tmp_path / "corrupt.mp4", image, tmp_path / "short"]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("size", [1, 4, 5])  # 5: some CPUs compute the last row differently
+def test_files_together_have_the_bits_of_files_one_by_one(model, files, size, threads):
+    """Passes are shared: only the last one has views of no file."""
+    predictor = Predictor(model, batch_size=size)
+    size, passes = predictor.views_per_pass, []
+    with model.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0]))):
+        together = list(predictor.predict_all(files, threads))
+    assert isinstance(together[2], VideoDecodeError) and "corrupt.mp4" in str(together[2])
+    assert [prediction.has_timeline for prediction in together if isinstance(prediction, Prediction)] == [0, 1, 0, 0]
+    num_views = sum(prediction.num_views for prediction in together if isinstance(prediction, Prediction))
+    assert passes == [size] * -(-num_views // size)
+    for path, prediction in zip(files, together, strict=True):
+        if isinstance(prediction, Prediction):
+            alone = predictor(path)
+            for name in ("logits", "probabilities", "timeline", "frames", "starts", "ends"):
+                assert np.array_equal(getattr(prediction, name), getattr(alone, name)), name
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("name", ["lookupvivit_pico8x2_4x4x4", "vivit_pico8x2", "tokenlearner_pico8x2_at2"])
+def test_logits_of_a_view_do_not_depend_on_its_place_in_a_pass(name, num_threads):
+    torch.manual_seed(0)
+    network = lookupvivit.create_model(name, 400).eval()
+    for key, parameter in network.named_parameters():
+        if "head.weight" in key:
+            torch.nn.init.normal_(parameter, std=0.1)
+    views = torch.randint(256, (11, 3, 8, 64, 64), dtype=torch.uint8)
+
+    @torch.inference_mode()
+    def forward(batch):
+        return network(batch / 127.5 - 1).logits
+
+    def logits(order):
+        passes, results = FixedPasses(forward, size), {index: [] for index in order}
+        for index in order:
+            passes.add(views[index : index + 1], results[index])
+        passes.flush()
+        return torch.cat([results[index][0] for index in sorted(order)])
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        size = views_per_pass(forward, (8, 64, 64), network.tubelet, 8, torch.device("cpu"))
+        in_order = logits(range(11)).unflatten(0, (11, 400))
+        assert torch.equal(in_order, logits([5, 0, 9, 10, 1, 8, 4, 2, 7, 3, 6]).unflatten(0, (11, 400)))
+        assert torch.equal(in_order[2], logits([2]))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "clip_size", "device", "expected"),
+    [
+        (32, (8, 64, 64), "cpu", 8),  # 256 tokens each
+        (32, (64, 224, 224), "cpu", 1),
+        (3, (8, 64, 64), "cpu", 3),
+        (32, (64, 224, 224), "meta", 32),
+    ],
+)
+def test_passes_on_a_cpu_are_no_larger_than_worthwhile(batch_size, clip_size, device, expected):
+    def number(places, views):
+        return places[: len(views), None].expand(-1, 7)
+
+    arguments = (clip_size, (2, 8, 8), batch_size, torch.device(device))
+    assert views_per_pass(lambda views: number(torch.zeros(32), views), *arguments) == expected
+    assert views_per_pass(lambda views: number(torch.arange(32), views), *arguments) == 1  # the place matters
 
 
 def test_a_model_without_class_names_has_numbered_classes():

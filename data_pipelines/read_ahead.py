@@ -1,0 +1,97 @@
+"""Read several files at a time, ahead of their use and in order."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Part = TypeVar("Part")
+POLL_SECONDS = 0.1  # after which a thread notices that nobody takes its parts any more
+
+
+def read_ahead(
+    items: Iterable[Item], read: Callable[[Item], Iterator[Part]], threads: int, parts: int
+) -> Iterator[tuple[Item, Iterator[Part]]]:
+    """Yield each item, in order, with an iterator over what ``read`` yields for it.
+
+    Each thread that decodes has a decoding process of its own (`data_pipelines.video.decoding_process`), so that
+    several cores decode while the caller computes.
+
+    Args:
+        items: at most twice as many as there are threads are read before their turn.
+        read: yields the parts of an item. Its exceptions are raised by the item's iterator.
+        threads: the number of items that are read at a time; 0 reads in the calling thread, without reading ahead.
+        parts: the number of parts of one item that wait to be taken.
+    """
+    if not threads:
+        yield from ((item, read(item)) for item in items)
+        return
+    remaining = iter(items)
+    channels: deque[_Channel[Item, Part]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="read_ahead")
+    try:
+        while True:
+            for item in islice(remaining, 2 * threads - len(channels)):
+                channels.append(_Channel(item, parts))
+                pool.submit(channels[-1].fill, read)
+            if not channels:
+                return
+            yield channels[0].item, channels[0].take()
+            channels.popleft().abandoned.set()
+    finally:
+        for channel in channels:
+            channel.abandoned.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _End:
+    """Follows the last part of an item, with the exception that ended it."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Channel(Generic[Item, Part]):
+    """The parts of one item between the thread that reads them and the one that takes them."""
+
+    def __init__(self, item: Item, parts: int) -> None:
+        self.item, self.abandoned = item, threading.Event()
+        self._waiting: queue.Queue[Part | _End] = queue.Queue(parts)
+
+    def fill(self, read: Callable[[Item], Iterator[Part]]) -> None:
+        """Read all parts; in a thread of the pool."""
+        end = _End(None)
+        try:
+            for part in read(self.item):
+                if not self._put(part):
+                    return
+        except BaseException as error:
+            end = _End(error)
+        self._put(end)
+
+    def take(self) -> Iterator[Part]:
+        """Yield the parts."""
+        while True:
+            part = self._waiting.get()
+            if not isinstance(part, _End):
+                yield part
+            elif part.error is None:
+                return
+            else:
+                raise part.error
+
+    def _put(self, part: Part | _End) -> bool:
+        """Whether there was a place for the part before the item was abandoned."""
+        while not self.abandoned.is_set():
+            try:
+                self._waiting.put(part, timeout=POLL_SECONDS)
+            except queue.Full:
+                continue
+            return True
+        return False

@@ -1,0 +1,78 @@
+"""The classes that a model predicts for one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Scene(NamedTuple):
+    """Consecutive clips with the same most probable class.
+
+    Attributes:
+        start, end: seconds.
+        class_name: the class.
+        probability: its mean probability over the clips.
+    """
+
+    start: float
+    end: float
+    class_name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classes of one video.
+
+    Attributes:
+        path: of the file.
+        seconds: duration of the video.
+        class_names: K names.
+        probabilities: (K,), the answer: softmax of the mean logits of the views; with a timeline, the mean over time.
+        logits: (K,), mean of the raw logits of the views, or of the timeline's clips.
+        num_views: the number of views, or of the timeline's clips.
+        starts, ends: (W,) seconds of the timeline's clips; W is 0 without a timeline.
+        timeline: (W, K) probabilities of each of these clips.
+        frames: uint8 (N, crop, crop, 3) as the model saw them, evenly spaced over the timeline or over the views.
+    """
+
+    path: str
+    seconds: float
+    class_names: tuple[str, ...]
+    probabilities: np.ndarray
+    logits: np.ndarray
+    num_views: int
+    starts: np.ndarray
+    ends: np.ndarray
+    timeline: np.ndarray
+    frames: np.ndarray
+
+    @property
+    def has_timeline(self) -> bool:
+        return len(self.starts) > 0
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Names and probabilities of the most probable classes."""
+        return [(self.class_names[k], float(self.probabilities[k])) for k in top_classes(self.probabilities, count)]
+
+    def scenes(self) -> list[Scene]:
+        """The timeline, with consecutive clips of the same most probable class merged."""
+        scenes = []
+        labels = self.timeline.argmax(axis=1)
+        for label, group in groupby(range(len(labels)), key=lambda clip: labels[clip]):
+            clips = list(group)
+            end = self.ends[clips[-1]]
+            if clips[-1] + 1 < len(labels):  # the last clip of the video may overlap with the one before it
+                end = min(end, self.starts[clips[-1] + 1])
+            probability = float(self.timeline[clips, label].mean())
+            scenes.append(Scene(float(self.starts[clips[0]]), float(end), self.class_names[label], probability))
+        return scenes
+
+
+def top_classes(probabilities: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the ``count`` most probable classes, most probable first; of equals, the lower index comes first."""
+    return np.argsort(-probabilities, kind="stable")[:count]
