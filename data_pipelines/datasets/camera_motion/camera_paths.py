@@ -23,9 +23,9 @@ from data_pipelines.datasets.camera_motion.recipe import ANGLE, LOG_SCALE, Camer
 TICKS_PER_SECOND = 12
 SCALE_RANGE = 2 * float(np.log(2))
 
-# Mean speed per tick, log-uniform over a factor of ten. At the border of the frame, all three are about equally fast.
-SPEEDS = {X: (0.3, 3.0), Y: (0.3, 3.0), LOG_SCALE: (0.006, 0.06), ANGLE: (0.008, 0.08)}
-SEQUENCE_SPEEDS = {X: (0.9, 1.8), Y: (0.9, 1.8), LOG_SCALE: (0.025, 0.05), ANGLE: (0.03, 0.06)}
+# Mean speed per tick, log-uniform over a factor of ten. Over the frame, pans and rotations are on average equally fast.
+# Zooms are slower, because fast ones would need many cuts.
+SPEEDS = {X: (0.4, 4.0), Y: (0.4, 4.0), LOG_SCALE: (0.01, 0.1), ANGLE: (0.02, 0.2)}
 
 # Root mean square of the handheld jitter's x and y. The jitter of a moving camera may be as strong as that of a shaking
 # one, but not strong enough to hide the direction of the motion.
@@ -44,11 +44,18 @@ class CameraPath(NamedTuple):
     shots: np.ndarray
 
 
-def camera_path(camera_class: CameraClass, time: np.ndarray, rng: np.random.Generator) -> CameraPath:
-    """Draw the camera's path at the given times, (T,), in ticks from the start of the video."""
+def camera_path(
+    camera_class: CameraClass, time: np.ndarray, rng: np.random.Generator, variation: float = 1.0
+) -> CameraPath:
+    """Draw the camera's path.
+
+    Args:
+        time: of each frame, (T,), in ticks from the start of the video.
+        variation: from 0 (constant motions of medium speed) to 1, see `Recipe`.
+    """
     if len(camera_class) == 1:
-        return _single_motion(camera_class[0], time, rng)
-    return _sequence(camera_class, time, rng)
+        return _single_motion(camera_class[0], time, rng, variation)
+    return _sequence(camera_class, time, rng, variation)
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -60,9 +67,10 @@ def _log_interpolate(fraction: float, low: float, high: float) -> float:
     return float(low * (high / low) ** fraction)
 
 
-def _single_motion(motion: Motion, time: np.ndarray, rng: np.random.Generator) -> CameraPath:
-    speed, jitter_strength = rng.random(2)  # where they lie in their log-uniform ranges
-    distance = _distance(time, rng)
+def _single_motion(motion: Motion, time: np.ndarray, rng: np.random.Generator, variation: float) -> CameraPath:
+    # Where they lie in their log-uniform ranges.
+    speed, jitter_strength = 0.5 + variation * (rng.random() - 0.5), rng.random()
+    distance = _distance(time, rng, variation)
     jitter = _unit_jitter(time, rng) * JITTER_AXES
     start, direction_of_cuts = rng.uniform(0, (2 * SCALE_RANGE, SCALE_RANGE, 2 * np.pi)), rng.choice((-1, 1))
 
@@ -73,17 +81,13 @@ def _single_motion(motion: Motion, time: np.ndarray, rng: np.random.Generator) -
     else:
         strongest = min(STRONGEST_JITTER, JITTER_PER_SPEED * _log_interpolate(speed, *SPEEDS[X]))
         jitter_range = (WEAKEST_JITTER, strongest)
-    path = _directed(motion, distance, speed, SPEEDS, start, direction_of_cuts)
+        jitter_strength *= variation
+    path = _directed(motion, distance, speed, start, direction_of_cuts)
     return path._replace(poses=path.poses + jitter * _log_interpolate(jitter_strength, *jitter_range))
 
 
 def _directed(
-    motion: Motion,
-    distance: np.ndarray,
-    speed: float,
-    speeds: dict[int, tuple[float, float]],
-    start: np.ndarray,
-    direction_of_cuts: int,
+    motion: Motion, distance: np.ndarray, speed: float, start: np.ndarray, direction_of_cuts: int
 ) -> CameraPath:
     """The path of one motion without jitter.
 
@@ -91,35 +95,34 @@ def _directed(
         motion: also one that has no direction.
         distance: how far a motion of speed 1 has come in each frame, (T,).
         speed: where the speed lies in its range, from 0 to 1.
-        speeds: the log-uniform range of each pose column.
         start: uniformly random: zoom within two shots, log scale if the camera does not zoom, and angle.
         direction_of_cuts: whether the zoom that determines the cuts goes in (-1) or out, if the camera does not zoom.
     """
     poses = np.zeros((len(distance), 4))
     zoom_direction = motion.direction if motion.axis == LOG_SCALE else direction_of_cuts
-    zoom = start[0] + zoom_direction * _log_interpolate(speed, *speeds[LOG_SCALE]) * distance
+    zoom = start[0] + zoom_direction * _log_interpolate(speed, *SPEEDS[LOG_SCALE]) * distance
     if motion.axis is not None:
-        poses[:, motion.axis] = motion.direction * _log_interpolate(speed, *speeds[motion.axis]) * distance
+        poses[:, motion.axis] = motion.direction * _log_interpolate(speed, *SPEEDS[motion.axis]) * distance
     poses[:, ANGLE] += start[2]
     poses[:, LOG_SCALE] = (zoom if motion.axis == LOG_SCALE else start[1]) % SCALE_RANGE - SCALE_RANGE / 2
     return CameraPath(poses, np.floor(zoom / SCALE_RANGE).astype(int) % 2)
 
 
-def _distance(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _distance(time: np.ndarray, rng: np.random.Generator, variation: float) -> np.ndarray:
     """Draw how far a motion of mean speed 1 has come at each time, (T,).
 
-    The motion is constant (40 %), changes its speed (30 %), starts late or stops early (15 % each).
+    At full variation, the motion is constant (40 %), changes its speed (30 %), starts late or stops early (15 % each).
     """
     kind, pause, ramp = rng.random(), rng.uniform(0.05, 0.25), rng.uniform(0.05, 0.3)
     knots = rng.uniform(0.3, 1, 5)
     fine = np.linspace(0, 1, 241)
-    if kind < 0.4:
+    if kind > 0.6 * variation:
         speed = np.ones_like(fine)
-    elif kind < 0.7:
+    elif kind > 0.3 * variation:
         speed = np.interp(fine, np.linspace(0, 1, len(knots)), knots)
     else:
         speed = np.interp(fine, (pause, pause + ramp), (0, 1))
-        speed = speed if kind < 0.85 else speed[::-1]
+        speed = speed if kind > 0.15 * variation else speed[::-1]
     travelled = np.concatenate([[0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
     duration = max(time[-1], 1e-9)
     return duration * np.interp(time / duration, fine, travelled / travelled[-1])
@@ -131,7 +134,7 @@ def _unit_jitter(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.sin(2 * np.pi * time[:, None, None] / periods + phases).sum(-1)
 
 
-def _sequence(moves: Sequence[Motion], time: np.ndarray, rng: np.random.Generator) -> CameraPath:
+def _sequence(moves: Sequence[Motion], time: np.ndarray, rng: np.random.Generator, variation: float) -> CameraPath:
     """Draw the path of a sequence of moves, with a cut to a new random pose between two moves.
 
     Length, speed and pose are drawn per slot, and the slots are assigned to the moves in the order of their axes. A
@@ -144,7 +147,8 @@ def _sequence(moves: Sequence[Motion], time: np.ndarray, rng: np.random.Generato
     lengths = rng.permutation(lengths)
     places = rng.uniform(-200, 200, (len(moves), 2))
     starts = rng.uniform(0, (2 * SCALE_RANGE, SCALE_RANGE, 2 * np.pi), (len(moves), 3))
-    speeds, directions = rng.random(len(moves)), rng.choice((-1, 1), len(moves))
+    speeds = 0.5 + variation * (rng.random(len(moves)) - 0.5)  # where they lie in their log-uniform ranges
+    directions = rng.choice((-1, 1), len(moves))
 
     tick = time[-1] / max(len(time) - 1, 1)
     axes = [motion.axis for motion in moves if motion.axis is not None]
@@ -153,7 +157,7 @@ def _sequence(moves: Sequence[Motion], time: np.ndarray, rng: np.random.Generato
     for motion, slot in zip(moves, slots, strict=True):
         distance = tick * (np.arange(lengths[slot]) - (lengths[slot] - 1) / 2)
         direction_of_cuts = directions[slot] * motion.direction  # so that opposite moves have opposite cuts
-        part = _directed(motion, distance, speeds[slot], SEQUENCE_SPEEDS, starts[slot], direction_of_cuts)
+        part = _directed(motion, distance, speeds[slot], starts[slot], direction_of_cuts)
         part.poses[:, [X, Y]] += places[slot]
         parts.append(part)
     return CameraPath(np.concatenate([part.poses for part in parts]), np.concatenate([part.shots for part in parts]))

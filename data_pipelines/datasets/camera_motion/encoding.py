@@ -27,11 +27,11 @@ class Encoding(NamedTuple):
     fps: int = 12
 
 
-def draw_encoding(fps: int, rng: np.random.Generator) -> Encoding:
-    """Draw codec and quality."""
+def draw_encoding(fps: int, variation: float, rng: np.random.Generator) -> Encoding:
+    """Draw codec and quality. With a variation of 0, the quality is the best."""
     is_jpeg = rng.random() < JPEG_SHARE
     low, high = JPEG_QUALITIES if is_jpeg else H264_QUALITIES
-    return Encoding("mjpeg" if is_jpeg else "libx264", int(rng.integers(low, high + 1)), fps)
+    return Encoding("mjpeg" if is_jpeg else "libx264", low + int(rng.random() * (variation * (high - low) + 1)), fps)
 
 
 def write_video(path: Path, frames: np.ndarray, encoding: Encoding = Encoding()) -> None:  # noqa: B008

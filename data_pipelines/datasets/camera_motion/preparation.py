@@ -93,9 +93,9 @@ def draw_clip(recipe: Recipe, split: str, label: int, rng: np.random.Generator) 
     height, width = (recipe.short_side, long_side) if rng.random() < 0.5 else (long_side, recipe.short_side)
     return Clip(
         scene=draw_scene(sources, recipe, time, rng),
-        camera=camera_path(recipe.classes[label], time, rng),
-        sensor=draw_sensor(height, width, time, recipe.moves > 1, rng),
-        encoding=draw_encoding(fps, rng),
+        camera=camera_path(recipe.classes[label], time, rng, recipe.variation / 100),
+        sensor=draw_sensor(height, width, recipe, time, rng),
+        encoding=draw_encoding(fps, recipe.variation / 100, rng),
         height=height,
         width=width,
     )

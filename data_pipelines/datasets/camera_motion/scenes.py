@@ -97,17 +97,18 @@ def draw_scene(sources: Sources, recipe: Recipe, time: np.ndarray, rng: np.rando
     """Draw a scene, which is independent of the class. Videos of sequences have a background only."""
     size = round(TEXTURE_SIDE * recipe.short_side / REFERENCE_SIDE)
     planes = [_background(sources, size, time, rng)]
+    variation = recipe.variation / 100
     if recipe.moves == 1:
         photograph = load_photograph(sources.front)
-        depths = rng.choice(3, p=(0.5, 0.35, 0.15))
+        depths = rng.choice(3, p=(1 - 0.5 * variation, 0.35 * variation, 0.15 * variation))
         strength = rng.uniform(0.15, 0.8) * (rng.random() < 0.6)
         for depth in range(1, depths + 1):
             planes.append(_region_plane(photograph, size, depth * strength, time, rng))
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 * variation:
             planes.append(_object_plane(photograph, size, depths * strength, time, rng))
-    has_tilt = rng.random() < 0.6
+    has_tilt = rng.random() < 0.6 * variation
     tilt, distortion = rng.uniform(-0.2, 0.2, 2) * has_tilt, rng.uniform(-0.1, 0.1) * has_tilt
-    return Scene(tuple(planes), tilt, float(distortion), _draw_blur(rng))
+    return Scene(tuple(planes), tilt, float(distortion), _draw_blur(rng, variation))
 
 
 def _background(sources: Sources, size: int, time: np.ndarray, rng: np.random.Generator) -> Plane:
@@ -150,12 +151,14 @@ def _plane(
     return Plane(textures, side, centres, parallax, motion)
 
 
-def _draw_blur(rng: np.random.Generator) -> np.ndarray:
+def _draw_blur(rng: np.random.Generator, variation: float) -> np.ndarray:
     """Draw a motion blur, (4,): along a line, or of a zoom or a rotation. It is independent of the camera's motion.
 
     With a blur along the motion, a single frame would show whether the camera pans, tilts, zooms or rotates.
     """
-    kind, length, direction = rng.random(), log_uniform(rng, *BLUR_LENGTHS), rng.uniform(0, 2 * np.pi)
+    shortest, longest = BLUR_LENGTHS
+    length = log_uniform(rng, shortest, shortest * (longest / shortest) ** variation)
+    kind, direction = rng.random(), rng.uniform(0, 2 * np.pi)
     if kind < 0.5:
         return np.array([length * np.cos(direction), length * np.sin(direction), 0, 0])
     return np.array([0, 0, length / BORDER, 0]) if kind < 0.75 else np.array([0, 0, 0, length / BORDER])

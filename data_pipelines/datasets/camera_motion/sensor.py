@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data_pipelines.datasets.camera_motion.camera_paths import log_uniform
+from data_pipelines.datasets.camera_motion.recipe import Recipe
 
 NOISE = (0.003, 0.08)  # standard deviation, of the range from black to white
 EXPOSURE_CHANGES = (0.02, 0.35)  # amplitude, in natural logarithms of the gain
@@ -34,10 +35,11 @@ class Sensor:
     bars: tuple[int, int]
 
 
-def draw_sensor(height: int, width: int, time: np.ndarray, is_steady: bool, rng: np.random.Generator) -> Sensor:
-    """Draw the properties of a video. ``is_steady``: the exposure does not change."""
-    has_defocus, has_exposure, has_noise, has_bars = rng.random(4) < (0.3, 0.5, 0.7, 0.25)
-    amplitude = log_uniform(rng, *EXPOSURE_CHANGES) * has_exposure * (not is_steady)
+def draw_sensor(height: int, width: int, recipe: Recipe, time: np.ndarray, rng: np.random.Generator) -> Sensor:
+    """Draw the properties of a video. The exposure of sequences does not change."""
+    shares = recipe.variation / 100 * np.array([0.3, 0.5, 0.7, 0.25])
+    has_defocus, has_exposure, has_noise, has_bars = rng.random(4) < shares
+    amplitude = log_uniform(rng, *EXPOSURE_CHANGES) * has_exposure * (recipe.moves == 1)
     phase = 2 * np.pi * (time / rng.uniform(*EXPOSURE_PERIODS) + rng.random())
     bar, is_horizontal = rng.uniform(0.03, MAX_BAR) * has_bars, rng.random() < 0.5
     bars = (round(bar * height), 0) if is_horizontal else (0, round(bar * width))

