@@ -123,7 +123,8 @@ def test_one_frame_of_each_clip(tmp_path, command, shell):
 
     middle = one.frame_indices[0, 0, 2]
     frame = torch.from_numpy(read_frames(one.video_names[0], [int(middle)])).float() / 127.5 - 1
-    still = frame[:, :, 8:72].permute(3, 0, 1, 2)[None].expand(-1, -1, 4, -1, -1)
+    top, left = ((side - 64) // 2 for side in frame.shape[1:3])
+    still = frame[:, top : top + 64, left : left + 64].permute(3, 0, 1, 2)[None].expand(-1, -1, 4, -1, -1)
     with torch.no_grad():
         np.testing.assert_allclose(load_model(run)(still).logits[0], one.view_logits[0, 0], atol=1e-5)
 
