@@ -95,7 +95,7 @@ def read_names(file: Path) -> tuple[str, ...]:
 def printable(text: str) -> str:
     """Replace what is not text by escapes such as ``\\xe4`` or ``\\u2028``; spaces and line feeds stay."""
     text = text.encode(*ENCODING).decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    return "".join(char if char.isprintable() or char in "\n\u00a0" else ascii(char)[1:-1] for char in text)
 
 
 def one_line(text: object) -> str:

@@ -51,6 +51,7 @@ def test_long_names_keep_their_start_and_stay_different():
 
 def test_what_is_no_text_is_escaped():
     assert printable(os.fsdecode(b"b\xe4r \xe2\x80\xa8")) == "b\\xe4r \\u2028"
+    assert printable("75\u00a0%") == "75\u00a0%"  # as figures write it
 
 
 @pytest.mark.parametrize(
