@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data_pipelines.io.text import printable
 from lookupvivit.config import ConfigError
 from lookupvivit.config.yaml_files import dump_yaml
 
@@ -98,7 +99,7 @@ class WeightsAndBiases:
             id=run.identity,
             resume="allow",
             dir=str(run.run_dir),
-            config=run.settings,
+            config=dict(flat(run.settings)),
             settings=wandb.Settings(silent=True),
         )
         # wandb drops records of an earlier step than its last; a resumed run repeats some.
@@ -173,9 +174,9 @@ def require_installed(names: Sequence[str]) -> None:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
-    """Yield dotted keys and values of nested settings; lists and None as text."""
+    """Yield dotted keys and values of nested settings; lists and None as text. Text is printable."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)
+            yield f"{prefix}{key}", value if isinstance(value, bool | int | float) else printable(str(value))
