@@ -9,14 +9,14 @@ from typing import Any
 from data_pipelines.io.atomic import write_text
 from data_pipelines.io.output_paths import OutputPathError, require_output_file
 from data_pipelines.io.text import one_line
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.evaluation import aggregate
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import confusion_matrix
 from lookupvivit.evaluation.stored_predictions import AVERAGES, BOTH, Predictions
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     try:

@@ -23,7 +23,7 @@ from lookupvivit.cli.arguments import (
     positive_int,
     token_size,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.sizes import Size
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lookupvivit.visualization.attention_maps import AttentionMaps
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the files written so far are complete"):

@@ -19,14 +19,14 @@ from lookupvivit.cli.arguments import (
     add_json_file_option,
     positive_int,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import exit_with_error
 
 if TYPE_CHECKING:
     from lookupvivit.profiling.benchmark import Benchmark
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     import torch

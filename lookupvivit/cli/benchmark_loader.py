@@ -14,7 +14,7 @@ from data_pipelines.io.errors import DataError, VideoDecodeError
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import BACKENDS, TIMEOUT
 from lookupvivit.cli.arguments import positive_int
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import exit_with_error
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHORT_SIDE, KEYFRAME_EVERY, CRF = 256, 16, 20  # of the copies
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     """Measure and print every case."""
     arguments = parse_args()

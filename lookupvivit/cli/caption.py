@@ -25,7 +25,7 @@ from lookupvivit.cli.arguments import (
     add_run_option,
     positive_int,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.sizes import format_size
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NUM_BEAMS = 4
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     from lookupvivit.captioning.generation import CaptionGenerator

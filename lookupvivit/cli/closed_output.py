@@ -1,6 +1,6 @@
-"""Output whose reader has ended, as in ``tool | head``: the tool ends without a message. Needs no torch.
+"""How a tool ends when its output has no reader any more, as in ``tool | head``, or after Ctrl-C. Needs no torch.
 
-After Ctrl-C, a tool ends with one line; `lookupvivit.cli.errors` adds what has been done so far.
+`lookupvivit.cli.errors` adds to the latter what has been done so far.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ INTERRUPTED = 128 + 2  # the same for SIGINT
 
 
 @contextmanager
-def quiet_when_output_closes() -> Iterator[None]:
-    """End the process with `STATUS` when its output has no reader any more; for ``main`` of a tool, as a decorator.
+def ends_quietly() -> Iterator[None]:
+    """End the process silently, with `STATUS`, when its output has no reader; for ``main`` of a tool, as a decorator.
 
     Ctrl-C where the tool does not handle it, such as during imports, ends the process with one line and `INTERRUPTED`.
     """

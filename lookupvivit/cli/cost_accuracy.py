@@ -14,13 +14,13 @@ from lookupvivit.cli.arguments import (
     positive_int,
     token_size,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.config.loading import load_config
 from lookupvivit.sizes import Size
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     from lookupvivit.accuracy_cost.evaluate import cost_accuracy

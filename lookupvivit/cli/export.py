@@ -4,7 +4,7 @@ import argparse
 
 from data_pipelines.io.real_paths import require_not_among
 from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, output_file
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 
 
@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     from lookupvivit.weights.export import export_onnx, input_shape

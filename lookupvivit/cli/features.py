@@ -17,13 +17,13 @@ from lookupvivit.cli.arguments import (
     positive_seconds,
     view_counts,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 
 LAST = (-1,)
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the same command continues"):

@@ -14,12 +14,12 @@ from lookupvivit.cli.arguments import (
     add_run_option,
     positive_int,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import exit_with_error, one_line_errors
 from lookupvivit.probing.few_shot import SEEDS, SHOTS
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("nothing was saved"):

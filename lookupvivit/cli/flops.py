@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from data_pipelines.io.progress import progress
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 
 if TYPE_CHECKING:
     from lookupvivit.profiling.paper_costs import RowCost, TableRow
@@ -23,7 +23,7 @@ HEADER = f"{'':5} {'':29} {'paper':>7} {'MACs':>8} {'':>7} {'full':>8} {'':>7} {
 MARKDOWN_HEADER = "| table | method | paper | MACs | full | parameters |\n|---|---|---|---|---|---|"
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markdown", action="store_true", help="print the rows of docs/FIDELITY.md")

@@ -12,12 +12,12 @@ import shutil
 import sys
 
 from lookupvivit.cli.arguments import add_output_option
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 
 SECONDS = 480.0
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     """Measure what is missing, and write the report."""
     arguments = parse_args()

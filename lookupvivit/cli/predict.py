@@ -30,7 +30,7 @@ from lookupvivit.cli.arguments import (
     positive_seconds,
     view_counts,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MAX_DECODERS = 8  # processes, each with a thread that holds the views of a file
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the results printed so far are valid"):

@@ -16,7 +16,7 @@ from data_pipelines.io.lock import locked
 from data_pipelines.io.real_paths import real_path
 from data_pipelines.io.text import one_line
 from lookupvivit.cli.arguments import output_folder, positive_int
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
 from lookupvivit.config.loading import load_config
@@ -31,7 +31,7 @@ SPLITS = ("train", "val")
 MAX_CODECS, MAX_REASONS = 4, 5  # lines of a summary
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the same command continues an interrupted scan"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from data_pipelines.io.growing_json import growing_json
 from lookupvivit.cli.arguments import add_device_option, add_json_file_option, positive_int
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.probing import PROBES
 from lookupvivit.probing.few_shot import SHOTS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lookupvivit.probing.trained import Recipe
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the scores printed so far are valid"):

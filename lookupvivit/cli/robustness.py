@@ -16,7 +16,7 @@ from lookupvivit.cli.arguments import (
     add_output_option,
     add_run_option,
 )
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import exit_with_error, one_line_errors
 from lookupvivit.robustness.report import TITLES, Report, load_report, tables
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lookupvivit.robustness.suite import RobustnessSuite
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     from lookupvivit.weights.files import weights_file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.io.atomic import write_json, write_text
 from data_pipelines.io.processes import python_command
 from lookupvivit.cli.arguments import positive_int
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.config_program import require_output_dir
 from lookupvivit.cli.errors import one_line_errors
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lookupvivit.studies.plan import Job, Study
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     """Run what is not finished, and write the results of what is."""
     arguments = parse_args()

@@ -5,11 +5,11 @@ import sys
 from pathlib import Path
 
 from lookupvivit.cli.arguments import add_run_option
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.errors import UserError
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     from lookupvivit.evaluation.run_summary import summarize_run

@@ -1,6 +1,6 @@
 """Test a model on several views of every video; `tools/test_net.py`."""
 
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.config_program import run_with_config
 from lookupvivit.config import RunConfig
 
@@ -11,7 +11,7 @@ def _test(config: RunConfig) -> None:
     test(config)
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     """Parse the command line and test."""
     run_with_config(_test, "Test a model on several views of every video.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.config_program import run_with_config
 from lookupvivit.config import RunConfig
 
@@ -21,7 +21,7 @@ def _dry_run(config: RunConfig, world: int | None) -> None:
     dry_run(config, world)
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     """Parse the command line and train, or print what would be trained."""
     trust = "resume a run directory of another user, whose checkpoints are pickles that can run code"

@@ -48,7 +48,7 @@ def test_predictions_so_far_are_saved(tmp_path, small_set, run_without_reader):
 
 
 def test_another_broken_pipe_is_an_error(capsys):
-    from lookupvivit.cli.closed_output import quiet_when_output_closes
+    from lookupvivit.cli.closed_output import ends_quietly
 
-    with pytest.raises(BrokenPipeError), quiet_when_output_closes():
+    with pytest.raises(BrokenPipeError), ends_quietly():
         raise BrokenPipeError

@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 
 from lookupvivit.cli.arguments import add_json_flag
-from lookupvivit.cli.closed_output import quiet_when_output_closes
+from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.doctor.report import FAIL, WARN, Result, run_check
 from lookupvivit.cli.errors import exit_with_error
 
 
-@quiet_when_output_closes()
+@ends_quietly()
 def main() -> None:
     arguments = parse_args()
     from lookupvivit.cli.doctor.checks import all_checks

@@ -93,7 +93,7 @@ with one_line_errors("run it again"):
 @pytest.mark.parametrize(
     ("context", "line"),
     [
-        ("closed_output.quiet_when_output_closes()", "interrupted"),
+        ("closed_output.ends_quietly()", "interrupted"),
         ("errors.one_line_errors('run it again')", "interrupted; run it again"),
     ],
 )
