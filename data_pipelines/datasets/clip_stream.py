@@ -119,7 +119,7 @@ class ClipStream(IterableDataset):
 def _batch(views: Sequence[tuple[int, View]]) -> dict[str, Any]:
     """``video`` uint8 (b, 3, T, crop, crop), or (0,) without views, and per view the other fields of `View`.
 
-    ``video_index`` (b,) tells whose views they are. ``finished`` are the indices of videos of which all views have been
+    ``video_index`` (b,) is the video of each view. ``finished`` are the indices of videos of which all views have been
     read, and ``failed`` the reasons why others cannot be read, by index; their views are invalid.
     """
     columns = {name: np.array([getattr(view, name) for _, view in views]) for name in View._fields[:-1]}

@@ -183,7 +183,7 @@ class LogConfig(Section):
     attention_clips: PositiveInt = 4
     """Number of validation clips in attention figures."""
     trackers: Annotated[tuple[TrackerName, ...], BeforeValidator(list_to_tuple)] = ("tensorboard",)
-    """Where curves and figures go besides log.jsonl: any of tensorboard, wandb and mlflow."""
+    """Where curves and figures go in addition to log.jsonl: any of tensorboard, wandb and mlflow."""
 
 
 class RunConfig(Section):

@@ -139,7 +139,7 @@ class _Inputs:
         return inputs
 
     def facts(self, index: int) -> Arrays:
-        """What a file has besides the features."""
+        """What a file has in addition to the features."""
         name, path, label = self.names[index], self.paths[index], self.labels[index]
         return {"name": np.array(name), "path": np.array(path), "label": np.array(label, np.int64)}
 

@@ -1,4 +1,4 @@
-"""Where the curves, images and settings of a run go besides log.jsonl: TensorBoard, Weights & Biases, MLflow.
+"""Where the curves, images and settings of a run go in addition to log.jsonl: TensorBoard, Weights & Biases, MLflow.
 
 A resumed run continues the record of its first start, which it finds by the identity of the run.
 """
@@ -22,7 +22,7 @@ PROJECT = "lookupvivit"  # unless WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME names 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told at the start.
+    """What a tracker records at the start.
 
     Attributes:
         run_dir: its name is the name of the run.

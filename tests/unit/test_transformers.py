@@ -267,7 +267,7 @@ def test_activation_checkpointing_keeps_gradients(folders):
 
 
 class Clips(torch.utils.data.Dataset):
-    """Random clips of two classes, which their brightness tells apart."""
+    """Random clips of two classes, which differ in brightness."""
 
     def __len__(self):
         return 16
