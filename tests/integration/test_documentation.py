@@ -84,14 +84,8 @@ def predictions(workplace, small_set):
     )
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        pytest.param(document, marks=[pytest.mark.slow] if document.name == "README.md" else [], id=document.name)
-        for document in DOCUMENTS
-        if python_blocks(document)
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if python_blocks(path)], ids=lambda path: path.name)
 def test_python_blocks_run(document, workplace, caption_run, predictions, monkeypatch):
     """All blocks of a document run in order, in one namespace, as a reader would paste them."""
     monkeypatch.chdir(workplace)
@@ -100,6 +94,7 @@ def test_python_blocks_run(document, workplace, caption_run, predictions, monkey
         exec(compile(block, document.name, "exec"), namespace)
 
 
+@pytest.mark.slow
 def test_quick_commands_succeed(workplace, predictions, shell):
     """Every command on the demo's run, the example video or nothing but the repository; nothing is trained."""
     quick = [words for _, words in ALL_COMMANDS if _is_quick(words, workplace)]

@@ -71,7 +71,8 @@ def test_a_missing_block_names_the_run(tmp_path, small_set, run, features):
     assert status == 2 and error == f"error: {run}: blocks: found 1, expected 0 to 0\n"
 
 
-@pytest.mark.parametrize("launcher", ["python", pytest.param("torchrun 2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["python", "torchrun 2"])
 def test_a_killed_command_continues(tmp_path, small_set, run, shell, signal_when, launcher):
     """Killed after the first files; the second command, on any number of ranks, yields the same features."""
     videos = tmp_path / "videos"

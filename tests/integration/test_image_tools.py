@@ -94,6 +94,7 @@ def test_an_incomplete_imagenet_c_is_reported(tmp_path, robustness, imagenet_c, 
 
 
 @pytest.mark.cold
+@pytest.mark.slow
 def test_imagenet_a_r_and_o_of_two_calls_in_one_table(tmp_path, robustness):
     run = small_model(tmp_path / "run", class_names("imagenet"))
     folders = {

@@ -13,7 +13,7 @@ from support.runs import assert_same_weights, log_records
 OFTEN = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_signalled_run_saves_and_exits(tmp_path, command, shell, signal_when, number):
     straight, signalled = tmp_path / "straight", tmp_path / "signalled"
     shell(command("train_net.py", straight, *OFTEN))

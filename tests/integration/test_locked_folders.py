@@ -77,6 +77,7 @@ def test_two_starts_at_once_make_one_run(tmp_path, command, start_tool):
 
 
 @pytest.mark.cold
+@pytest.mark.slow
 def test_a_killed_run_is_continued_at_once(tmp_path, command, shell, start_tool):
     """The kill spares the loader workers, as that of a launcher or of the kernel does."""
     run = tmp_path / "run"

@@ -102,14 +102,15 @@ def tensors(run, step, file="model.safetensors"):
     return load_file(run / "checkpoints" / f"step_{step:08d}" / file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "first", "then"),
     [
         (1, "python", "python"),
-        pytest.param(0, "python", "python", marks=pytest.mark.slow),
-        pytest.param(2, "torchrun 2", "torchrun 2", marks=pytest.mark.slow),
-        pytest.param(3, "torchrun 2", "torchrun 2", marks=pytest.mark.slow),
-        pytest.param(1, "torchrun 2", "python", marks=pytest.mark.slow),
+        (0, "python", "python"),
+        (2, "torchrun 2", "torchrun 2"),
+        (3, "torchrun 2", "torchrun 2"),
+        (1, "torchrun 2", "python"),
     ],
 )
 def test_changed_optimizer_settings_are_applied(tmp_path, command, shell, stage, first, then):
@@ -214,7 +215,7 @@ def test_failed_videos_are_listed_before_a_checkpoint(tmp_path, command, signal_
     assert (run / "failed_videos.txt").read_text().startswith(str(root / "videos" / "7.mp4"))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_ctrl_c_saves_and_exits(tmp_path, command, shell, signal_when, workers):
     straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
     shell(command("train_net.py", straight))

@@ -109,6 +109,7 @@ def test_test_net_scores_every_video_once(tmp_path, command, shell):
             np.testing.assert_allclose(model(crop).logits[0], predictions.view_logits[i, 5], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_frame_of_each_clip(tmp_path, command, shell):
     """What one frame alone reveals: the middle one, repeated."""
     run = tmp_path / "run"

@@ -27,6 +27,7 @@ CASES = {
     "ViT, class token": ("vit_b16", {**IMAGE, "pooling": "token"}, None),
     "ViViT": ("vivit_b16x2", VIDEO, None),
 }
+QUICK = ("video, more", "image, fewer", "ViT, class token")  # of ONNX
 PERCEIVER = {"input_size": (4, 16, 16), "tubelet": (2, 4, 4), "num_latents": 4, "width": 24, "depth": 1, "num_heads": 3}
 
 
@@ -58,7 +59,9 @@ def test_a_program_gives_what_the_model_gives_for_any_batch(case):
             torch.testing.assert_close(found[key], value)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_an_onnx_file_gives_what_the_model_gives(case, tmp_path):
     import onnxruntime
 
@@ -80,6 +83,7 @@ def test_an_onnx_file_gives_what_the_model_gives(case, tmp_path):
     torch.testing.assert_close(torch.from_numpy(logits), expected.logits.detach(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_small_precisions_and_uint8_frames(precision, tmp_path):
     import onnxruntime
@@ -132,6 +136,7 @@ for name, output in outputs.items():
 """
 
 
+@pytest.mark.slow
 def test_a_saved_program_needs_only_torch(tmp_path):
     model, image = build("lookupvit_b16_5x5", IMAGE), torch.randn(2, 3, 32, 32)
     torch.export.save(export_program(model, (1, 3, 32, 32)), tmp_path / "model.pt2")
