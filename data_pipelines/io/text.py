@@ -18,6 +18,7 @@ from data_pipelines.io.errors import DataError
 ENCODING = ("utf-8", "surrogateescape")
 MAX_NAME_BYTES = 180  # of `output_name`; file systems permit 255, and endings follow
 DIGEST_LENGTH = 8
+MAX_MESSAGE = 10_000  # characters; a path has at most 4096
 MAX_LINE = 2**20  # characters; a caption file has one entry per line
 
 
@@ -99,8 +100,9 @@ def printable(text: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """`printable` on a single line, for messages and lists: names of files may contain line feeds too."""
-    return printable(str(text)).replace("\n", "\\n")
+    """`printable` on a single line, for messages and lists: names may contain line feeds, or have a million letters."""
+    line = printable(str(text)).replace("\n", "\\n")
+    return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}... ({len(line)} characters)"
 
 
 def output_name(name: str) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+import shutil
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from data_pipelines.io.atomic import write_text
+from data_pipelines.io.atomic import PREFIX, write_text
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.real_paths import AnyPath, require_not_among
 from data_pipelines.preparation.scanning import read_records
@@ -20,7 +21,7 @@ SKIP_LIST, CLASSES = "skip.txt", "classes.txt"
 
 
 def claim(folder: Path, outputs: Collection[Path], inputs: Collection[AnyPath]) -> None:
-    """Record files in ``folder`` before they are written; call it before the first one is.
+    """Record files in ``folder`` before they are written, and remove what a killed call had not completely written.
 
     Args:
         folder: the output folder.
@@ -41,6 +42,18 @@ def claim(folder: Path, outputs: Collection[Path], inputs: Collection[AnyPath]) 
     created.update(_relative(folder, file) for file in outputs)
     # ASCII, because file names need not be UTF-8.
     write_text(folder / RECORD, "".join(f"{json.dumps(name)}\n" for name in sorted(created)))
+    _remove_unfinished(outputs)
+
+
+def _remove_unfinished(outputs: Iterable[AnyPath]) -> None:
+    """Remove what a killed call had not completely written: folders of `atomic_files` with nothing but outputs."""
+    names: dict[str, set[str]] = {}
+    for file in outputs:
+        names.setdefault(os.path.dirname(file), set()).add(os.path.basename(file))
+    for folder, own in names.items():
+        for temporary in Path(folder).glob(f"{PREFIX}*"):
+            if not temporary.is_symlink() and temporary.is_dir() and set(os.listdir(temporary)) <= own:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _relative(folder: Path, file: AnyPath) -> str:

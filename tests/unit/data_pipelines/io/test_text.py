@@ -82,3 +82,4 @@ def test_first_line_of_an_error():
 
 def test_names_in_messages_can_neither_control_a_terminal_nor_split_a_list():
     assert one_line("\x1b[31mred\x07\n.mp4") == "\\x1b[31mred\\x07\\n.mp4"
+    assert one_line("a" * 2**20) == "a" * 10_000 + "... (1048576 characters)"

@@ -9,6 +9,8 @@ from support.in_process import run_tool
 from support.paths import ROOT
 from support.videos import encode
 
+from data_pipelines.preparation.created_files import claim
+
 CONFIG = ROOT / "configs" / "camera_motion.yaml"
 
 
@@ -110,3 +112,12 @@ def test_a_scan_of_one_split_keeps_the_skip_list_of_the_other(mine, prepare, tmp
     assert status == 0 and "skip the 2 unreadable videos" in printed
     skipped = [line.split("\t")[0] for line in (output / "skip.txt").read_text().splitlines()]
     assert skipped == [str(mine / "videos/a/1.mp4"), str(mine / "videos/missing.mp4")]
+
+
+def test_what_a_killed_call_had_not_finished_is_removed(tmp_path):
+    copies = tmp_path / "videos" / "a"
+    for temporary, file in ((".writing-1", "1.mp4"), (".writing-2", "of_the_user.mp4"), ("other", "1.mp4")):
+        (copies / temporary).mkdir(parents=True)
+        (copies / temporary / file).write_bytes(b"content")
+    claim(tmp_path, [tmp_path / "skip.txt", copies / "1.mp4"], [])
+    assert sorted(path.name for path in copies.iterdir()) == [".writing-2", "other"]
