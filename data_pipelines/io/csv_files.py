@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipelines.io.errors import DataError
-from data_pipelines.io.text import text_lines
+from data_pipelines.io.text import one_line, text_lines
 
 
 def read_csv(
@@ -49,6 +49,6 @@ def _nonblank_rows(lines: Iterable[str], strip: bool, separator: str) -> Iterato
 
 def _positions(header: list[str], columns: Sequence[str], separator: str, location: str) -> list[int]:
     if not set(columns) <= set(header):
-        found, expected = separator.join(header), separator.join(columns)
+        found, expected = separator.join(map(one_line, header)), separator.join(columns)
         raise DataError(f"{location}: found the columns {found}, expected {expected}")
     return [header.index(column) for column in columns]

@@ -17,3 +17,10 @@ def test_csv_with_a_separator(tmp_path, separator):
         next(found)
     with pytest.raises(DataError, match=f"found the columns clip{separator}start{separator}category, expected label"):
         next(read_csv(file, ["label"], separator=separator))
+
+
+def test_the_error_of_a_name_with_a_line_feed_is_one_line(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text('clip,"sta\nrt"\n')
+    with pytest.raises(DataError, match=r"found the columns clip,sta\\nrt, expected label$"):
+        next(read_csv(file, ["label"]))
