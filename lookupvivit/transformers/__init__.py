@@ -21,6 +21,7 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from data_pipelines.io.real_paths import require_not_among
 from lookupvivit.transformers.configuration import LookupViTConfig
 from lookupvivit.transformers.models import (
     LookupViTForImageClassification,
@@ -28,7 +29,7 @@ from lookupvivit.transformers.models import (
     is_image_model,
 )
 from lookupvivit.transformers.processors import LookupViTImageProcessor, LookupViTVideoProcessor
-from lookupvivit.weights.files import load_classifier
+from lookupvivit.weights.files import DESCRIPTION, load_classifier, weights_file
 from lookupvivit.weights.metadata import preprocess_of
 
 __all__ = [
@@ -50,7 +51,11 @@ def convert_run(run: str | Path, folder: str | Path) -> None:
 
     Raises:
         WeightsError: there is no classifier in ``run``, or its model.json has no preprocessing.
+        DataError: ``folder`` is that of the run, whose files would be replaced.
     """
+    weights = weights_file(run)
+    inputs = [weights, weights.with_name(DESCRIPTION)]
+    require_not_among([Path(folder) / file.name for file in inputs], inputs)
     model = load_classifier(run)
     settings = preprocess_of(model).to_dict()
     is_image = is_image_model(model)

@@ -254,6 +254,14 @@ def test_errors_are_one_line(folders, tmp_path):
         convert_run(save_run(tmp_path / "run", description), tmp_path / "folder")
 
 
+def test_the_files_of_a_run_are_not_replaced(tmp_path):
+    run = save_run(tmp_path / "run", VIDEO)
+    before = (run / "model.json").read_bytes()
+    with pytest.raises(DataError, match=r"model\.safetensors: is read and would be replaced"):
+        convert_run(run, run)
+    assert (run / "model.json").read_bytes() == before and len(list(run.iterdir())) == 2
+
+
 def test_activation_checkpointing_keeps_gradients(folders):
     model = transformers.AutoModelForVideoClassification.from_pretrained(folders["video"][1])
     video, labels = torch.randn(2, 4, 3, 16, 16), torch.tensor([0, 1])
