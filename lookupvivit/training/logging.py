@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.atomic import full_disk_names, sync, write_text
+from data_pipelines.io.atomic import DISK_ERRORS, full_disk_names, sync, write_text
+from data_pipelines.io.errors import first_line
 from data_pipelines.io.json_files import read_json_lines
 from data_pipelines.io.progress import progress
 from lookupvivit.training.distributed import World
@@ -38,7 +39,7 @@ class RunLog:
     """
 
     def __init__(self, run_dir: Path, step: int, total: int, world: World, trackers: Sequence[Tracker] = ()) -> None:
-        self.run_dir, self.active, self.trackers = run_dir, world.is_main, trackers
+        self.run_dir, self.active, self.trackers = run_dir, world.is_main, list(trackers)
         self.validated = True
         self.status: dict[str, str] = {}
         if not self.active:
@@ -58,11 +59,11 @@ class RunLog:
         """Write one line to log.jsonl, and the values to the trackers, named ``kind/name``."""
         if not self.active:
             return
-        for tracker in self.trackers:
-            tracker.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
-            if kind == "val":
-                # After a kill, a validation in log.jsonl is not repeated, so the tracker must have it by then.
-                tracker.flush()
+        named = {f"{kind}/{name}": value for name, value in values.items()}
+        self._track(lambda tracker: tracker.scalars(step, named))
+        if kind == "val":
+            # After a kill, a validation in log.jsonl is not repeated, so the trackers must have it by then.
+            self._track(lambda tracker: tracker.flush())
         # NaN and Infinity are no JSON.
         self._write(step, kind, **{name: value if math.isfinite(value) else None for name, value in values.items()})
 
@@ -78,8 +79,7 @@ class RunLog:
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Write an image (H, W, 3) uint8 to the trackers."""
         if self.active:
-            for tracker in self.trackers:
-                tracker.image(step, name, image)
+            self._track(lambda tracker: tracker.image(step, name, image))
 
     def print(self, text: str) -> None:
         """Print above the progress bar."""
@@ -89,8 +89,7 @@ class RunLog:
     def flush(self) -> None:
         """Write what is pending in the trackers, and flush log.jsonl to the disk."""
         if self.active:
-            for tracker in self.trackers:
-                tracker.flush()
+            self._track(lambda tracker: tracker.flush())
             if self.file.exists():
                 sync(self.file)
 
@@ -98,8 +97,18 @@ class RunLog:
         """Close the progress bar and the trackers."""
         if self.active:
             self.bar.close()
-            for tracker in self.trackers:
-                tracker.close()
+            self._track(lambda tracker: tracker.close())
+
+    def _track(self, record: Callable[[Tracker], None]) -> None:
+        """Apply ``record`` to all trackers. One that fails, as a server may, is reported and not used any more."""
+        for tracker in tuple(self.trackers):
+            try:
+                record(tracker)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+                    raise
+                self.trackers.remove(tracker)
+                self.print(f"NOTE log.trackers: {type(tracker).__name__} is not used any more: {first_line(error)}")
 
 
 def _remove_after(file: Path, step: int) -> list[dict[str, Any]]:

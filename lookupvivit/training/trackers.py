@@ -5,6 +5,7 @@ A resumed run continues the record of its first start, which it finds by the ide
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data_pipelines.io.errors import first_line
 from data_pipelines.io.text import printable
 from lookupvivit.config import ConfigError
 from lookupvivit.config.yaml_files import dump_yaml
@@ -94,7 +96,7 @@ class WeightsAndBiases:
 
         self.wandb = wandb
         self.run = wandb.init(
-            project=None if wandb.Settings().project else PROJECT,
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run.run_dir.name,
             id=run.identity,
             resume="allow",
@@ -128,7 +130,7 @@ class MLflow:
         import mlflow
 
         self.mlflow = mlflow
-        experiment = mlflow.set_experiment(mlflow.environment_variables.MLFLOW_EXPERIMENT_NAME.get() or PROJECT)
+        experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
         earlier = mlflow.search_runs(
             [experiment.experiment_id], f"tags.identity = '{run.identity}'", max_results=1, output_format="list"
         )
@@ -162,8 +164,21 @@ TRACKERS: dict[str, type[TensorBoard | WeightsAndBiases | MLflow]] = {
 
 
 def create_trackers(names: Sequence[str], run: TrackedRun) -> list[Tracker]:
-    """The trackers of ``log.trackers``."""
-    return [TRACKERS[name](run) for name in names]
+    """The trackers of ``log.trackers``.
+
+    Raises:
+        ConfigError: a tracker cannot start, for example without a login.
+        OSError: TensorBoard's files cannot be written.
+    """
+    trackers: list[Tracker] = []
+    for name in names:
+        try:
+            trackers.append(TRACKERS[name](run))
+        except Exception as error:
+            if name == "tensorboard":
+                raise
+            raise ConfigError(f"log.trackers: {name} cannot start: {first_line(error)}") from error
+    return trackers
 
 
 def require_installed(names: Sequence[str]) -> None:
