@@ -82,12 +82,12 @@ def export_onnx(
         The largest absolute difference between ONNX Runtime and the model, over batches of one and of three.
 
     Raises:
-        ExportError: the difference exceeds ``tolerance``, or a package of the ``export`` extra is missing.
+        ExportError: the difference exceeds ``tolerance``, a package of the ``export`` extra is missing, or there is a
+            ``file``.json that no export wrote.
     """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(f"ONNX export needs {', '.join(missing)}: pip install 'lookupvivit[export]'")
     file = Path(file)
+    companion = file.with_name(f"{file.name}.json")
+    _require_exportable(file, companion)
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
     program = export_program(model, input_shape, compressed_size, from_uint8)
     size = {} if compressed_size is None else {"compressed_size": as_size(compressed_size)}
@@ -108,7 +108,7 @@ def export_onnx(
             verbose=False,
         )
         _complete(temporary, description, precision)
-        (folder / f"{file.name}.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        (folder / companion.name).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         shapes = [(batch, *input_shape[1:]) for batch in (1, 3)]
         difference, largest = _compare(model, size, temporary, shapes, from_uint8)
         if not difference <= tolerance * max(1.0, largest):
@@ -117,6 +117,14 @@ def export_onnx(
                 f"up to {largest:.2e}; expected at most {tolerance:.0e} of the largest"
             )
     return difference
+
+
+def _require_exportable(file: Path, companion: Path) -> None:
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(f"ONNX export needs {', '.join(missing)}: pip install 'lookupvivit[export]'")
+    if companion.exists() and not file.exists():
+        raise ExportError(f"{companion}: exists without {file.name}, so no export wrote it; move it")
 
 
 def input_shape(model: Model) -> tuple[int, ...]:
@@ -171,11 +179,12 @@ def _complete(file: Path, description: dict[str, Any], precision: str) -> None:
         from onnxruntime.quantization import quantize_dynamic
 
         onnx.save(model, file)
-        logging.disable(logging.WARNING)  # recommends a preparation that changes nothing here
+        before = logging.root.manager.disable
+        logging.disable(max(before, logging.WARNING))  # it recommends a preparation that changes nothing here
         try:
             quantize_dynamic(file, file, op_types_to_quantize=["MatMul"])
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
         model = onnx.load(file)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in description.items()})
     onnx.save(model, file)

@@ -162,6 +162,13 @@ def test_a_file_that_computes_something_else_is_not_left_behind(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_json_file_of_the_user_is_not_replaced(tmp_path):
+    (tmp_path / "model.onnx.json").write_text("of the user")
+    with pytest.raises(ExportError, match=r"model\.onnx\.json: exists without model\.onnx"):
+        export_onnx(build("vit_b16", IMAGE), tmp_path / "model.onnx", (1, 3, 32, 32))
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["of the user"]
+
+
 def test_the_sizes_that_a_prediction_refuses_are_refused(tmp_path):
     """A larger input has a larger grid."""
     model = build("lookupvit_b16_5x5", {**IMAGE, "compressed_size": (1, 3, 3)})
