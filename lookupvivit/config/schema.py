@@ -78,7 +78,7 @@ class OptimConfig(Section):
     layer_decay: PositiveFraction = 1.0
     """Learning rate of a block relative to that of the next block."""
     freeze_blocks: NonNegativeInt = 0
-    """Number of blocks, from the first, that are not trained, nor what precedes them; all: only classifiers are."""
+    """Number of first blocks that keep their weights, with all before them; the depth leaves norms and classifiers."""
     clip_grad: NonNegativeFloat = 1.0
     """Maximum global gradient norm; 0 is off."""
     ema_decay: FractionBelowOne = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from lookupvivit.training.build import build_model, classifier_description, free
 from lookupvivit.training.data import train_dataset, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-from lookupvivit.training.losses import LOSSES, TaskLoss, class_weights, smooth_one_hot
+from lookupvivit.training.losses import LOSSES, TaskLoss, class_weights, smooth_one_hot, softmax_cross_entropy
 from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest
 
 
@@ -73,10 +74,10 @@ class Classification:
         self.train_set, val_set = (read_manifest(self.config, split, self.world) for split in ("train", "val"))
         self.val_set = val_set.in_class_order(self.train_set.class_names, self.train_set.source)
         self.num_samples, self.copies = len(self.train_set), self._copies(self.train_set)
-        self.class_weights = None
+        self.criterion = LOSSES[self.config.optim.loss]
         if self.config.optim.class_weights:
-            weights = class_weights(self.train_set.labels, self.config.num_classes)
-            self.class_weights = weights.to(self.world.device)
+            weights = class_weights(self.train_set.labels, self.config.num_classes).to(self.world.device)
+            self.criterion = partial(softmax_cross_entropy, weights=weights)
         self.attention_logger = AttentionLogger(self.config, self.val_set, self.world)
 
     def _copies(self, train_set: VideoManifest) -> np.ndarray | None:
@@ -102,8 +103,8 @@ class Classification:
         labels = batch["label"].to(video.device, non_blocking=True)
         targets = smooth_one_hot(labels, self.config.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
-        output, loss = engine(video, **call), LOSSES[self.config.optim.loss]
-        losses = torch.stack([loss(output[name], targets, self.class_weights) for name in engine.module.supervised])
+        output = engine(video, **call)
+        losses = torch.stack([self.criterion(output[name], targets) for name in engine.module.supervised])
         correct = output["logits"].detach().argmax(dim=1) == targets.argmax(dim=1)
         return TaskLoss(losses, {"top1": 100 * correct.float().mean()})
 

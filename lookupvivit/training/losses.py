@@ -46,7 +46,7 @@ def softmax_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | Non
     return F.cross_entropy(logits.float(), targets, weights, reduction="none").mean()
 
 
-def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, weights: None = None) -> Tensor:
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the batch of the sum over classes of binary cross-entropies, in float32; both (B, K).
 
     Every class is a separate yes-or-no question (big_vision, utils.py, sigmoid_xent), so ``targets`` in [0, 1] may be
