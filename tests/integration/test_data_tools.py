@@ -103,6 +103,7 @@ def test_the_settings_of_copies_fit_the_configuration(name, settings):
     assert (data.dataset, data.root, data.separator, data.camera_motion) == ("kinetics", "copies", None, {})
 
 
+@pytest.mark.slow
 @pytest.mark.cold
 def test_the_benchmark_measures_every_case(small_set, shell):
     videos = [str(small_set / "videos" / f"{number}.mp4") for number in (1, 2)]

@@ -39,6 +39,7 @@ def assert_average(run, steps):
     assert count == steps
 
 
+@pytest.mark.slow
 def test_the_average_is_saved_resumed_evaluated_and_published(tmp_path, command, shell):
     run, resumed = tmp_path / "run", tmp_path / "resumed"
     shell(command("train_net.py", run, *AVERAGED, "runtime.zero_stage=0"))

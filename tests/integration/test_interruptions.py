@@ -175,6 +175,7 @@ def test_a_full_disk_is_a_one_line_error_and_costs_no_checkpoint(tmp_path, comma
     assert_same_weights(straight, run)
 
 
+@pytest.mark.slow
 def test_settings_changed_since_the_checkpoint_are_reported(tmp_path, command, shell):
     run = tmp_path / "run"
     shell(command("train_net.py", run, *OFTEN, "optim.max_steps=6"))

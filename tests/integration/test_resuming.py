@@ -177,6 +177,7 @@ def test_config_yaml_states_what_the_newest_checkpoint_was_trained_with(tmp_path
     assert (run / "config.yaml").read_bytes() == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "launcher"),
     [
@@ -227,6 +228,7 @@ def test_ctrl_c_saves_and_exits(tmp_path, command, shell, signal_when, workers):
     assert_same_weights(straight, interrupted)
 
 
+@pytest.mark.slow
 def test_a_run_of_version_0_1_resumes_bit_for_bit(tmp_path, command, shell):
     """Its files have no identity, and its checkpoints no settings."""
     run, earlier = tmp_path / "run", tmp_path / "earlier"
