@@ -5,7 +5,8 @@
       val/<class>/<video>               or validation/, else test/
 
 The classes are the names of the folders in alphabetical order. ImageNet, unpacked as usual, is such a tree. A root that
-contains the class folders themselves, without splits, is a validation set alone.
+contains the class folders themselves, without splits, is a validation set alone, unless
+`data_pipelines.datasets.group_split` splits it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,17 @@ def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifes
     if train_folder is not None and folder != train_folder:
         _require_same_classes(folder, classes, train_folder)
     return _read(folder, classes, allow_empty=folder != train_folder, num_ignored=_num_files(folder))
+
+
+def read_unsplit_folders(root: str | os.PathLike[str]) -> VideoManifest:
+    """All samples of a ``root`` that contains the class folders themselves.
+
+    Raises:
+        MissingDataError, DataError: as `read_class_folders`, or there are folders of splits.
+    """
+    if split_folder := find_folder(Path(root), [name for names in SPLIT_FOLDERS.values() for name in names]):
+        raise DataError(f"{split_folder}: found a folder of a split, expected class folders without splits")
+    return read_class_folders(root)
 
 
 def read_class_folders(
@@ -105,7 +117,7 @@ def _missing_split(root: Path, split: str) -> str:
         return f"{root}: {_found(root)}, {expected}"
     hint = f". Is {root.parent} the root?" if find_folder(root.parent, SPLIT_FOLDERS[split]) else ""
     if split == "train" and _contains_classes(root):
-        hint = "; class folders without splits can be tested only"
+        hint = "; class folders without splits can be tested only, unless a fraction is held out"
     return f"{root}: no folder of the split {split!r}, {expected}{hint}"
 
 

@@ -1,13 +1,14 @@
 """Kinetics-400, 600 and 700, and any other dataset that is given as a list of videos.
 
-The first line distinguishes the two kinds of list:
+The first line distinguishes the kinds of list:
 
     path label                                                  as in SlowFast and VideoMAE
+    path,label[,group] or path,labels[,group]                   a CSV with names, see `label_table`
     label,youtube_id,time_start,time_end,split[,is_cc]          the official CSV
 
-The CSV names no files. Videos are found by their names, <id>_<start>_<end>.mp4 with six digits each, or <id>.mp4, with
-any video suffix. They may lie in the folders of `SPLIT_FOLDERS` or in root, with or without class folders. Videos in
-CVDF's folder of replacements for corrupt files take precedence.
+The official CSV names no files. Videos are found by their names, <id>_<start>_<end>.mp4 with six digits each, or
+<id>.mp4, with any video suffix. They may lie in the folders of `SPLIT_FOLDERS` or in root, with or without class
+folders. Videos in CVDF's folder of replacements for corrupt files take precedence.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.datasets.label_table import is_label_table, labels_of_table, read_label_table
 from data_pipelines.datasets.layout import iterate_videos
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.csv_files import read_csv
@@ -47,7 +49,7 @@ def read_kinetics(
     separator: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> VideoManifest:
-    """Read a list of videos: lines of ``path<separator>label``, or the official CSV.
+    """Read a list of videos: lines of ``path<separator>label``, a CSV with names, or the official CSV.
 
     The label follows the last separator of a line, so paths may contain spaces, commas and any script. Labels of the
     CSV match class names irrespective of case and of underscores instead of spaces.
@@ -56,7 +58,7 @@ def read_kinetics(
         list_file: UTF-8 text; blank lines are skipped.
         root: folder that relative paths start from, and that contains the videos of a CSV.
         separator: between path and label; by default the tab, comma, semicolon or space that the first line uses.
-        class_names: in the order of the class ids; by default the ids themselves, or the labels of the CSV in
+        class_names: in the order of the class ids; by default the ids themselves, or the labels of a CSV in
             alphabetical order.
 
     Raises:
@@ -67,17 +69,21 @@ def read_kinetics(
     list_file, root = Path(list_file), Path(root)
     if _is_official_csv(list_file):
         return _read_official_csv(list_file, root, class_names)
+    if is_label_table(list_file):
+        return read_label_table(list_file, root, class_names)
     return _read_path_list(list_file, root, separator, class_names)
 
 
 def read_csv_classes(list_file: str | os.PathLike[str]) -> tuple[str, ...] | None:
-    """The labels of an official CSV in alphabetical order; None for a ``path label`` list, which names no classes.
+    """The labels of a CSV in alphabetical order; None for a ``path label`` list, which names no classes.
 
     Raises:
         MissingDataError, DataError: as `read_kinetics`.
     """
     list_file = Path(list_file)
-    return _unique_names(row.label for row in _read_rows(list_file)) if _is_official_csv(list_file) else None
+    if _is_official_csv(list_file):
+        return _unique_names(row.label for row in _read_rows(list_file))
+    return labels_of_table(list_file) if is_label_table(list_file) else None
 
 
 def _is_official_csv(list_file: Path) -> bool:

@@ -76,11 +76,13 @@ class VideoManifest:
 
     Attributes:
         paths: a file or a folder of images per video; converted to a `StringList`.
-        labels: class ids, int64 (len(paths),).
+        labels: class ids, int64 (len(paths),); or, where videos may have several classes, bool (len(paths), K).
         class_names: the name of each class id.
         source: the file or folder that the list was read from, for messages.
         num_missing: the number of listed videos that were excluded because their files do not exist.
         num_ignored: the number of other files and folders in the folders of the videos.
+        groups: the source that each video was cut from, if the list names it; converted to a `StringList`.
+        selection: which part of ``source`` these videos are, for messages; "" for all.
 
     Raises:
         DataError: there are no videos, a video is listed more than once, or ``labels`` has another shape.
@@ -92,14 +94,18 @@ class VideoManifest:
     source: str
     num_missing: int = 0
     num_ignored: int = 0
+    groups: Sequence[str] | None = None
+    selection: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.paths, StringList):
-            object.__setattr__(self, "paths", StringList(self.paths))
+        for name in ("paths", "groups"):
+            if not isinstance(strings := getattr(self, name), StringList | None):
+                object.__setattr__(self, name, StringList(strings))
         if not self.paths:
             raise DataError(f"{self.source}: found no videos or images, expected at least one")
-        if self.labels.shape != (len(self.paths),):
-            raise DataError(f"{self.source}: found labels of shape {self.labels.shape}, expected ({len(self.paths)},)")
+        expected = (len(self.paths), *([len(self.class_names)] if self.is_multi_label else []))
+        if self.labels.shape != expected:
+            raise DataError(f"{self.source}: found labels of shape {self.labels.shape}, expected {expected}")
         if (duplicate := self._duplicate()) is not None:
             raise DataError(f"{self.source}: found {duplicate} more than once, expected each path once")
 
@@ -116,6 +122,17 @@ class VideoManifest:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a video may have any number of classes, instead of exactly one."""
+        return self.labels.ndim == 2
+
+    def class_membership(self) -> np.ndarray:
+        """Whether each video is of each class, bool (len(paths), K)."""
+        if self.is_multi_label:
+            return self.labels
+        return self.labels[:, None] == np.arange(len(self.class_names))
 
     @property
     def unit(self) -> str:
@@ -137,7 +154,9 @@ class VideoManifest:
 
     def select(self, indices: Sequence[int]) -> VideoManifest:
         """The videos at ``indices``."""
-        return replace(self, paths=StringList(self.paths[i] for i in indices), labels=self.labels[list(indices)])
+        groups = None if self.groups is None else StringList(self.groups[i] for i in indices)
+        paths = StringList(self.paths[i] for i in indices)
+        return replace(self, paths=paths, labels=self.labels[list(indices)], groups=groups)
 
     def in_class_order(self, class_names: Sequence[str], source: str) -> VideoManifest:
         """Return the same videos with the class ids of ``class_names``, which are the same names in any order.
@@ -161,11 +180,15 @@ class VideoManifest:
                     f"{place}: found the class {missing[0]!r}, which {other} lacks ({len(missing)} such classes)"
                 )
         new_ids = np.array([ids[name] for name in self.class_names], dtype=np.int64)
-        return replace(self, labels=new_ids[self.labels], class_names=tuple(class_names))
+        labels = self.labels[:, np.argsort(new_ids)] if self.is_multi_label else new_ids[self.labels]
+        return replace(self, labels=labels, class_names=tuple(class_names))
 
     def empty_classes(self) -> list[str]:
         """Names of the classes without a video."""
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        if self.is_multi_label:
+            counts = self.labels.sum(axis=0)
+        else:
+            counts = np.bincount(self.labels, minlength=len(self.class_names))
         return [name for name, count in zip(self.class_names, counts, strict=True) if not count]
 
 

@@ -126,7 +126,7 @@ def settings_of_lists(data: DataConfig, output: Path, splits: Iterable[str]) -> 
     """The settings that read the copies from their lists; keys that such a dataset does not have are reset."""
     lists = " ".join(f"data.{split}_list={split}.csv" for split in splits)
     settings = f"data.dataset=kinetics data.root={output} {lists}"
-    for key in ("separator", "fold", "camera_motion"):
+    for key in ("separator", "fold", "camera_motion", "val_fraction"):
         default = DataConfig.default(key)
         if getattr(data, key) != default:
             settings += f" data.{key}={'null' if default is None else default}"

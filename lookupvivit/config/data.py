@@ -58,6 +58,8 @@ class DataConfig(Section):
     """shards: a .txt or .json file, or imagenet; null uses classes.txt or classes.json in root, or else numbers."""
     camera_motion: Mapping[int] = Field(default_factory=dict)
     """camera_motion: fields of data_pipelines.datasets.camera_motion.Recipe, such as train_videos: 40."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """folders without train and val, kinetics with a train_list alone: hold out this fraction, source by source."""
     skip_list: str | None = None
     """A list of videos to exclude, as tools/prepare_dataset.py writes it."""
     fold: Annotated[int, Field(ge=1, le=3)] = 1
@@ -99,6 +101,8 @@ class DataConfig(Section):
             raise ConfigError(f"data.{error}") from None
         fixed_rate = self.target_fps is None or self.sampling == "clip"
         require(fixed_rate, "data.target_fps", self.target_fps, "no value with data.sampling segments")
+        has_list = self.val_fraction is not None and self.val_list != self.default("val_list")
+        require(not has_list, "data.val_list", self.val_list, "no value with data.val_fraction")
         for key, datasets in _KEYS_OF_SOME_DATASETS.items():
             value = getattr(self, key)
             is_used = self.dataset in datasets or value == self.default(key)
@@ -117,6 +121,7 @@ _KEYS_OF_SOME_DATASETS = {  # other datasets would silently ignore them
     "train_list": ("kinetics", "captions"),
     "val_list": ("kinetics", "captions"),
     "separator": ("kinetics",),
+    "val_fraction": ("folders", "kinetics"),
     "camera_motion": ("camera_motion",),
     "fold": ("ucf101", "hmdb51"),
     "train_shards": ("shards",),

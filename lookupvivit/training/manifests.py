@@ -14,8 +14,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.datasets.class_folders import read_split_folders
+from data_pipelines.datasets.class_folders import read_split_folders, read_unsplit_folders
 from data_pipelines.datasets.class_names import class_names, describe_classes
+from data_pipelines.datasets.group_split import split_by_group
 from data_pipelines.datasets.kinetics import read_csv_classes, read_kinetics
 from data_pipelines.datasets.manifest import VideoManifest, exclude_listed, exclude_missing
 from data_pipelines.datasets.shards import read_shard_classes, read_shards
@@ -49,7 +50,7 @@ def prefix_data_errors(prefix: str) -> Iterator[None]:
 
 def _read_kinetics(data: DataConfig, split: str) -> VideoManifest:
     root = Path(data.root)
-    list_file = root / (data.train_list if split == "train" else data.val_list)
+    list_file = root / (data.train_list if split == "train" or data.val_fraction else data.val_list)
     return read_kinetics(list_file, root, data.separator, _kinetics_classes(data, list_file))
 
 
@@ -78,7 +79,10 @@ def _read_hmdb51(data: DataConfig, split: str) -> VideoManifest:
 
 
 def _read_folders(data: DataConfig, split: str) -> VideoManifest:
-    return read_split_folders(data.root, split)
+    if data.val_fraction is None:
+        return read_split_folders(data.root, split)
+    with prefix_data_errors("data.val_fraction: "):
+        return read_unsplit_folders(data.root)
 
 
 def _read_shards(data: DataConfig, split: str) -> VideoManifest:
@@ -123,6 +127,9 @@ def listed_videos(config: RunConfig, split: str) -> VideoManifest:
             f"{', '.join(READERS)}; captioning runs are trained by tools/train_net.py and tested by tools/caption.py"
         )
     manifest = READERS[data.dataset](data, split)
+    if data.val_fraction is not None:
+        with prefix_data_errors("data.val_fraction: "):
+            manifest = split_by_group(manifest, data.val_fraction)[split]
     _require_num_classes(data, manifest.class_names, manifest.source)
     return manifest
 
@@ -175,7 +182,8 @@ def present_videos(config: RunConfig, split: str, verbose: bool = True) -> Video
     """
     manifest, note = exclude_absent(config, listed_videos(config, split))
     if verbose:
-        print(f"{split}: {len(manifest)} {manifest.unit}s from {manifest.source}{note}")
+        selection = f", {manifest.selection}" if manifest.selection else ""
+        print(f"{split}: {len(manifest)} {manifest.unit}s from {manifest.source}{selection}{note}")
         print(f"{split}: classes: {describe_classes(manifest.class_names)}")
         if split == "train" and (empty := manifest.empty_classes()):
             examples = ", ".join(empty[:MAX_EMPTY_CLASSES]) + (", ..." if len(empty) > MAX_EMPTY_CLASSES else "")
