@@ -206,6 +206,8 @@ class RunConfig(Section):
     """How a 2-D patch kernel becomes 3-D: in the central frame of the tubelet, or averaged over its frames."""
     init_pixels: Literal["symmetric", "imagenet"] | None = None
     """Pixel range of init_from: [-1, 1], or ImageNet's mean and deviation (DeiT, MAE); null: as its format implies."""
+    init_missing: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = ()
+    """Parts of the names of new parameters, such as infuse.gate, which init_from lacks and which start at random."""
     checkpoint: str | None = None
     """Run directory or model.safetensors to test; null is output_dir."""
 
@@ -213,6 +215,8 @@ class RunConfig(Section):
     def _validate(self) -> Self:
         can_offload = self.optim.name == "adamw" or not self.runtime.offload_optimizer
         require(can_offload, "runtime.offload_optimizer", True, "false unless optim.name is adamw")
+        has_source = self.init_from is not None or not self.init_missing
+        require(has_source, "init_missing", list(self.init_missing), "no value without init_from")
         validates = self.log.validate_every_epochs > 0 or not self.optim.patience
         require(validates, "optim.patience", self.optim.patience, "0 where log.validate_every_epochs is 0")
         self.validate_task()

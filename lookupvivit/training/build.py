@@ -96,7 +96,7 @@ def _requested_sizes(config: RunConfig) -> dict[str, Size]:
 def load_init_from(model: Model, config: RunConfig) -> ImportReport:
     """Load the weights of ``init_from``, which must be set, into ``model``."""
     assert config.init_from is not None
-    return import_weights(model, config.init_from, config.init_inflation, config.init_pixels)
+    return import_weights(model, config.init_from, config.init_inflation, config.init_pixels, new=config.init_missing)
 
 
 def classifier_description(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:

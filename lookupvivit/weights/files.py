@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,13 @@ class LoadReport:
     Attributes:
         loaded: tensors copied unchanged.
         initialised: classifiers of other classes, which keep their random weights.
+        missing: new parameters, which the file lacks and which keep their random weights.
         resized: tensor -> how.
     """
 
     loaded: list[str] = field(default_factory=list)
     initialised: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -201,6 +203,7 @@ def load_weights(
     path: str | Path,
     heads_may_differ: bool = True,
     fit_positions: Callable[[Tensor, Size], Tensor] | None = None,
+    new: Sequence[str] = (),
 ) -> LoadReport:
     """Copy weights into ``model``, name by name and shape by shape.
 
@@ -210,6 +213,7 @@ def load_weights(
         heads_may_differ: a classifier for another number of classes keeps its random weights and is reported (such as
             a Kinetics-400 run that initialises a Something-Something one).
         fit_positions: resizes positions (1, t, h, w, D) of another grid to the model's grid (t, h, w).
+        new: parts of the names of parameters that the file may lack, see `is_named`.
 
     Raises:
         WeightsError: any other difference; names the tensor.
@@ -217,8 +221,11 @@ def load_weights(
     file = weights_file(path)
     state = read_tensors(file)
     report, own = LoadReport(), model.state_dict()
-    _require_same_names(model, own.keys(), state.keys(), file)
+    report.missing.extend(name for name in own if name not in state and is_named(name, new))
+    _require_same_names(model, own.keys() - report.missing, state.keys(), file)
     for name, tensor in own.items():
+        if name in report.missing:
+            continue
         if not state[name].is_floating_point():
             raise WeightsError(f"{file}: tensor {name}: found {state[name].dtype}, expected floating point numbers")
         source_grid, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
@@ -233,6 +240,11 @@ def load_weights(
         else:
             raise _other_shape(file, name, state[name].shape, tensor.shape)
     return report
+
+
+def is_named(parameter: str, parts: Iterable[str]) -> bool:
+    """Whether any of ``parts``, such as "infuse.gate", is one or more components of the name of a parameter."""
+    return any(f".{part}." in f".{parameter}." for part in parts)
 
 
 def require_same_shapes(model: Model, shapes: Mapping[str, Sequence[int]], file: Path) -> None:

@@ -6,6 +6,7 @@ unused tensor of the source is reported as ignored, with the reason.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from lookupvivit.weights.files import (
     WEIGHTS,
     WeightsError,
     described_model,
+    is_named,
     load_weights,
     read_description,
     read_tensors,
@@ -78,7 +80,11 @@ class ImportReport:
 
 
 def import_weights(
-    model: Model, path: str | Path, inflation: str = "central", pixels: str | None = None
+    model: Model,
+    path: str | Path,
+    inflation: str = "central",
+    pixels: str | None = None,
+    new: Sequence[str] = (),
 ) -> ImportReport:
     """Load the weights of any known checkpoint into ``model``.
 
@@ -91,15 +97,27 @@ def import_weights(
         pixels: the source's pixel values: "symmetric" ([-1, 1], as here) or "imagenet" (normalised by ImageNet's mean
             and standard deviation: DeiT, MAE, ...), which is folded into the patch kernel; by default what its format
             implies.
+        new: parts of the names of parameters that the source lacks, such as "infuse.gate"; they stay random.
 
     Raises:
-        WeightsError: a file that cannot be read, other sizes, or tensors that nothing explains.
+        WeightsError: a file that cannot be read, other sizes, tensors that nothing explains, or an entry of ``new``
+            that names no parameter that the source lacks.
     """
+    report = _import_weights(model, path, inflation, pixels, new)
+    for part in new:
+        if not any(is_named(name, [part]) for name in report.initialised):
+            raise WeightsError(f"{path}: found a tensor for every parameter named {part!r}, expected a new parameter")
+    return report
+
+
+def _import_weights(
+    model: Model, path: str | Path, inflation: str, pixels: str | None, new: Sequence[str]
+) -> ImportReport:
     if pixels not in (None, *PIXELS):
         raise WeightsError(f"pixels: found {pixels!r}, expected one of {', '.join(PIXELS)}")
     own_model = _own_model(path)
     if own_model is not None and not _converts(own_model, model):
-        return _load_own(model, own_model, path)
+        return _load_own(model, own_model, path, new)
     if not isinstance(model, ViT | LookupViT) or isinstance(model, TokenLearner):
         raise WeightsError(
             f"{path}: another model's weights cannot initialise a {type(model).__name__}, only ViT, ViViT and LookupViT"
@@ -114,7 +132,7 @@ def import_weights(
     if isinstance(model, LookupViT):
         state, report.upcycled = upcycle(model, state)
     _drop_class_token(model, state, report)
-    _copy(model, state, report, path)
+    _copy(model, state, report, path, new)
     _compare_conventions(model, source.conventions, report)
     return report
 
@@ -140,15 +158,16 @@ def _converts(source: Model, model: Model) -> bool:
     return isinstance(model, LookupViT) or is_image_to_video
 
 
-def _load_own(model: Model, source: Model, path: str | Path) -> ImportReport:
+def _load_own(model: Model, source: Model, path: str | Path, new: Sequence[str]) -> ImportReport:
     """Load a run of the same model, whose classes and input size may differ."""
     imported = ImportReport(f"{type(source).__name__}, trained here")
     if isinstance(model, ViT | LookupViT) and isinstance(source, ViT | LookupViT):
         conventions = _conventions(source)
         _require_same_sizes(model, Source(imported.kind, {}, conventions), path)
         _compare_conventions(model, conventions, imported)
-    report = load_weights(model, path, fit_positions=resize_positions)
-    imported.loaded, imported.initialised, imported.resized = report.loaded, report.initialised, report.resized
+    report = load_weights(model, path, fit_positions=resize_positions, new=new)
+    imported.loaded, imported.resized = report.loaded, report.resized
+    imported.initialised = report.initialised + report.missing
     for classifier in sorted({name.rpartition(".")[0] for name in report.initialised}):
         imported.ignored[classifier] = f"{source.num_classes} classes, the model has {model.num_classes}"
     return imported
@@ -259,7 +278,7 @@ def _drop_class_token(model: ViT | LookupViT, state: dict[str, Tensor], report: 
         report.ignored["class_token"] = "the model averages its tokens"
 
 
-def _copy(model: Model, state: dict[str, Tensor], report: ImportReport, path: str | Path) -> None:
+def _copy(model: Model, state: dict[str, Tensor], report: ImportReport, path: str | Path, new: Sequence[str]) -> None:
     """Copy the state into the model; every tensor must have its place, and every place its tensor."""
     own = model.state_dict()
     unexpected = state.keys() - own.keys()
@@ -267,7 +286,7 @@ def _copy(model: Model, state: dict[str, Tensor], report: ImportReport, path: st
         raise WeightsError(f"{path}: unexpected tensor {min(unexpected)} ({len(unexpected)} in all)")
     for name, tensor in own.items():
         if name not in state:
-            if not _may_stay_random(model, name):
+            if not _may_stay_random(model, name) and not is_named(name, new):
                 raise WeightsError(f"{path}: has no tensor for {name}")
             report.initialised.append(name)
         elif state[name].shape != tensor.shape:
