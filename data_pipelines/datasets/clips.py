@@ -22,7 +22,8 @@ from data_pipelines.random_streams import SUBSTITUTE
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import TIMEOUT, open_video
 
-ClipTransform = Callable[[Tensor, int, np.random.Generator], tuple[Tensor, int]]
+Label = int | np.ndarray  # a class id; or, where videos may have several classes, float32 (K,) of zeros and ones
+ClipTransform = Callable[[Tensor, Label, np.random.Generator], tuple[Tensor, Label]]
 MAX_SUBSTITUTES = 20  # number of consecutive substitutes that may fail before an error is raised
 
 
@@ -85,7 +86,7 @@ class ClipDataset(Dataset):
         raise DataError(f"{failures[-1]}; found {len(failures)} consecutive {self.manifest.unit}s that cannot be read")
 
     def _clips(self, index: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-        path, label = self.manifest.paths[index], int(self.manifest.labels[index])
+        path, label = self.manifest.paths[index], self.manifest.label(index)
         with open_video(path, self.backend, self.timeout, self.max_pixels) as reader:
             clips = [self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)]
             frames = _channels_first(reader.read(np.concatenate(clips)))
@@ -159,7 +160,7 @@ class MultiViewDataset(Dataset):
             frames, boxes = np.zeros((views, length), np.int64), np.zeros((views, 3), np.int64)
         return {
             "video": video,
-            "label": int(self.manifest.labels[index]),
+            "label": self.manifest.label(index),
             "video_name": path,
             "video_index": index,
             "clip_index": torch.from_numpy(self.clip_index),

@@ -49,7 +49,8 @@ def _candidates(manifest: VideoManifest) -> list[tuple[str, list[str]]]:
     """Where groups come from, and the group of each video; from few groups to many."""
     if manifest.groups is not None:
         return [("in the list", list(manifest.groups))]
-    names = [_stem(path, manifest.class_names[label]) for path, label in _first_labels(manifest)]
+    labels = manifest.first_labels.tolist()
+    names = [_stem(path, manifest.class_names[k]) for path, k in zip(manifest.paths, labels, strict=True)]
     levels = [("by file name", names)]
     for _ in range(MAX_NUMBERS):
         names = [_NUMBER_AT_END.sub("", name) or name for name in names]
@@ -57,11 +58,6 @@ def _candidates(manifest: VideoManifest) -> list[tuple[str, list[str]]]:
             levels.append(("by file name without numbers at its end", names))
     levels[0] = ("of one video each", list(manifest.paths))
     return levels[::-1]
-
-
-def _first_labels(manifest: VideoManifest) -> list[tuple[str, int]]:
-    labels = manifest.labels if manifest.labels.ndim == 1 else manifest.labels.argmax(axis=1)
-    return list(zip(manifest.paths, labels.tolist(), strict=True))
 
 
 def _stem(path: str, class_name: str) -> str:

@@ -19,6 +19,7 @@ from data_pipelines.io.listing import unit_of
 from data_pipelines.io.tar_paths import containing_file
 from data_pipelines.io.text import ENCODING, numbered_lines, one_line
 
+NO_LABEL = -1
 CENTRE_CLIP = -1  # clip index of the additional centre view that is kept for 1x1 scoring
 
 
@@ -127,6 +128,25 @@ class VideoManifest:
     def is_multi_label(self) -> bool:
         """Whether a video may have any number of classes, instead of exactly one."""
         return self.labels.ndim == 2
+
+    def require_one_label(self) -> None:
+        """Raise a DataError if a video may have several classes."""
+        if self.is_multi_label:
+            raise DataError(f"{self.source}: found several labels per video, expected one")
+
+    @property
+    def only_labels(self) -> np.ndarray:
+        """The class id of each video, or `NO_LABEL` if a video may have several classes: int64 (len(paths),)."""
+        return np.full(len(self), NO_LABEL) if self.is_multi_label else self.labels
+
+    @property
+    def first_labels(self) -> np.ndarray:
+        """The class id of each video, or the first of several, or 0 for none: int64 (len(paths),)."""
+        return self.labels.argmax(axis=1) if self.is_multi_label else self.labels
+
+    def label(self, index: int) -> int | np.ndarray:
+        """The class id of a video; if a video may have several classes, float32 (K,) of zeros and ones."""
+        return self.labels[index].astype(np.float32) if self.is_multi_label else int(self.labels[index])
 
     def class_membership(self) -> np.ndarray:
         """Whether each video is of each class, bool (len(paths), K)."""

@@ -39,7 +39,8 @@ class VideoRecord:
     """One video of a collection: a row of the CSV file, whose columns have the names of the attributes.
 
     Attributes:
-        path, label: as in the manifest.
+        path: as in the manifest.
+        label: class id, or -1 if a video may have several classes.
         status: "ok", "failed" (cannot be decoded) or "missing".
         frames: number of frames.
         fps: average frame rate, a fraction such as 30000/1001.
@@ -93,7 +94,7 @@ def scan(
     if copies:
         _require_distinct_targets(manifest.paths, copies)
     records = _reusable_records(manifest, file, copies)
-    labels = zip(manifest.paths, manifest.labels.tolist(), strict=True)
+    labels = zip(manifest.paths, manifest.only_labels.tolist(), strict=True)
     remaining = [(path, label) for path, label in labels if path not in records]
     write_records(file, records.values())
     pool = ThreadPoolExecutor(workers)  # each thread has a decoding process, which does the work
@@ -121,7 +122,7 @@ def _reusable_records(manifest: VideoManifest, file: Path, copies: CopySettings 
     """Return the records of an earlier scan that still hold, by path."""
     earlier = {record.path: record for record in read_records(file)}
     reusable = {}
-    for path, label in zip(manifest.paths, manifest.labels.tolist(), strict=True):
+    for path, label in zip(manifest.paths, manifest.only_labels.tolist(), strict=True):
         record = earlier.get(path)
         if record and record.label == label and _is_unchanged(record) and _is_copied(record, copies):
             reusable[path] = record

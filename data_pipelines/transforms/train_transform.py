@@ -76,12 +76,14 @@ class TrainTransform:
                 f"{self.short_side} with scale_jitter {self.scale_jitter}"
             )
 
-    def __call__(self, clip: Tensor, label: int, rng: np.random.Generator) -> tuple[Tensor, int]:
+    def __call__(
+        self, clip: Tensor, label: int | np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, int | np.ndarray]:
         """Augment one clip.
 
         Args:
             clip: RGB frames, uint8 (T, 3, H, W).
-            label: class id.
+            label: class id, or a value for each class, (K,).
             rng: the only source of randomness.
 
         Returns:
@@ -94,7 +96,7 @@ class TrainTransform:
         # Decoders interleave the channels of a pixel. The steps below are faster on planar channels, as in the result.
         clip = clip.transpose(0, 1).contiguous().transpose(0, 1)
         if rng.random() < self.horizontal_flip:
-            clip, label = F.horizontal_flip(clip), self.flip_labels.get(label, label)
+            clip, label = F.horizontal_flip(clip), self._flipped(label)
         if self.rand_augment:
             layers, magnitude = self.rand_augment
             clip = rand_augment(clip, layers, magnitude, rng, self.rand_augment_set)
@@ -105,3 +107,8 @@ class TrainTransform:
         if self.random_erasing and rng.random() < self.random_erasing:
             clip = random_erase(clip, rng, self.random_erasing_mode)
         return clip.transpose(0, 1).contiguous(), label
+
+    def _flipped(self, label: int | np.ndarray) -> int | np.ndarray:
+        if isinstance(label, np.ndarray):
+            return label[[self.flip_labels.get(k, k) for k in range(len(label))]]
+        return self.flip_labels.get(label, label)

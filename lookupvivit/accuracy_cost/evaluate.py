@@ -55,6 +55,7 @@ def cost_accuracy(config: RunConfig, options: Options) -> None:
 def _evaluate(config: RunConfig, options: Options, paths: Sequence[str], world: World) -> None:
     dtype = compute_dtype(config, world)
     manifest = read_manifest(config, "val", world)
+    manifest.require_one_label()
     checkpoints = [load_checkpoint(path, config, manifest, world.device, dtype) for path in paths]
     planned = plan_points(config, options, checkpoints, manifest)
     record = Record(options.output / f"{_views(config)}.json")

@@ -21,6 +21,10 @@ def main() -> None:
     arguments = parse_args()
     try:
         predictions = Predictions.load(arguments.file)
+        if predictions.is_multi_label:
+            raise PredictionsError(
+                f"{arguments.file}: found several labels per video; the test's .json has their scores"
+            )
         is_single = any(value is not None for value in (arguments.clips, arguments.crops, arguments.classifier))
         report = score_one(predictions, arguments) if is_single else score_all(predictions, arguments.average)
     except FileNotFoundError:

@@ -79,6 +79,9 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
             crf=arguments.crf,
         )
     manifests = {split: listed_videos(config, split) for split in arguments.splits}
+    if arguments.copies:  # their lists have one label per video
+        for manifest in manifests.values():
+            manifest.require_one_label()
     claim(output, planned_outputs(output, manifests, copies, arguments.shards), inputs(config, arguments, manifests))
     # The skip list is for all splits, also those of earlier calls.
     copied: dict[str, set[str]] = {}
@@ -188,6 +191,8 @@ def inputs(
 
 def summary(records: list[VideoRecord], unit: str, has_copies: bool) -> str:
     """Describe a collection in a few lines: counts, sizes, codecs and reasons of failures."""
+    from data_pipelines.datasets.manifest import NO_LABEL
+
     decoded = [record for record in records if record.status == "ok"]
     counts = Counter(record.status for record in records)
     statuses = ", ".join(f"{counts[status]} {status}" for status in ("ok", "failed", "missing"))
@@ -195,7 +200,8 @@ def summary(records: list[VideoRecord], unit: str, has_copies: bool) -> str:
     if decoded:
         hours = "" if unit == "image" else f"{sum(record.seconds for record in decoded) / 3600:.2f} hours, "
         gigabytes = sum(record.bytes for record in decoded) / 1e9
-        lines.append(f"  {hours}{gigabytes:.2f} GB, {len({record.label for record in decoded})} classes")
+        labels = {record.label for record in decoded if record.label != NO_LABEL}
+        lines.append(f"  {hours}{gigabytes:.2f} GB" + (f", {len(labels)} classes" if labels else ""))
         lines.append(value_range("shorter side", [min(record.width, record.height) for record in decoded]))
         if unit == "video":
             lines.append(value_range("frames", [record.frames for record in decoded]))

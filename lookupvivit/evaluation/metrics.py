@@ -50,7 +50,12 @@ def reported_ranks(num_classes: int) -> tuple[int, ...]:
 
 
 def accuracies_text(scores: Mapping[str, float], num_classes: int) -> str:
-    """The accuracies ``top1`` and ``top5`` (per cent) of ``scores`` as text, such as "top-1 75.00 %, top-5 99.00 %"."""
+    """The accuracies ``top1`` and ``top5`` (per cent) of ``scores`` as text, such as "top-1 75.00 %, top-5 99.00 %".
+
+    Where videos may have several classes, the text is that of ``mAP``.
+    """
+    if "mAP" in scores:
+        return f"mAP {scores['mAP']:.2f} %"
     return ", ".join(f"top-{k} {scores[f'top{k}']:.2f} %" for k in reported_ranks(num_classes))
 
 

@@ -133,7 +133,7 @@ def _assemble(
         raise DataError(f"all {num_videos} {manifest.unit}s failed; the first: {next(iter(failed.values()))}")
     predictions = Predictions(
         video_names=np.array([manifest.paths[i] for i in np.flatnonzero(readable).tolist()]),
-        labels=np.asarray(manifest.labels, np.int64)[readable],
+        labels=manifest.labels[readable],
         logits=rows["head_logits"][readable],
         classifiers=tuple(name.removesuffix("_logits") for name in classifiers),
         clip_index=dataset.clip_index,

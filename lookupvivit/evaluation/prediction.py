@@ -33,6 +33,7 @@ class Prediction:
         seconds: duration of the video.
         class_names: K names.
         probabilities: (K,), the answer: softmax of the mean logits of the views; with a timeline, the mean over time.
+            Of a model for several classes per video, the sigmoid of each logit instead; they need not sum to 1.
         logits: (K,), mean of the raw logits of the views, or of the timeline's clips.
         num_views: the number of views, or of the timeline's clips.
         starts, ends: (W,) seconds of the timeline's clips; W is 0 without a timeline.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
-from lookupvivit.weights.metadata import class_names_of, preprocess_of
+from lookupvivit.weights.metadata import class_names_of, is_multi_label, preprocess_of
 
 MAX_TIMELINE_CLIPS = 100  # of a long video, unless the user sets the window; a figure cannot show more
 MAX_FRAMES = 8  # kept for display
@@ -98,6 +98,9 @@ class Predictor:
         except WeightsError:
             num_classes: Any = model.num_classes
             self.class_names = tuple(map(str, range(num_classes)))
+        self._probabilities: Callable[[Tensor], Tensor] = partial(torch.softmax, dim=-1)
+        if is_multi_label(model):
+            self._probabilities = torch.sigmoid
         self.model, self.device = model.eval().to(device), torch.device(device)
         self.clips, self.crops, self.window = clips or VIEWS[0], crops or VIEWS[1], window
         self.always_views = window is None and (clips, crops) != (None, None)
@@ -165,12 +168,12 @@ class Predictor:
         logits = torch.stack(file.logits).double()  # (V, K)
         if not logits.isfinite().all():
             raise WeightsError("logits: found NaN or infinite values; the weights are corrupt, or training diverged")
-        timeline = logits.softmax(1).numpy() if len(facts.starts) else np.empty((0, len(self.class_names)))
+        timeline = self._probabilities(logits).numpy() if len(facts.starts) else np.empty((0, len(self.class_names)))
         return Prediction(
             path=os.fspath(file.path),
             seconds=facts.seconds,
             class_names=self.class_names,
-            probabilities=timeline.mean(axis=0) if len(timeline) else logits.mean(0).softmax(0).numpy(),
+            probabilities=timeline.mean(axis=0) if len(timeline) else self._probabilities(logits.mean(0)).numpy(),
             logits=logits.mean(0).numpy(),
             num_views=file.num_views,
             starts=facts.starts,

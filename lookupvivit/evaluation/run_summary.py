@@ -39,7 +39,8 @@ def summarize_run(run: Path) -> str:
         lines.append(f"  test with {file.stem} views of {test['videos']} {unit}s:")
         for views, scores in test["views"].items():
             lines.append(f"    {views:>5} views: {accuracies_text(scores, num_classes)}")
-        lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")
+        if "class_ap" not in test:  # of several classes per video, which have no confusion matrix
+            lines.append(f"    confusion matrix: {file.with_name(file.stem + '_confusion.png')}")
     if figures := sorted((run / "attention").glob("*.png")):
         lines.append(f"  attention maps during training ({len(figures)}): the last is {figures[-1]}")
     tensorboard = os.path.relpath(Path(sys.executable).with_name("tensorboard"))  # works without an active environment

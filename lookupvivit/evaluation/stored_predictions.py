@@ -21,6 +21,7 @@ from lookupvivit.evaluation.metrics import (
     top_k_correct,
     wilson_interval,
 )
+from lookupvivit.evaluation.multi_label import multi_label_scores
 
 AVERAGES = ("logits", "softmax")
 BOTH = "both"  # the mean over all classifiers
@@ -37,7 +38,7 @@ class Predictions:
 
     Attributes:
         video_names: (N,) str, unique.
-        labels: (N,) int64 in [0, K).
+        labels: (N,) int64 in [0, K); or, where videos may have several classes, (N, K) bool.
         logits: (N, V, S, K) float32.
         classifiers: S names, such as "compressed" and "lookup", or "logits" for a model with one classifier.
         clip_index: (V,) int64, the clip of each view.
@@ -66,7 +67,8 @@ class Predictions:
     # Validation
 
     def __post_init__(self) -> None:
-        dtypes: dict[str, Any] = {"video_names": np.str_, "labels": np.int64, "logits": np.float32}
+        kind = np.bool_ if self.is_multi_label else np.int64
+        dtypes: dict[str, Any] = {"video_names": np.str_, "labels": kind, "logits": np.float32}
         dtypes |= dict.fromkeys(("clip_index", "aug_index", "frame_indices", "boxes"), np.int64)
         for name, dtype in dtypes.items():
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=dtype))
@@ -83,7 +85,7 @@ class Predictions:
         num_frames = self.frame_indices.shape[-1]
         expected_shapes = {
             "video_names": (num_videos,),
-            "labels": (num_videos,),
+            "labels": (num_videos, num_classes) if self.is_multi_label else (num_videos,),
             "clip_index": (num_views,),
             "aug_index": (num_views,),
             "frame_indices": (num_videos, num_views, num_frames),
@@ -101,7 +103,7 @@ class Predictions:
     def _check_videos(self) -> None:
         num_classes = len(self.class_names)
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= num_classes))
-        if outside.size:
+        if outside.size and not self.is_multi_label:
             name, label = self.video_names[outside[0]], self.labels[outside[0]]
             raise PredictionsError(f"labels: found {label} for video '{name}', expected 0 to {num_classes - 1}")
         names, counts = np.unique(self.video_names, return_counts=True)
@@ -119,6 +121,11 @@ class Predictions:
 
     # ------------------------------------------------------------------------------------------------------------------
     # Views and their logits
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a video may have any number of classes, instead of exactly one."""
+        return np.ndim(self.labels) == 2
 
     @property
     def clips(self) -> list[int]:
@@ -210,7 +217,8 @@ class Predictions:
             ``videos`` and ``classes`` (their numbers), and ``views``: name of a subset -> ``top1_correct`` and
             ``top5_correct`` (videos), ``top1`` and ``top5`` (per cent of all videos, not rounded), ``top1_interval``
             (95 %, Wilson) and ``mean_class_top1``. Up to five classes have no top-5 scores. Ties are ranked by class
-            index, see `metrics.top_k_correct`.
+            index, see `metrics.top_k_correct`. Where videos may have several classes, the scores are those of
+            `multi_label.multi_label_scores`.
 
         Raises:
             PredictionsError: there are no videos, or a logit is NaN.
@@ -231,6 +239,11 @@ class Predictions:
 
     def _scores(self, logits: np.ndarray) -> dict[str, Any]:
         """The scores of logits (N, K)."""
+        if self.is_multi_label:
+            try:
+                return multi_label_scores(logits, self.labels)
+            except ValueError as error:
+                raise PredictionsError(str(error)) from None
         num_videos = len(self.labels)
         scores: dict[str, Any] = {}
         for k in reported_ranks(len(self.class_names)):

@@ -128,7 +128,7 @@ class _Inputs:
         if isinstance(videos, VideoManifest):
             names, paths = names_in(videos.paths), videos.paths
             inputs = cls(
-                names, paths, [feature_file(folder, name) for name in names], videos.labels, videos.class_names
+                names, paths, [feature_file(folder, name) for name in names], videos.only_labels, videos.class_names
             )
         else:
             found = expand_inputs([videos] if isinstance(videos, str | os.PathLike) else videos, separate_images)

@@ -174,6 +174,8 @@ def _test_result(config: RunConfig, size: Size | None) -> dict[str, Any]:
     views = f"{config.eval.clips}x{config.eval.crops}"
     name = views + (f"_compressed_{format_size(size)}" if size else "")
     summary = read_json(Path(config.output_dir) / "predictions" / f"{name}.json", dict, max_bytes=SMALL_BYTES)
+    if "top1" not in summary["views"][views]:
+        raise ConfigError(f"{config.output_dir}: found several labels per video, expected one; studies compare top-1")
     model = build_on_meta(lambda: build_model(config))
     call = {"compressed_size": size} if size else {}
     size_of_test: Size | None = size or getattr(model, "compressed_size", None)

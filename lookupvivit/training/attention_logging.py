@@ -35,7 +35,7 @@ class AttentionLogger:
         self.world = world
         self.clips = multi_view_dataset(config, manifest, 1, 1)
         self.class_names = manifest.class_names
-        self.indices = spread_over_classes(manifest.labels, config.log.attention_clips)
+        self.indices = spread_over_classes(manifest.first_labels, config.log.attention_clips)
 
     @torch.no_grad()
     def draw(self, model: nn.Module, step: int, log: RunLog) -> None:
@@ -51,7 +51,7 @@ class AttentionLogger:
             if not self.world.is_main or sample["failed"]:
                 continue
             maps = maps_from_output(to_model_input(frames), output, [BLOCK])
-            label, prediction = (self._class_name(int(c)) for c in (sample["label"], maps.probabilities.argmax()))
+            label, prediction = self._name(sample["label"]), self._name(int(maps.probabilities.argmax()))
             title = f"{label}  |  predicted at step {step}: {prediction} ({100 * maps.probabilities.max():.0f} %)"
             figure = clip_grid([maps], title)
             stem = output_name(Path(sample["video_name"]).stem)
@@ -59,7 +59,9 @@ class AttentionLogger:
             log.image(step, f"attention/{name}", figure)
             save_png(log.run_dir / "attention" / f"{name}_step_{step:08d}.png", figure)
 
-    def _class_name(self, label: int) -> str:
+    def _name(self, label: int | np.ndarray) -> str:
+        if isinstance(label, np.ndarray):
+            return ", ".join(self.class_names[k] for k in np.flatnonzero(label).tolist()) or "none"
         return self.class_names[label] if label < len(self.class_names) else str(label)
 
 

@@ -18,6 +18,7 @@ from lookupvivit.sizes import Size
 from lookupvivit.training.distributed import World
 from lookupvivit.weights.files import read_description
 from lookupvivit.weights.importing import ImportReport, import_weights
+from lookupvivit.weights.metadata import MULTI_LABEL
 
 
 def compute_dtype(config: RunConfig, world: World) -> torch.dtype:
@@ -99,13 +100,21 @@ def load_init_from(model: Model, config: RunConfig) -> ImportReport:
     return import_weights(model, config.init_from, config.init_inflation, config.init_pixels, new=config.init_missing)
 
 
-def classifier_description(config: RunConfig, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """The contents of model.json: how to rebuild the model, and the preprocessing of its input."""
+def classifier_description(
+    config: RunConfig, class_names: tuple[str, ...], multi_label: bool = False
+) -> dict[str, Any]:
+    """The contents of model.json: how to rebuild the model, and the preprocessing of its input.
+
+    Args:
+        class_names: K names.
+        multi_label: a video may have several classes.
+    """
     return {
         "name": config.model.name,
         "num_classes": config.num_classes,
         "overrides": model_arguments(config),
         "class_names": list(class_names),
+        **({MULTI_LABEL: True} if multi_label else {}),
         "preprocessing": config.data.preprocess().to_dict(),
     }
 
@@ -121,6 +130,7 @@ def require_trained_as(source: str, expected: dict[str, Any]) -> None:
         ConfigError: any of these keys differs.
     """
     trained = read_description(source)
+    expected = {MULTI_LABEL: False, **expected} if trained.get(MULTI_LABEL) else expected
     differences = changes({key: trained.get(key) for key in expected}, expected)
     if differences:
         raise ConfigError(f"checkpoint: {source} was trained with other settings: {'; '.join(differences[:3])}")

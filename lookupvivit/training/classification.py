@@ -1,4 +1,4 @@
-"""The classification task: one label per video."""
+"""The classification task: one class per video, or any number of them where the dataset's lists have several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_pipelines.datasets.clips import ClipDataset
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.loader import balancing_copies
 from data_pipelines.transforms.mixup import mix
-from lookupvivit.config import RunConfig
+from lookupvivit.config import ConfigError, RunConfig, require
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import accuracies_text, reported_ranks
 from lookupvivit.evaluation.multi_view import predict_views
@@ -25,17 +25,20 @@ from lookupvivit.training.build import build_model, classifier_description, free
 from lookupvivit.training.data import train_dataset, view_loader
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
-from lookupvivit.training.losses import LOSSES, TaskLoss, class_weights, smooth_one_hot, softmax_cross_entropy
+from lookupvivit.training.losses import LOSSES, TaskLoss, class_weights, smooth_targets, softmax_cross_entropy
 from lookupvivit.training.manifests import camera_motion_recipe, present_videos, read_manifest
 
 
 class Classification:
-    """A `lookupvivit.training.tasks.Task`: cross-entropy of every classifier, scored by top-1 accuracy."""
-
-    metric = "top1"
+    """A `lookupvivit.training.tasks.Task`: cross-entropy of every classifier, scored by top-1 accuracy or mAP."""
 
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
+
+    @property
+    def metric(self) -> str:
+        """See `Task`."""
+        return "mAP" if self.val_set.is_multi_label else "top1"
 
     def build_model(self) -> Model:
         """See `Task`."""
@@ -53,6 +56,7 @@ class Classification:
             return count
         train_set, val_set = (present_videos(self.config, split) for split in ("train", "val"))
         val_set.in_class_order(train_set.class_names, train_set.source)
+        self._require_settings_of_labels(train_set, val_set)
         return len(train_set) if (copies := self._copies(train_set)) is None else int(copies.sum())
 
     def _count_unrendered(self) -> int:
@@ -73,6 +77,7 @@ class Classification:
         """See `Task`."""
         self.train_set, val_set = (read_manifest(self.config, split, self.world) for split in ("train", "val"))
         self.val_set = val_set.in_class_order(self.train_set.class_names, self.train_set.source)
+        self._require_settings_of_labels(self.train_set, self.val_set)
         self.num_samples, self.copies = len(self.train_set), self._copies(self.train_set)
         self.criterion = LOSSES[self.config.optim.loss]
         if self.config.optim.class_weights:
@@ -80,12 +85,23 @@ class Classification:
             self.criterion = partial(softmax_cross_entropy, weights=weights)
         self.attention_logger = AttentionLogger(self.config, self.val_set, self.world)
 
+    def _require_settings_of_labels(self, train_set: VideoManifest, val_set: VideoManifest) -> None:
+        """Raise a ConfigError if the settings do not suit videos with several classes, or only one set has these."""
+        if train_set.is_multi_label != val_set.is_multi_label:
+            one = val_set if train_set.is_multi_label else train_set
+            raise ConfigError(f"data: found one label per video in {one.source}, several in the other list")
+        if train_set.is_multi_label:
+            found, source = self.config.optim.loss, f"several labels per video in {train_set.source}"
+            require(found == "sigmoid", "optim.loss", found, f"sigmoid with {source}")
+            balances = self.config.data.balance_classes
+            require(not balances, "data.balance_classes", balances, f"false with {source}")
+
     def _copies(self, train_set: VideoManifest) -> np.ndarray | None:
         return balancing_copies(train_set.labels) if self.config.data.balance_classes else None
 
     def description(self) -> dict[str, Any]:
         """See `Task`."""
-        return classifier_description(self.config, self.val_set.class_names)
+        return classifier_description(self.config, self.val_set.class_names, self.val_set.is_multi_label)
 
     def training_set(self) -> ClipDataset:
         """See `Task`."""
@@ -97,19 +113,21 @@ class Classification:
         """See `Task`: the cross-entropy of each classifier with smoothed and mixed targets.
 
         ``top1`` is the per cent of clips whose highest logit is that of their class. Of mixed clips, it is the class of
-        the larger part.
+        the larger part. Clips with several classes have no such score.
         """
         augment = self.config.augment
         labels = batch["label"].to(video.device, non_blocking=True)
-        targets = smooth_one_hot(labels, self.config.num_classes, augment.label_smoothing)
+        targets = smooth_targets(labels, self.config.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
         output = engine(video, **call)
         losses = torch.stack([self.criterion(output[name], targets) for name in engine.module.supervised])
+        if self.train_set.is_multi_label:
+            return TaskLoss(losses)
         correct = output["logits"].detach().argmax(dim=1) == targets.argmax(dim=1)
         return TaskLoss(losses, {"top1": 100 * correct.float().mean()})
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
-        """See `Task`: top-1 and top-5 in per cent and the loss, of one central view per video."""
+        """See `Task`: top-1 and top-5, or mAP, in per cent, and the loss, of one central view per video."""
         world, config = self.world, self.config
         result = predict_views(
             lambda views: model(views, **config.eval.call).logits,
@@ -126,13 +144,14 @@ class Classification:
             return {}
         predictions, failed = result
         try:
-            accuracy = predictions.summary()["views"]["1x1"]
+            score = predictions.summary()["views"]["1x1"]
         except PredictionsError as error:
             raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
         excluded = f", without {len(failed)} {self.val_set.unit}s that failed" if failed else ""
-        log.print(f"step {step}: val {accuracies_text(accuracy, config.num_classes)} (1 view{excluded})")
-        scores = {f"top{k}": accuracy[f"top{k}"] for k in reported_ranks(config.num_classes)}
-        labels = smooth_one_hot(torch.from_numpy(predictions.labels), config.num_classes)
+        log.print(f"step {step}: val {accuracies_text(score, config.num_classes)} (1 view{excluded})")
+        names = ["mAP"] if predictions.is_multi_label else [f"top{k}" for k in reported_ranks(config.num_classes)]
+        scores = {name: score[name] for name in names}
+        labels = smooth_targets(torch.from_numpy(predictions.labels), config.num_classes)
         loss = LOSSES[config.optim.loss](torch.from_numpy(predictions.video_logits()), labels)
         return scores | {"loss": float(loss)}
 

@@ -31,6 +31,13 @@ def smooth_one_hot(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> 
     return targets.scatter_(1, labels[:, None], 1 - smoothing + off)
 
 
+def smooth_targets(labels: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """Smoothed targets (B, K) from class ids (B,) or from zeros and ones (B, K), see `smooth_one_hot`."""
+    if labels.dim() == 2:
+        return labels * (1 - smoothing) + smoothing / num_classes
+    return smooth_one_hot(labels, num_classes, smoothing)
+
+
 def class_weights(labels: np.ndarray, num_classes: int) -> Tensor:
     """Weights (K,) of the classes, inverse to their frequency in ``labels`` (N,), so that the labels' mean weight is 1.
 

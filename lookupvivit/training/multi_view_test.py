@@ -20,6 +20,7 @@ from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_dict
 from lookupvivit.evaluation.aggregate import excluded_videos
 from lookupvivit.evaluation.metrics import class_scores, confusion_matrix
+from lookupvivit.evaluation.multi_label import class_average_precisions
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.resume import PartialResult, restore, unfinished_folder
 from lookupvivit.evaluation.stored_predictions import Predictions
@@ -59,7 +60,7 @@ def run_test(config: RunConfig, folder: Path, name: str, world: World) -> None:
     manifest = read_manifest(config, "val", world)
     if trained_classes := read_description(source).get("class_names"):
         manifest = manifest.in_class_order(trained_classes, source)
-    require_trained_as(source, classifier_description(config, manifest.class_names))
+    require_trained_as(source, classifier_description(config, manifest.class_names, manifest.is_multi_label))
     model = build_model(config)
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
@@ -147,20 +148,32 @@ def identity(config: RunConfig, manifest: VideoManifest, weights_digest: str, wo
 def save(predictions: Predictions, folder: Path, name: str) -> None:
     """Write the logits of every view, the scores and the confusion matrix; print the scores."""
     summary = {**predictions.facts, **predictions.summary()}
-    predicted = predictions.video_logits().argmax(axis=1)
-    matrix = confusion_matrix(predictions.labels, predicted, len(predictions.class_names))
+    logits, labels, class_names = predictions.video_logits(), predictions.labels, predictions.class_names
     predictions.save(folder / f"{name}.npz")
-    write_json(folder / f"{name}.json", summary | class_scores(matrix, predictions.class_names))
-    save_png(folder / f"{name}_confusion.png", confusion_figure(matrix, predictions.class_names))
+    files = ".npz and .json"
+    if predictions.is_multi_label:
+        write_json(folder / f"{name}.json", summary | class_average_precisions(logits, labels, class_names))
+    else:
+        matrix = confusion_matrix(labels, logits.argmax(axis=1), len(class_names))
+        write_json(folder / f"{name}.json", summary | class_scores(matrix, class_names))
+        save_png(folder / f"{name}_confusion.png", confusion_figure(matrix, class_names))
+        files = ".npz, .json and _confusion.png"
     for reason in predictions.facts["broken_videos"].values():
         print(f"FAILED, not in the scores: {reason}")
     for views, score in summary["views"].items():
-        low, high = score["top1_interval"]
-        line = f"{views} views: top-1 {score['top1']:.2f} % ({score['top1_correct']} of {summary['videos']}; "
-        line += f"95 % interval {low:.1f} to {high:.1f})"
-        if "top5" in score:
-            line += f", top-5 {score['top5']:.2f} % ({score['top5_correct']})"
-        print(line)
+        print(f"{views} views: {score_text(score, summary['videos'])}")
     if excluded := excluded_videos(predictions.facts):
         print(f"not in the scores: {excluded}")
-    print(f"saved {folder / name}.npz, .json and _confusion.png")
+    print(f"saved {folder / name}{files}")
+
+
+def score_text(score: dict[str, Any], num_videos: int) -> str:
+    """The scores of a view subset, see `Predictions.summary`, on a line."""
+    if "mAP" in score:
+        return f"mAP {score['mAP']:.2f} % (mean of {score['classes_with_videos']} classes, {num_videos} videos)"
+    low, high = score["top1_interval"]
+    line = f"top-1 {score['top1']:.2f} % ({score['top1_correct']} of {num_videos}; "
+    line += f"95 % interval {low:.1f} to {high:.1f})"
+    if "top5" in score:
+        line += f", top-5 {score['top5']:.2f} % ({score['top5_correct']})"
+    return line

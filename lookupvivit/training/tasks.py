@@ -22,12 +22,14 @@ class Task(Protocol):
     Creating a task reads nothing; `read_data` does. Methods marked *collective* are called by every rank.
 
     Attributes:
-        metric: the score of `validate` that selects the best model.
+        metric: the score of `validate` that selects the best model, after `read_data`.
         num_samples: number of training videos, after `read_data`.
         copies: how often each of them occurs in an epoch (see `TrainingOrder`), after `read_data`.
     """
 
-    metric: str
+    @property
+    def metric(self) -> str: ...
+
     num_samples: int
     copies: np.ndarray | None
 

@@ -10,7 +10,9 @@ from transformers import PreTrainedConfig
 
 from data_pipelines.io.atomic import write_json, write_text
 from lookupvivit.weights.files import DESCRIPTION
+from lookupvivit.weights.metadata import MULTI_LABEL
 
+PROBLEM_TYPE = "multi_label_classification"  # of models for several classes per video
 REMOTE_CODE = "modeling_lookupvivit"  # the module that transformers imports with ``trust_remote_code=True``
 
 
@@ -46,6 +48,7 @@ class LookupViTConfig(AutoClassMixin, PreTrainedConfig):
             architecture=description["name"],
             overrides=description["overrides"],
             preprocessing=description.get("preprocessing"),
+            problem_type=PROBLEM_TYPE if description.get(MULTI_LABEL) else None,
             id2label=dict(enumerate(names)),
             label2id={name: label for label, name in enumerate(names)},
         )
@@ -59,6 +62,8 @@ class LookupViTConfig(AutoClassMixin, PreTrainedConfig):
         description["overrides"] = self.overrides or {}
         if names != _nameless(len(names)):
             description["class_names"] = names
+        if self.problem_type == PROBLEM_TYPE:
+            description[MULTI_LABEL] = True
         if self.preprocessing is not None:
             description["preprocessing"] = self.preprocessing
         return description

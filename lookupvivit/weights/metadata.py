@@ -11,6 +11,8 @@ from data_pipelines.preprocess import Preprocess
 from lookupvivit.models.base import Model
 from lookupvivit.weights.files import WeightsError
 
+MULTI_LABEL = "multi_label"  # key of model.json: whether a video may have several classes; absent means false
+
 
 def preprocess_of(model: Model) -> Preprocess:
     """Return the preprocessing that a trained model was validated with.
@@ -45,6 +47,14 @@ def class_names_of(model: Model) -> tuple[str, ...]:
             f"{model.num_classes}"
         )
     return names
+
+
+def is_multi_label(model: Model) -> bool:
+    """Whether a video may have any number of the model's classes, so that probabilities are sigmoids of the logits.
+
+    A model that was not loaded from trained weights has one class per video.
+    """
+    return bool(getattr(model, "description", {}).get(MULTI_LABEL, False))
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -162,7 +162,9 @@ def test_the_loss_is_that_of_training_runs(folders):
     expected = sum(softmax_cross_entropy(ours[name], targets) for name in ("compressed_logits", "lookup_logits"))
     torch.testing.assert_close(output.loss, expected)
     assert list(output) == ["loss", "logits"] and len(model(video, return_dict=False)) == 1
-    model.config.problem_type = "multi_label_classification"
+    several = type(model.config).from_description({**model.config.description, "multi_label": True})
+    assert several.description == {**model.config.description, "multi_label": True}
+    model.config.problem_type = several.problem_type
     several = torch.eye(6)[labels]
     expected = sum(
         torch.nn.functional.binary_cross_entropy_with_logits(ours[name], several) for name in model.model.supervised
