@@ -38,6 +38,7 @@ LAYERS = (
     ("lookupvivit.training",),
     (
         "lookupvivit.accuracy_cost",
+        "lookupvivit.camera_motion",
         "lookupvivit.captioning",
         "lookupvivit.probing",
         "lookupvivit.robustness",

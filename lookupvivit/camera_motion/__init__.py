@@ -1,0 +1,1 @@
+"""Tests of camera motion models on videos that they were not made for."""
