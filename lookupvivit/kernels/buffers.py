@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -26,3 +29,25 @@ def to_token_major(values: Tensor) -> Tensor:
 def dense_rows(tokens: Tensor) -> Tensor:
     """Copy if the last dimension has gaps, which PyTorch's attention operators do not support."""
     return tokens if tokens.stride(-1) == 1 else tokens.contiguous()
+
+
+_free: list[Tensor] = []  # the memory that no tensor uses, at most one
+
+
+def workspace(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Allocate a large tensor on the CPU with the dtype of ``like``, if possible in the memory of an earlier one.
+
+    The system clears new memory page by page, which takes longer than computing A in it. When a tensor is freed, its
+    memory therefore stays allocated for the next.
+    """
+    size = math.prod(shape) * like.dtype.itemsize
+    memory = _free.pop() if _free else torch.empty(0, dtype=torch.uint8)
+    if memory.numel() < size:
+        memory = torch.empty(size, dtype=torch.uint8)
+    lent = memory.numpy()[:size]  # the returned tensor holds this object, and nothing else does
+    weakref.finalize(lent, _give_back, memory).atexit = False
+    return torch.from_numpy(lent).view(like.dtype).view(shape)
+
+
+def _give_back(memory: Tensor) -> None:
+    _free[:] = [max([*_free, memory], key=Tensor.numel)]

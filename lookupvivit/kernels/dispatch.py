@@ -8,7 +8,8 @@ name           implementation                                             runs o
 ``folded``     as ``reference``, with the layer's projections of the N    every device
                lookup tokens moved to the M compressed tokens
                (`lookupvivit.layers.mhbc`)
-``cpu``        PyTorch's flash attention in both directions, without A    CPU
+``cpu``        A by a few heads at a time, kept until the infusion; in    CPU
+               half precision PyTorch's flash attention, without A
 ``triton``     Triton kernels of this package, without A                  GPU (CPU if ``TRITON_INTERPRET=1``)
 =============  =========================================================  ======================================
 

@@ -2,7 +2,8 @@
 
 With scores s = q k^T / sqrt(d) and L_m = log sum_n exp(s_mn), which a flash-attention gather computes anyway, every
 attention weight can be recomputed as A_mn = exp(s_mn - L_m). The infusion A^T w therefore needs only q, k and L, no
-second softmax, and no tensor of size M x N is ever stored.
+second softmax, and no tensor of size M x N is ever stored. On the CPU, in single precision, a matrix product with A
+costs less than computing it: there, the gather returns A in place of L, and it is freed after the infusion.
 
 **Gradients.** Let g be the gradient of the gathered A v, and h that of the infused A^T w. Then
 
@@ -37,7 +38,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
-from lookupvivit.kernels import cpu, measured
+from lookupvivit.kernels import chunked, cpu_flash, measured
 from lookupvivit.kernels.buffers import row_sums, token_major
 
 Link = tuple[Tensor, Tensor, Tensor]
@@ -49,14 +50,14 @@ class FusedWeights:
 
     Attributes:
         q, k: (B, H, M, d), (B, H, N, d), the inputs of the gather.
-        lse: L (B, H, M), in at least float32.
+        state: L (B, H, M), in at least float32; or the second result of `chunked.gather`.
         link: three tensors described in the module docstring; None after the first infusion.
         implementation: "cpu", "triton" or "measured".
     """
 
     q: Tensor
     k: Tensor
-    lse: Tensor
+    state: Tensor
     link: Link | None
     implementation: str
 
@@ -65,10 +66,10 @@ def gather(q: Tensor, k: Tensor, v: Tensor, implementation: str) -> tuple[Tensor
     """Run :func:`lookupvivit.kernels.gather` with the given implementation."""
     q, k, v = (_cast_for_autocast(tensor) for tensor in (q, k, v))
     linked = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-    out, lse, *link = _gather(q, k, v, implementation, linked)
+    out, state, *link = _gather(q, k, v, implementation, linked)
     if not torch.is_grad_enabled():  # a later infusion with gradients must not reach q and k through these weights
         q, k = q.detach(), k.detach()
-    return out, FusedWeights(q, k, lse, tuple(link) if linked else None, implementation)
+    return out, FusedWeights(q, k, state, tuple(link) if linked else None, implementation)
 
 
 def infuse(weights: FusedWeights, w: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ def infuse(weights: FusedWeights, w: Tensor) -> Tensor:
     link: Link | tuple[None, None, None] = (None, None, None)
     if torch.is_grad_enabled() and weights.link is not None:
         link, weights.link = weights.link, None
-    return _infuse(weights.q, weights.k, weights.lse, w.to(weights.q.dtype), *link, weights.implementation)
+    return _infuse(weights.q, weights.k, weights.state, w.to(weights.q.dtype), *link, weights.implementation)
 
 
 def _cast_for_autocast(tensor: Tensor) -> Tensor:
@@ -87,12 +88,14 @@ def _cast_for_autocast(tensor: Tensor) -> Tensor:
     return tensor.to(torch.get_autocast_dtype(device))
 
 
-def _module(implementation: str) -> ModuleType:
+def _module(implementation: str, q: Tensor) -> ModuleType:
     if implementation == "triton":
         from lookupvivit.kernels import triton  # imports Triton, which is not installed everywhere
 
         return triton
-    return measured if implementation == "measured" else cpu
+    if implementation == "measured":
+        return measured
+    return cpu_flash if q.dtype.itemsize < 4 else chunked
 
 
 # Operators: what they compute, and (register_fake) the shapes and strides of their results for a compiler
@@ -102,15 +105,17 @@ def _module(implementation: str) -> ModuleType:
 def _gather(
     q: Tensor, k: Tensor, v: Tensor, implementation: str, linked: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """A v, L and the three link tensors, which are empty unless ``linked``."""
-    return *_module(implementation).gather(q, k, v), *_link(q, k, linked)
+    """A v, the state of `FusedWeights`, and the three link tensors, which are empty unless ``linked``."""
+    return *_module(implementation, q).gather(q, k, v), *_link(q, k, linked)
 
 
 @_gather.register_fake
 def _(
     q: Tensor, k: Tensor, v: Tensor, implementation: str, linked: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return token_major(q), row_sums(q), *_link(q, k, linked)
+    is_chunked = _module(implementation, q) is chunked
+    state = q.new_empty(chunked.kept_shape(q, k)) if is_chunked else row_sums(q)
+    return token_major(q), state, *_link(q, k, linked)
 
 
 def _link(q: Tensor, k: Tensor, linked: bool) -> Link:
@@ -125,7 +130,7 @@ def _link(q: Tensor, k: Tensor, linked: bool) -> Link:
 def _infuse(
     q: Tensor,
     k: Tensor,
-    lse: Tensor,
+    state: Tensor,
     w: Tensor,
     link_w: Tensor | None,
     link_h: Tensor | None,
@@ -133,14 +138,14 @@ def _infuse(
     implementation: str,
 ) -> Tensor:
     """A^T w; the link tensors are not read."""
-    return _module(implementation).infuse(q, k, lse, w)
+    return _module(implementation, q).infuse(q, k, state, w)
 
 
 @_infuse.register_fake
 def _(
     q: Tensor,
     k: Tensor,
-    lse: Tensor,
+    state: Tensor,
     w: Tensor,
     link_w: Tensor | None,
     link_h: Tensor | None,
@@ -151,13 +156,13 @@ def _(
 
 
 @custom_op("lookupvivit::gather_again", mutates_args=())
-def _gather_again(q: Tensor, k: Tensor, lse: Tensor, v: Tensor, implementation: str) -> Tensor:
+def _gather_again(q: Tensor, k: Tensor, lse: Tensor | None, v: Tensor, implementation: str) -> Tensor:
     """A v with the L of an earlier gather; computes the gradient of an infusion's w."""
-    return _module(implementation).gather_again(q, k, lse, v)
+    return _module(implementation, q).gather_again(q, k, lse, v)
 
 
 @_gather_again.register_fake
-def _(q: Tensor, k: Tensor, lse: Tensor, v: Tensor, implementation: str) -> Tensor:
+def _(q: Tensor, k: Tensor, lse: Tensor | None, v: Tensor, implementation: str) -> Tensor:
     return token_major(q)
 
 
@@ -165,7 +170,7 @@ def _(q: Tensor, k: Tensor, lse: Tensor, v: Tensor, implementation: str) -> Tens
 def exchange_backward(
     q: Tensor,
     k: Tensor,
-    lse: Tensor,
+    lse: Tensor | None,
     v: Tensor | None,
     out: Tensor | None,
     d_out: Tensor | None,
@@ -177,7 +182,7 @@ def exchange_backward(
     """Gradients of q, k and v from a gather, an infusion, or both.
 
     Args:
-        q, k, lse: of both.
+        q, k, lse: of both; without L, if the implementation does not use it.
         v, out, d_out: values, result A v and its gradient g of the gather; None without a gather.
         w, d_w, d_lookup: values, their gradient A h and the gradient h of the result of the infusion; None without one.
 
@@ -186,7 +191,7 @@ def exchange_backward(
     """
     gathered = None if d_out is None else (v, out, d_out)
     infused = None if d_lookup is None else (w, d_w, d_lookup)
-    d_q, d_k, d_v = _module(implementation).backward(q, k, lse, gathered, infused)
+    d_q, d_k, d_v = _module(implementation, q).backward(q, k, lse, gathered, infused)
     return d_q, d_k, q.new_empty(0) if d_v is None else d_v
 
 
@@ -194,7 +199,7 @@ def exchange_backward(
 def _(
     q: Tensor,
     k: Tensor,
-    lse: Tensor,
+    lse: Tensor | None,
     v: Tensor | None,
     out: Tensor | None,
     d_out: Tensor | None,
@@ -209,10 +214,15 @@ def _(
 # Gradients
 
 
+def _lse(state: Tensor) -> Tensor | None:
+    """The part of the state that is kept for the backward pass, which computes A again."""
+    return state if state.ndim == 3 else None
+
+
 def _save_gather(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, ctx.implementation, _ = inputs
-    out, lse, *_ = output
-    ctx.save_for_backward(q, k, v, out, lse)
+    out, state, *_ = output
+    ctx.save_for_backward(q, k, v, out, _lse(state))
     ctx.set_materialize_grads(False)
 
 
@@ -228,9 +238,9 @@ def _gather_gradient(
 
 
 def _save_infuse(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    q, k, lse, w, link_w, *_, ctx.implementation = inputs
+    q, k, state, w, link_w, *_, ctx.implementation = inputs
     ctx.linked = link_w is not None
-    ctx.save_for_backward(q, k, lse, w)
+    ctx.save_for_backward(q, k, _lse(state), w)
     ctx.set_materialize_grads(False)
 
 

@@ -1,6 +1,7 @@
 """The exchange by the implementations that were fastest on this GPU (`tuned`), each direction by its own.
 
-The signatures are those of `lookupvivit.kernels.cpu`. Where nothing was measured, all functions are those of `triton`.
+The signatures are those of `lookupvivit.kernels.cpu_flash`. Where nothing was measured, all functions are those of
+`triton`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gather and all gradients on a GPU by PyTorch's attention operators: FlashAttention-2 and cuDNN.
 
-As in `cpu`, the gather is attention that also returns L, and each direction contributes to the gradients the backward
-pass of attention. The operators have no way to subtract a given L, so that the infusion is not here (`flex`).
+As in `cpu_flash`, the gather is attention that also returns L, and each direction contributes to the gradients the
+backward pass of attention. The operators have no way to subtract a given L, so that the infusion is not here (`flex`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def backward(
     infused: tuple[Tensor, Tensor, Tensor] | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the gradients of q, k and v; the arguments are those of `lookupvivit.kernels.cpu.backward`."""
+    """Return the gradients of q, k and v; the arguments are those of `lookupvivit.kernels.cpu_flash.backward`."""
     d_q: Tensor | None = None
     d_k: Tensor | None = None
     d_v: Tensor | None = None

@@ -1,4 +1,4 @@
-"""The exchange on a GPU by the kernels of `triton_kernels`, with the signatures of `lookupvivit.kernels.cpu`."""
+"""The exchange on a GPU by the kernels of `triton_kernels`, with the signatures of `lookupvivit.kernels.cpu_flash`."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def all_imports() -> tuple[Import, ...]:
         ("def f():\n    from lookupvivit import cli", ["lookupvivit.cli"]),
         ("importlib.import_module('lookupvivit.cli')", ["lookupvivit.cli"]),
         ("__import__('lookupvivit.cli')", ["lookupvivit.cli"]),
-        ("BACKENDS = {'cpu': 'lookupvivit.kernels.cpu'}", ["lookupvivit.kernels.cpu"]),
+        ("BACKENDS = {'cpu': 'lookupvivit.kernels.chunked'}", ["lookupvivit.kernels.chunked"]),
         ("import lookupvivit", ["lookupvivit"]),
         ("from .registry import create_model", ["lookupvivit.models.registry"]),
         ("from ..cli import arguments", ["lookupvivit.cli.arguments"]),

@@ -1,5 +1,7 @@
 """The CPU implementation, and the properties that the fused operators give to every implementation, against float64."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from lookupvivit import kernels
-from lookupvivit.kernels import reference
+from lookupvivit.kernels import buffers, chunked, reference
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -33,6 +35,38 @@ def test_arbitrary_shapes(b, h, m, n, d, seed):
 def test_more_tokens_than_one_chunk(m, n):
     found = errors(random_inputs(1, 2, m, n, 16))
     assert max(found.values()) < 1e-5, found
+
+
+@pytest.mark.parametrize(("chunk", "largest_kept"), [(1, 2**29), (2 * 70 * 90, 2**29), (1, 0), (2 * 70 * 90, 0)])
+def test_heads_in_several_chunks_with_and_without_kept_attention(monkeypatch, chunk, largest_kept):
+    monkeypatch.setattr(chunked, "CHUNK", chunk)
+    monkeypatch.setattr(chunked, "LARGEST_KEPT", largest_kept)
+    found = errors(random_inputs(2, 7, 70, 90, 16))
+    assert max(found.values()) < 1e-5, found
+
+
+def test_attention_is_freed_before_the_backward_pass():
+    q, k, v, w = (x.requires_grad_() for x in random_inputs(2, 3, 5, 7, 8)[:4])
+    _, weights = kernels.gather(q, k, v)
+    assert weights.state.shape == (2, 3, 5, 7)
+    attention = weakref.ref(weights.state)
+    result = kernels.infuse(weights, w)
+    del weights
+    assert attention() is None
+    result.sum().backward()
+
+
+def test_tensors_in_use_do_not_share_a_workspace():
+    like = torch.empty(0)
+    first, second = (buffers.workspace((3, 5), like).fill_(value) for value in (1, 2))
+    address = first.data_ptr()
+    row = first[1]  # keeps the memory
+    del first
+    third = buffers.workspace((2, 5), like).fill_(3)
+    assert third.data_ptr() != address
+    assert [row.unique().item(), second.unique().item(), third.unique().item()] == [1, 2, 3]
+    del row
+    assert buffers.workspace((3, 5), like).data_ptr() == address
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -65,9 +99,9 @@ def test_operators_pass_opcheck():
     head_major = [x.detach().contiguous().requires_grad_() for x in (q, k, v)]
     torch.library.opcheck(ops.gather.default, (*head_major, "cpu", True))
     _, weights = kernels.gather(q, k, v)
-    torch.library.opcheck(ops.infuse.default, (q, k, weights.lse.detach(), w, None, None, None, "cpu"))
+    torch.library.opcheck(ops.infuse.default, (q, k, weights.state.detach(), w, None, None, None, "cpu"))
     for directions in ((v, w, w, w, w, v), (v, w, w, None, None, None), (None, None, None, w, w, v)):
-        inputs = [x if x is None else x.detach() for x in (q, k, weights.lse, *directions)]
+        inputs = [x if x is None else x.detach() for x in (q, k, weights.state, *directions)]
         torch.library.opcheck(ops.exchange_backward.default, (*inputs, "cpu"))
 
 
@@ -190,7 +224,7 @@ def test_autocast_casts_to_its_dtype():
     with torch.autocast("cpu", torch.bfloat16):
         out, weights = kernels.gather(q, k, v.bfloat16())  # norms return float32, projections bfloat16
         infused = kernels.infuse(weights, w)
-    assert out.dtype == infused.dtype == weights.q.dtype == torch.bfloat16 and weights.lse.dtype == torch.float32
+    assert out.dtype == infused.dtype == weights.q.dtype == torch.bfloat16 and weights.state.dtype == torch.float32
 
 
 def test_forward_mode_derivatives_are_those_of_the_reference():

@@ -8,7 +8,7 @@ import torch
 from support.oracle import random_inputs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lookupvivit.kernels import cpu, dispatch, flex, fused, measured, reference, sdpa, tuned
+from lookupvivit.kernels import cpu_flash, dispatch, flex, fused, measured, reference, sdpa, tuned
 from lookupvivit.kernels.tiles import Tiles
 from lookupvivit.profiling.gpu_report.resources import KERNELS
 
@@ -82,7 +82,7 @@ def test_each_direction_takes_its_own_fastest_implementation(monkeypatch):
 def test_the_infusion_by_flex_attention():
     q, k, v, w, *_ = random_inputs(*SHAPE)
     q = 6 * q  # some lookup tokens receive almost no weight
-    _, lse = cpu.gather(q, k, v)
+    _, lse = cpu_flash.gather(q, k, v)
     infused = flex.infuse(q, k, lse, w)
     expected = reference.infuse(reference.attend(q.double(), k.double()), w.double())
     torch.testing.assert_close(infused.double(), expected, rtol=1e-4, atol=1e-5)
@@ -93,7 +93,7 @@ def test_the_infusion_by_flex_attention():
 @pytest.mark.parametrize("use", ["both", "gather", "infusion"])
 def test_gradients_by_attention_operators(monkeypatch, backend, use):
     """The operators of a GPU replaced by the one of the CPU, which has the same meaning."""
-    attend, gradients = cpu._attend, cpu._attend_backward
+    attend, gradients = cpu_flash._attend, cpu_flash._attend_backward
 
     def forward(q, k, v, *_):
         out, lse = attend(q, k, v)
@@ -113,8 +113,8 @@ def test_gradients_by_attention_operators(monkeypatch, backend, use):
     gathered = None if use == "infusion" else (v, out, g)
     infused = None if use == "gather" else (w, d_w, h)
     found = sdpa.backward(q, k, lse, gathered, infused, backend)
-    expected = cpu.backward(q, k, lse, gathered, infused)
-    for a, b in zip((out, lse, *found), (*cpu.gather(q, k, v), *expected), strict=True):
+    expected = cpu_flash.backward(q, k, lse, gathered, infused)
+    for a, b in zip((out, lse, *found), (*cpu_flash.gather(q, k, v), *expected), strict=True):
         assert (a is b is None) or torch.allclose(a, b)
 
 

@@ -1,6 +1,7 @@
-"""The exchange on the CPU, built from PyTorch's flash attention operator.
+"""The exchange on the CPU in half precision, built from PyTorch's flash attention operator.
 
-Both directions can be written as ordinary attention, so that no code here handles tiles of A:
+The operator sums scores in float32, which `torch.bmm` (`chunked`) cannot return for half-precision factors. Both
+directions can be written as ordinary attention, so that no code here handles tiles of A:
 
 * A v is attention. The operator also returns L, the log-sum-exp of every row of scores.
 * A^T w is attention of a lookup token n to the compressed tokens with scores s_mn - L_m, up to a factor: the operator
