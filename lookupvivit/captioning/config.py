@@ -41,5 +41,7 @@ class CaptioningConfig(RunConfig):
         for key in ("class_weights", "freeze_blocks"):
             value = getattr(self.optim, key)
             require(not value, f"optim.{key}", value, "no value: captions have no classes, and the encoder is frozen")
+        teacher = self.distill.teacher
+        require(teacher is None, "distill.teacher", teacher, "no value: captioning trains no classifiers")
         balances = self.data.balance_classes
         require(not balances, "data.balance_classes", balances, "no value: captions have no classes")

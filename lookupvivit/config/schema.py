@@ -110,6 +110,33 @@ class OptimConfig(Section):
         return self
 
 
+class DistillConfig(Section):
+    """An additional loss that compares the model with a teacher on the same clips; off without a teacher."""
+
+    teacher: str | None = None
+    """A run directory or a file as for init_from; self: this model at the largest size of model.multi_resolution."""
+    model: ModelConfig | None = None
+    """The teacher's name and overrides, for files of other libraries; a run knows its own."""
+    targets: Literal["logits", "features"] = "logits"
+    """logits: KL divergence of the class probabilities; features: 1 - cosine of what the classifiers read."""
+    weight: NonNegativeFloat = 1.0
+    """Factor of this loss."""
+    temperature: PositiveFloat = 1.0
+    """logits only: divisor of the logits of both models."""
+    compressed_size: TokenSize | None = None
+    """Compressed size (t, h, w) of the teacher; null is its own."""
+
+    @model_validator(mode="after")
+    def _validate(self) -> Self:
+        for key in type(self).model_fields:
+            value = getattr(self, key)
+            is_used = self.teacher is not None or value == self.default(key)
+            require(is_used, f"distill.{key}", value, "no value without distill.teacher")
+            is_of_another = self.teacher != "self" or key not in ("model", "compressed_size") or value is None
+            require(is_of_another, f"distill.{key}", value, "no value where distill.teacher is self")
+        return self
+
+
 class RuntimeConfig(Section):
     """Precision, memory and parallelism."""
 
@@ -195,6 +222,7 @@ class RunConfig(Section):
     data: DataConfig
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
+    distill: DistillConfig = Field(default_factory=DistillConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)
@@ -217,6 +245,8 @@ class RunConfig(Section):
         require(can_offload, "runtime.offload_optimizer", True, "false unless optim.name is adamw")
         has_source = self.init_from is not None or not self.init_missing
         require(has_source, "init_missing", list(self.init_missing), "no value without init_from")
+        has_sizes = self.distill.teacher != "self" or self.model.multi_resolution is not None
+        require(has_sizes, "distill.teacher", "self", "another model, or several sizes in model.multi_resolution")
         validates = self.log.validate_every_epochs > 0 or not self.optim.patience
         require(validates, "optim.patience", self.optim.patience, "0 where log.validate_every_epochs is 0")
         self.validate_task()

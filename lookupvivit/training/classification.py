@@ -23,6 +23,7 @@ from lookupvivit.models.base import Model
 from lookupvivit.training.attention_logging import AttentionLogger
 from lookupvivit.training.build import build_model, classifier_description, freeze_blocks, load_init_from
 from lookupvivit.training.data import train_dataset, view_loader
+from lookupvivit.training.distillation import Distillation
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog
 from lookupvivit.training.losses import LOSSES, TaskLoss, class_weights, smooth_targets, softmax_cross_entropy
@@ -34,6 +35,7 @@ class Classification:
 
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
+        self.distillation: Distillation | None = None
 
     @property
     def metric(self) -> str:
@@ -83,6 +85,8 @@ class Classification:
         if self.config.optim.class_weights:
             weights = class_weights(self.train_set.labels, self.config.num_classes).to(self.world.device)
             self.criterion = partial(softmax_cross_entropy, weights=weights)
+        if self.config.distill.teacher is not None:
+            self.distillation = Distillation(self.config, self.train_set.class_names, self.world)
         self.attention_logger = AttentionLogger(self.config, self.val_set, self.world)
 
     def _require_settings_of_labels(self, train_set: VideoManifest, val_set: VideoManifest) -> None:
@@ -113,18 +117,26 @@ class Classification:
         """See `Task`: the cross-entropy of each classifier with smoothed and mixed targets.
 
         ``top1`` is the per cent of clips whose highest logit is that of their class. Of mixed clips, it is the class of
-        the larger part. Clips with several classes have no such score.
+        the larger part. Clips with several classes have no such score. With a teacher, each loss includes the weighted
+        divergence from it; ``distill_loss`` is the sum of the divergences.
         """
         augment = self.config.augment
         labels = batch["label"].to(video.device, non_blocking=True)
         targets = smooth_targets(labels, self.config.num_classes, augment.label_smoothing)
         video, targets = mix(video, targets, augment.mixup, augment.cutmix, rng)
-        output = engine(video, **call)
+        scores = {}
+        if self.distillation is None:
+            output = engine(video, **call)
+        else:
+            output, divergences = self.distillation(engine, video, call)
+            scores["distill_loss"] = divergences.sum()
         losses = torch.stack([self.criterion(output[name], targets) for name in engine.module.supervised])
-        if self.train_set.is_multi_label:
-            return TaskLoss(losses)
-        correct = output["logits"].detach().argmax(dim=1) == targets.argmax(dim=1)
-        return TaskLoss(losses, {"top1": 100 * correct.float().mean()})
+        if self.distillation is not None:
+            losses = losses + self.config.distill.weight * divergences
+        if not self.train_set.is_multi_label:
+            correct = output["logits"].detach().argmax(dim=1) == targets.argmax(dim=1)
+            scores["top1"] = 100 * correct.float().mean()
+        return TaskLoss(losses, scores)
 
     def validate(self, model: nn.Module, step: int, log: RunLog) -> dict[str, float]:
         """See `Task`: top-1 and top-5, or mAP, in per cent, and the loss, of one central view per video."""

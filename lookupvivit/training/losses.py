@@ -62,6 +62,29 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), reduction="none").sum(dim=-1).mean()
 
 
+def logit_distillation(logits: Tensor, teacher: Tensor, temperature: float, independent: bool = False) -> Tensor:
+    """Mean over the batch of t^2 KL(p(teacher / t) || p(logits / t)), in float32 (Hinton et al., 2015); both (B, K).
+
+    Args:
+        temperature: t. The factor t^2 keeps the size of the gradients.
+        independent: p is the sigmoid of each class, and the divergences are summed over the classes; else the softmax.
+    """
+    logits, teacher = logits.float() / temperature, teacher.float() / temperature
+    if independent:
+        p = teacher.sigmoid()
+        divergence = F.binary_cross_entropy_with_logits(logits, p, reduction="none")
+        divergence = divergence - F.binary_cross_entropy_with_logits(teacher, p, reduction="none")
+    else:
+        p = teacher.log_softmax(dim=-1)
+        divergence = F.kl_div(logits.log_softmax(dim=-1), p, reduction="none", log_target=True)
+    return temperature**2 * divergence.sum(dim=-1).mean()
+
+
+def feature_distillation(features: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over the batch of 1 - cos(features, teacher), in float32; both (B, D)."""
+    return (1 - F.cosine_similarity(features.float(), teacher.float(), dim=-1)).mean()
+
+
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "softmax": softmax_cross_entropy,
     "sigmoid": sigmoid_cross_entropy,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from transformers import PreTrainedConfig
 
@@ -12,7 +12,7 @@ from data_pipelines.io.atomic import write_json, write_text
 from lookupvivit.weights.files import DESCRIPTION
 from lookupvivit.weights.metadata import MULTI_LABEL
 
-PROBLEM_TYPE = "multi_label_classification"  # of models for several classes per video
+PROBLEM_TYPE: Final = "multi_label_classification"  # of models for several classes per video
 REMOTE_CODE = "modeling_lookupvivit"  # the module that transformers imports with ``trust_remote_code=True``
 
 
