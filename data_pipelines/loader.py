@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from data_pipelines.datasets.clip_stream import ClipStream
 from data_pipelines.datasets.clips import ClipDataset
@@ -189,8 +190,13 @@ def _loader(dataset: Dataset, workers: int, collate: Callable[[Any], dict[str, A
 
 
 def _collate_clips(samples: list[list[dict[str, Any]]]) -> dict[str, Any]:
-    """One batch of all clips of all samples."""
-    return default_collate([clip for clips in samples for clip in clips])
+    """One batch of all clips of all samples; generators become a list."""
+    clips = [clip for clips in samples for clip in clips]
+    return collate(clips, collate_fn_map={**default_collate_fn_map, np.random.Generator: _unchanged_batch})
+
+
+def _unchanged_batch(batch: list[Any], *, collate_fn_map: Any = None) -> list[Any]:
+    return batch
 
 
 def _unchanged(batch: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from data_pipelines.io.progress import progress
 from data_pipelines.loader import TrainingOrder, train_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
+from data_pipelines.transforms.first_half import FirstHalf
 from data_pipelines.transforms.train_transform import TrainTransform
 from data_pipelines.video.decoding_process import decoding_process
 from data_pipelines.video.reader import open_video
@@ -127,15 +128,17 @@ def measure_views(
 
 
 def measure_loader(
-    videos: Sequence[str], sampling: Sampling, duration: float, workers: int, backend: str
+    videos: Sequence[str], sampling: Sampling, duration: float, workers: int, backend: str, on_device: bool = False
 ) -> Measurement:
     """Load training clips with the augmentation of Kinetics-400; also reports the memory of one worker.
 
     Args:
         duration: seconds of the measurement.
         workers: number of loader workers; 0 loads in this process.
+        on_device: leave the second half of the augmentation to the training device, where it is not measured.
     """
-    transform = TrainTransform(224, 256, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.8, grayscale=0.1)
+    whole = TrainTransform(224, 256, scale_jitter=(0.9, 1.33), horizontal_flip=0.5, color_jitter=0.8, grayscale=0.1)
+    transform = FirstHalf(whole) if on_device else whole
     manifest = _manifest(videos, repeats=BATCH_SIZE)
     loader = train_loader(
         ClipDataset(manifest, sampling, transform, seed=0, backend=backend),
@@ -156,7 +159,8 @@ def measure_loader(
         num_clips += len(next(batches)["video"])
     elapsed = time.perf_counter() - start
     memory = resident_megabytes(_first_worker(batches))
-    case = f"loader, K400 augmentation, {backend}, {workers} worker{'' if workers == 1 else 's'}"
+    augmentation = "K400 augmentation without colour changes" if on_device else "K400 augmentation"
+    case = f"loader, {augmentation}, {backend}, {workers} worker{'' if workers == 1 else 's'}"
     note = f"{num_clips / elapsed:.1f} clips/s, {memory:.0f} MB per worker"
     return Measurement(case, 1000 * elapsed / num_clips, note)
 

@@ -20,6 +20,7 @@ from data_pipelines.io.text import one_line
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.random_streams import SUBSTITUTE
 from data_pipelines.sampling import Sampling
+from data_pipelines.transforms.first_half import FirstHalf
 from data_pipelines.video.reader import TIMEOUT, open_video
 
 Label = int | np.ndarray  # a class id; or, where videos may have several classes, float32 (K,) of zeros and ones
@@ -36,7 +37,8 @@ class ClipDataset(Dataset):
     Args:
         manifest: the videos.
         sampling: selects the frames of a clip.
-        transform: augments a clip, uint8 (T, 3, H, W) -> (3, T, h, w), and may change its label.
+        transform: augments a clip, uint8 (T, 3, H, W) -> (3, T, h, w), and may change its label. After a `FirstHalf`,
+            samples also have ``rng``, the generator for the second; it suits one clip per video only.
         seed: source of all randomness.
         repeats: clips per decoded video (repeated augmentation, Hoffer et al. 2020), each placed and augmented
             independently.
@@ -57,6 +59,8 @@ class ClipDataset(Dataset):
         self.manifest, self.sampling, self.transform = manifest, sampling, transform
         self.seed, self.repeats = seed, repeats
         self.backend, self.timeout, self.max_pixels = backend, timeout, max_pixels
+        if isinstance(transform, FirstHalf) and repeats > 1:
+            raise DataError(f"repeats: found {repeats}, expected 1 with the first half of an augmentation")
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -90,7 +94,7 @@ class ClipDataset(Dataset):
         with open_video(path, self.backend, self.timeout, self.max_pixels) as reader:
             clips = [self.sampling.training_clip(reader.num_frames, reader.fps, rng) for _ in range(self.repeats)]
             frames = _channels_first(reader.read(np.concatenate(clips)))
-        samples = []
+        samples: list[dict[str, Any]] = []
         for clip_index, clip in enumerate(frames.split(self.sampling.frames)):
             video, clip_label = self.transform(clip, label, rng)
             samples.append(
@@ -104,6 +108,8 @@ class ClipDataset(Dataset):
                     "failed": "",
                 }
             )
+        if isinstance(self.transform, FirstHalf):
+            samples[0]["rng"] = rng
         return samples
 
 

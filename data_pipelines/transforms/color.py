@@ -26,11 +26,12 @@ def random_color(clip: Tensor, rng: np.random.Generator) -> Tensor:
     saturation, contrast = rng.uniform(*SATURATION), rng.uniform(*CONTRAST)
     hue = rng.uniform(-MAX_HUE_SHIFT, MAX_HUE_SHIFT)
     changed = torch.empty_like(clip)
-    for frame, changed_frame in zip(clip, changed, strict=True):  # a single frame fits into the CPU's cache
-        video = adjust_saturation(frame.float().div_(255).add_(brightness), saturation)
+    step = 1 if clip.device.type == "cpu" else len(clip)  # a single frame fits into the CPU's cache
+    for frames, changed_frames in zip(clip.split(step), changed.split(step), strict=True):
+        video = adjust_saturation(frames.float().div_(255).add_(brightness), saturation)
         mean = video.mean((-2, -1), keepdim=True)
         video = shift_hue(video.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1), hue)
-        changed_frame.copy_(video.mul_(255).round_())
+        changed_frames.copy_(video.mul_(255).round_())
     return changed
 
 

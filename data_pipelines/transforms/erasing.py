@@ -36,7 +36,7 @@ def random_erase(clip: Tensor, rng: np.random.Generator, mode: str = "pixel") ->
     box = random_box(clip.shape[-2], clip.shape[-1], ERASED_AREA, ERASED_ASPECT, rng)
     if box is None:
         return clip
-    return F.erase(clip, *box, fill((*clip.shape[:2], *box[2:]), rng))
+    return F.erase(clip, *box, fill((*clip.shape[:2], *box[2:]), rng).to(clip.device))
 
 
 def erasing_fill(mode: str) -> Fill:

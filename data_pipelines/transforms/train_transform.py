@@ -89,6 +89,11 @@ class TrainTransform:
         Returns:
             The clip, uint8 (3, T, crop, crop), contiguous; and its label, which a flip may change.
         """
+        clip, label = self.place(clip, label, rng)
+        return self.change_pixels(clip, rng).transpose(0, 1).contiguous(), label
+
+    def place(self, clip: Tensor, label: int | np.ndarray, rng: np.random.Generator) -> tuple[Tensor, int | np.ndarray]:
+        """The first half: resize, crop and flip; returns uint8 (T, 3, crop, crop) and the label."""
         if self.random_resized_crop:
             clip = random_resized_crop(clip, self.crop, self.random_resized_crop, rng)
         else:
@@ -97,6 +102,10 @@ class TrainTransform:
         clip = clip.transpose(0, 1).contiguous().transpose(0, 1)
         if rng.random() < self.horizontal_flip:
             clip, label = F.horizontal_flip(clip), self._flipped(label)
+        return clip, label
+
+    def change_pixels(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+        """The second half: colour and erasing, with the generator that `place` has used; on any device."""
         if self.rand_augment:
             layers, magnitude = self.rand_augment
             clip = rand_augment(clip, layers, magnitude, rng, self.rand_augment_set)
@@ -106,7 +115,7 @@ class TrainTransform:
             clip = F.rgb_to_grayscale(clip, num_output_channels=3)
         if self.random_erasing and rng.random() < self.random_erasing:
             clip = random_erase(clip, rng, self.random_erasing_mode)
-        return clip.transpose(0, 1).contiguous(), label
+        return clip
 
     def _flipped(self, label: int | np.ndarray) -> int | np.ndarray:
         if isinstance(label, np.ndarray):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -74,9 +75,10 @@ def run_benchmark(arguments: argparse.Namespace) -> list[Measurement]:
             note = f"short side {SHORT_SIDE}, a key frame every {KEYFRAME_EVERY} frames, {growth:.1f} times the bytes"
             rows.append(replace(row, note=note if row.milliseconds is not None else row.note))
             rows += benchmark.measure_views(videos, sampling, rounds, num_clips=4, num_crops=3)
-        for workers in arguments.workers:
-            rows.append(benchmark.measure_loader(videos, sampling, arguments.seconds, workers, "auto"))
-            rows.append(of_copies(benchmark.measure_loader(copies, sampling, arguments.seconds, workers, "auto")))
+        for workers, on_device in itertools.product(arguments.workers, (False, True)):
+            settings = (sampling, arguments.seconds, workers, "auto", on_device)
+            rows.append(benchmark.measure_loader(videos, *settings))
+            rows.append(of_copies(benchmark.measure_loader(copies, *settings)))
     return rows
 
 

@@ -158,6 +158,9 @@ class AugmentConfig(Section):
     """Probability of erasing a random rectangle."""
     random_erasing_mode: Literal["pixel", "zero"] = "pixel"
     """Content of the erased rectangle: noise per pixel, or black."""
+    on_device: bool = False
+    """Change colours and erase on the training device instead of in the loader's workers: the same pixels, up to
+    rounding."""
     mixup: NonNegativeFloat = 0.0
     """Alpha of mixup's Beta distribution; 0 is off."""
     cutmix: NonNegativeFloat = 0.0

@@ -249,6 +249,8 @@ class RunConfig(Section):
         require(has_sizes, "distill.teacher", "self", "another model, or several sizes in model.multi_resolution")
         validates = self.log.validate_every_epochs > 0 or not self.optim.patience
         require(validates, "optim.patience", self.optim.patience, "0 where log.validate_every_epochs is 0")
+        has_one_clip = self.data.repeats == 1 or not self.augment.on_device
+        require(has_one_clip, "augment.on_device", True, "false unless data.repeats is 1")
         self.validate_task()
         return self
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_pipelines.datasets.clips import ClipDataset, MultiViewDataset
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.loader import TrainingOrder, eval_loader, train_loader
+from data_pipelines.transforms.first_half import FirstHalf
 from data_pipelines.transforms.train_transform import TrainTransform
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.training.distributed import World
@@ -47,8 +51,8 @@ def micro_batch_loader(
     )
 
 
-def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransform:
-    """The cropping and augmentation of training clips.
+def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransform | FirstHalf:
+    """The cropping and augmentation of training clips, or the half that precedes `augmented_on_device`.
 
     Raises:
         ConfigError: a class in ``augment.flip_labels`` does not exist.
@@ -56,7 +60,7 @@ def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransfor
     """
     data, augment = config.data, config.augment
     with prefix_data_errors("data."):
-        return TrainTransform(
+        transform = TrainTransform(
             crop=data.crop,
             short_side=data.short_side,
             scale_jitter=augment.scale_jitter,
@@ -70,6 +74,13 @@ def train_transform(config: RunConfig, manifest: VideoManifest) -> TrainTransfor
             random_erasing=augment.random_erasing,
             random_erasing_mode=augment.random_erasing_mode,
         )
+    return FirstHalf(transform) if augment.on_device else transform
+
+
+def augmented_on_device(batch: dict[str, Any], dataset: ClipDataset, device: torch.device) -> Tensor:
+    """The clips of a batch on ``device``, uint8 (B, 3, T, H, W), with what the loader left of the augmentation."""
+    clips = batch["video"].to(device, non_blocking=True)
+    return dataset.transform.second_half(clips, batch["rng"]) if isinstance(dataset.transform, FirstHalf) else clips
 
 
 def _flip_labels(config: RunConfig, manifest: VideoManifest) -> dict[int, int]:

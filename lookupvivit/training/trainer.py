@@ -23,7 +23,7 @@ from lookupvivit.config import RunConfig
 from lookupvivit.config.loading import to_dict
 from lookupvivit.training import checkpoint_folders, checkpointing, distributed, ema, run_directory
 from lookupvivit.training.build import build_on_meta, compute_dtype
-from lookupvivit.training.data import micro_batch_loader
+from lookupvivit.training.data import augmented_on_device, micro_batch_loader
 from lookupvivit.training.deepspeed_engine import initialize
 from lookupvivit.training.failed_videos import FailedVideos
 from lookupvivit.training.logging import RunLog
@@ -97,8 +97,8 @@ class Trainer:
         # The order of samples is a function of (seed, step): a resumed run continues it, on any number of ranks.
         order = training_order(config, self.task.num_samples, self.task.copies)
         self.batching, self.plan = Batching.from_config(config, world), Plan.from_config(config, order)
-        dataset = self.task.training_set()
-        self.unit = dataset.manifest.unit
+        self.dataset = self.task.training_set()
+        self.unit = self.dataset.manifest.unit
 
         # The engine is built around the checkpoint's weights; `resume` then restores the optimizer and master weights.
         self.description = self.task.description() | {
@@ -130,7 +130,7 @@ class Trainer:
         self.log = RunLog(self.run_dir, self.step, self.plan.total, world, trackers)
         self.log.settings(self.step, changed)
         steps = range(self.step, self.plan.total)
-        self.micro_batches = iter(micro_batch_loader(dataset, order, steps, self.batching, config, world))
+        self.micro_batches = iter(micro_batch_loader(self.dataset, order, steps, self.batching, config, world))
 
     def print(self, text: str | None) -> None:
         """Print ``text``, if there is any, on rank 0."""
@@ -208,7 +208,7 @@ class Trainer:
                 batch = self.meter.next_batch(self.micro_batches)
                 self.failed_videos.add(batch["failed"])
                 dtype = next(engine.parameters()).dtype
-                video = to_model_input(batch["video"], world.device, dtype)
+                video = to_model_input(augmented_on_device(batch, self.dataset, world.device), dtype=dtype)
 
                 # The loss: one per classifier, minimised together.
                 result = self.task.loss(engine, video, batch, call, rng)

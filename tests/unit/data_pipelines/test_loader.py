@@ -14,6 +14,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.loader import TrainingOrder, balancing_copies, eval_loader, train_loader
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
+from data_pipelines.transforms.first_half import FirstHalf
 from data_pipelines.transforms.train_transform import TrainTransform
 from data_pipelines.video import reader
 
@@ -170,6 +171,20 @@ def test_clips_differ_between_epochs(clips):
     assert first["video"].shape == (3, 4, 32, 32) and first["video"].dtype == torch.uint8
     assert torch.equal(first["video"], again["video"]) and not torch.equal(first["video"], later["video"])
     assert set(first) == {"video", "label", "video_name", "video_index", "clip_index", "aug_index", "failed"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_completed_outside_the_workers_does_not_change_a_bit(half_unreadable, clips, workers):
+    first_half = FirstHalf(clips.transform)
+    halves = ClipDataset(half_unreadable, clips.sampling, first_half, seed=7)
+    whole = ClipDataset(half_unreadable, clips.sampling, clips.transform, seed=7)
+    order = TrainingOrder(5, global_batch=2, seed=3)
+    pairs = zip(
+        *(batches_of_rank(d, order, (0, 4), micro_batch=2, workers=workers) for d in (halves, whole)), strict=True
+    )
+    for half, expected in pairs:
+        video = first_half.second_half(half["video"], half["rng"])
+        assert torch.equal(video, expected["video"]) and "rng" not in expected
 
 
 def test_repeated_augmentation_takes_several_clips_from_one_decode(manifest, clips, reads):

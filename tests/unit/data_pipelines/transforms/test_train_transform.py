@@ -1,5 +1,7 @@
 """The training augmentation as a whole: order, probabilities, labels, randomness, and impossible settings."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from support.clips import random_clip, rng
 from torchvision.transforms.v2 import functional as F
 
 from data_pipelines.io.errors import DataError
+from data_pipelines.transforms.first_half import FirstHalf
 from data_pipelines.transforms.geometry import random_resized_crop
 from data_pipelines.transforms.train_transform import TrainTransform
 
@@ -41,6 +44,18 @@ def test_the_given_generator_is_the_only_source_of_randomness(transform):
     assert not torch.equal(transform(clip, 0, rng(0))[0], transform(clip, 0, rng(1))[0])
     assert torch.equal(torch_state, torch.get_rng_state())
     assert numpy_state == np.random.get_state()[1].tolist()
+
+
+@pytest.mark.parametrize("transform", RECIPES.values(), ids=RECIPES)
+def test_two_halves_give_the_pixels_of_the_whole(transform):
+    first_half, clips, rngs, expected = FirstHalf(transform), [], [], []
+    for seed in range(8):
+        expected.append(transform(random_clip(seed=seed), 0, rng(seed))[0])
+        rngs.append(rng(seed))
+        clips.append(first_half(random_clip(seed=seed), 0, rngs[-1])[0])
+        assert clips[-1].is_contiguous()
+    finished = first_half.second_half(torch.stack(clips), pickle.loads(pickle.dumps(rngs)))
+    assert torch.equal(finished, torch.stack(expected)) and not torch.equal(finished, torch.stack(clips))
 
 
 def test_the_memory_layout_of_the_input_does_not_matter():
