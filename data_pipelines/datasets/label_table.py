@@ -9,7 +9,6 @@ Other columns are ignored.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -100,4 +99,4 @@ def _read_rows(list_file: Path) -> Iterator[_Row]:
 
 
 def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True), [])]
+    return [cell.strip().strip('"') for cell in line.split(",")]

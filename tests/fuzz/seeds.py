@@ -83,6 +83,7 @@ def _text() -> list[Seed]:
     header = "label,youtube_id,time_start,time_end,split\n"
     rows = "".join(f'"dancing, {n}",abcdefghij{n},{n},{n + 10},train\n' for n in range(8))
     lines = "".join(f"videos/é {n}.mp4 {n % 3}\n" for n in range(8))
+    table = "path,labels,group\n" + "".join(f'"a, {n}.mp4",dog; cat,{n // 2}\n' for n in range(8))
     sentences = [{"raw": f"a dog {n}"} for n in range(3)]
     karpathy = {"images": [{"filename": "1.jpg", "filepath": "v", "split": "test", "sentences": sentences}] * 3}
     captions = [{"image": f"{n}.jpg", "captions": ["a dog", "ein Hund"]} for n in range(3)]
@@ -97,6 +98,7 @@ def _text() -> list[Seed]:
     return [
         Seed("something", something, "train.json", ("train.json", "labels.json")),
         single("csv", "train.csv", (header + rows).encode()),
+        single("csv", "table.csv", table.encode()),
         single("list", "train.txt", lines.encode()),
         single("json", "labels.json", json.dumps(captions, ensure_ascii=False, indent=1).encode()),
         single("karpathy", "dataset_coco.json", json.dumps(karpathy).encode()),

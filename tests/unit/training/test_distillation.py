@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, log_softmax
+from support.other_models import save, timm_vit
 
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config
@@ -135,6 +136,29 @@ def test_features_of_another_kind_of_model(tmp_path, clips):
     with pytest.raises(ConfigError, match=r"distill.targets: found features of width 16, expected 32"):
         wide = settings(teacher, "model.overrides.width=32")
         Distillation(wide, NAMES, WORLD)(Engine(random_model(wide, 3)), clips, {})
+
+
+def test_a_file_of_another_library(tmp_path):
+    """The logits of timm's ViT, whose classes have no names; without a classifier of K classes it has only features."""
+    theirs = timm_vit()
+    vit = {"width": 24, "depth": 2, "num_heads": 3, "tubelet": [1, 8, 8], "pooling": "token", "gelu": "none"}
+    own = {**{key: vit[key] for key in ("width", "depth", "num_heads", "tubelet")}, "compressed_size": [1, 2, 2]}
+    distill = {"teacher": save(theirs, tmp_path), "model": {"name": "vit_ti16", "overrides": vit}}
+    changes = [
+        f"distill={distill}",
+        "model.name=lookupvit_ti16_3x3",
+        f"model.overrides={own}",
+        "augment.flip_labels={}",
+    ]
+    changes += ["data.frames=1", "data.crop=32", "data.short_side=32", "runtime.precision=fp32"]
+    config = load_config("configs/camera_motion.yaml", [*changes, "data.num_classes=5"])
+    engine, images = Engine(random_model(config, 3).eval()), torch.randn(2, 3, 1, 32, 32)
+    output, divergences = Distillation(config, tuple("abcde"), WORLD)(engine, images, {})
+    expected = logit_distillation(output.lookup_logits, theirs(images[:, :, 0]), 1.0)
+    torch.testing.assert_close(divergences[1], expected)
+    config = load_config("configs/camera_motion.yaml", [*changes, "data.num_classes=4"])
+    with pytest.raises(ConfigError, match=r"distill.teacher: found weights without a classifier of 4 classes"):
+        Distillation(config, NAMES, WORLD)
 
 
 def test_the_model_at_its_largest_size_is_its_own_teacher(clips):
