@@ -20,6 +20,7 @@ from lookupvivit.config import ConfigError
 from lookupvivit.training import distributed
 
 BIN = Path(sys.executable).parent
+SETTINGS = ("optim.max_steps=4", "runtime.zero_stage=2", "log.checkpoint_every_epochs=0.4")  # every 2 steps
 STAND_INS = {
     # pdsh -S -f N -w host1,host2 COMMAND...: the words go to a shell on each, %n is the host's number
     "pdsh": """import subprocess, sys
@@ -77,6 +78,15 @@ def machines(tmp_path):
     return run
 
 
+@pytest.fixture
+def one_machine(tmp_path_factory, command, shell):
+    """The run that all others must equal; the first test that needs it trains it."""
+    run = tmp_path_factory.getbasetemp() / "one_machine"
+    if not run.exists():
+        shell(command("train_net.py", run, *SETTINGS, launcher="torchrun 2"))
+    return run
+
+
 def no_ssh(tmp_path, tool):
     master = ["--master_addr", "127.0.0.1", "--master_port", free_port()]
     start = [str(BIN / "deepspeed"), "--hostfile", str(tmp_path / "hosts"), "--no_ssh", *master]
@@ -119,11 +129,9 @@ def comparable_records(run, kind="train"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [no_ssh, torchrun, rendezvous, pdsh, slurm])
-def test_two_machines_equal_one_with_two_ranks(tmp_path, command, shell, machines, start):
-    settings = ("optim.max_steps=4", "runtime.zero_stage=2", "log.checkpoint_every_epochs=0.4")  # every 2 steps
-    one, two = tmp_path / "one", tmp_path / "two"
-    shell(command("train_net.py", one, *settings, launcher="torchrun 2"))
-    tool = command("train_net.py", two, *settings)[1:]
+def test_two_machines_equal_one_with_two_ranks(tmp_path, command, one_machine, machines, start):
+    one, two = one_machine, tmp_path / "two"
+    tool = command("train_net.py", two, *SETTINGS)[1:]
     statuses, outputs = machines(*start(tmp_path, tool))
     assert not any(statuses), outputs
     assert "2 ranks" in "".join(outputs) and sum(output.count("starting from scratch") for output in outputs) == 1

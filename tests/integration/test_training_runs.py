@@ -202,15 +202,16 @@ def test_failed_videos_are_replaced_in_training_and_not_scored(tmp_path, command
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_two_ranks_equal_one(tmp_path, command, shell, stage):
-    """The same global batch on one rank, in two accumulation steps, and on two ranks under both launchers."""
+    """The same global batch on one rank, in two accumulation steps, and on two ranks (stage 2: by both launchers)."""
     # 13 validation videos, 6 at a time: one rank has a pass more than the other
     sgd = ("optim.name=sgd", "optim.lr=0.05", "optim.max_steps=4", f"runtime.zero_stage={stage}", "eval.batch_size=6")
     runs = {
         "one": ("python", ()),
         "accumulated": ("python", ("optim.micro_batch_size=4",)),
         "torchrun": ("torchrun 2", ()),
-        "deepspeed": ("deepspeed 2", ()),
     }
+    if stage == 2:
+        runs["deepspeed"] = ("deepspeed 2", ())
     for name, (launcher, extra) in runs.items():
         shell(command("train_net.py", tmp_path / name, *sgd, *extra, launcher=launcher))
         assert_same_weights(tmp_path / "one", tmp_path / name, rtol=1e-5, atol=1e-6)
