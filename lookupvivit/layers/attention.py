@@ -31,6 +31,20 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, M, D) -> (B, M, D)."""
+        q, k, v = self.project(tokens)
+        return self.unite(F.scaled_dot_product_attention(q, k, v))
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, M, D) -> queries, keys and values of the heads, (B, H, M, d) each."""
         q, k, v = rearrange(self.qkv(tokens), "b m (three h d) -> three b h m d", three=3, h=self.num_heads)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, H, M, d)
+        return q, k, v
+
+    def unite(self, mixed: Tensor) -> Tensor:
+        """Outputs of the heads (B, H, M, d) -> (B, M, D)."""
         return self.out(rearrange(mixed, "b h m d -> b m (h d)"))
+
+    def received(self, tokens: Tensor, every: int) -> Tensor:
+        """The mean attention of every n-th token (B, M, D) to each token, (B, M)."""
+        q, k, _ = self.project(tokens)
+        attention = (q[:, :, ::every] @ k.mT * k.shape[-1] ** -0.5).softmax(-1)  # (B, H, M / n, M)
+        return attention.mean(dim=(1, 2))

@@ -129,7 +129,26 @@ class TubeletEmbedding(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Video (B, C, T, H, W), or image (B, C, H, W) if the tubelet has t = 1, -> (B, t, h, w, D)."""
+        return torch.movedim(self.projection(self._checked(video)), 1, -1)
+
+    def grid_of(self, video: Tensor) -> Size:
+        """The token grid (t, h, w) of the input of `forward`."""
+        t, h, w = as_video(video, self.tubelet, self.channels).shape[2:]
+        return self.grid((t, h, w))
+
+    def patches(self, video: Tensor) -> Tensor:
+        """The tubelets before they are embedded: the input of `forward` -> (B, t, h, w, C t h w)."""
+        return split_into_tubelets(self._checked(video), self.tubelet)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Any number of tubelets (B, N, C t h w) -> (B, N, D)."""
+        tubelets = patches.unflatten(-1, (self.channels, *self.tubelet)).transpose(1, 2)  # (B, C, N, t, h, w)
+        video = tubelets.flatten(2, 3)  # (B, C, N t, h, w): one tubelet after the other
+        return self.projection(video).flatten(2).mT  # (B, D, N, 1, 1) -> (B, N, D)
+
+    def _checked(self, video: Tensor) -> Tensor:
+        """The input as (B, C, T, H, W), which consists of whole tubelets."""
         video = as_video(video, self.tubelet, self.channels)
         t, h, w = video.shape[2:]
         self.grid((t, h, w))
-        return torch.movedim(self.projection(video), 1, -1)
+        return video

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lookupvivit.sizes import Size
+from lookupvivit.layers.patch_embed import TubeletEmbedding
+from lookupvivit.layers.token_selection import KeepLike, select_tokens
+from lookupvivit.sizes import Keep, Size, as_keep
 
 
 class Model(nn.Module):
@@ -16,6 +18,7 @@ class Model(nn.Module):
         num_classes: K.
         input_size: (T, H, W) of the position embeddings.
         tubelet: (t, h, w), frames and pixels of a token.
+        embedding: of the tubelets, in models that can keep only some tokens.
         blocks: the repeated modules that are trained; they are compiled and recomputed one by one.
         description: contents of model.json, which `lookupvivit.load_model` sets.
         created_as: name and overrides, which `lookupvivit.create_model` sets.
@@ -24,6 +27,7 @@ class Model(nn.Module):
     num_classes: int
     input_size: Size
     tubelet: Size
+    embedding: TubeletEmbedding
     blocks: nn.ModuleList
     description: dict[str, Any]
     created_as: tuple[str, dict[str, Any]]
@@ -32,6 +36,28 @@ class Model(nn.Module):
     def supervised(self) -> tuple[str, ...]:
         """Fields of the output that have a loss; the losses are summed with equal weights."""
         return ("logits",)
+
+    @property
+    def keep_strategies(self) -> tuple[str, ...]:
+        """How a call may keep only some of the tokens: ``model(video, keep="uniform:0.5")``."""
+        return ()
+
+    def select_tokens(self, video: Tensor, keep: KeepLike) -> Tensor | None:
+        """Return the indices (B, K) of the tokens that ``keep`` means, or None for all of them.
+
+        Args:
+            video: as in the model's call.
+            keep: see `lookupvivit.layers.token_selection.select_tokens`.
+
+        Raises:
+            ValueError: neither a share nor indices, or not one of `keep_strategies`.
+        """
+        check_keep(self, keep)
+        return select_tokens(self.embedding.patches(video), keep, self.training, lambda: self.attention_scores(video))
+
+    def attention_scores(self, video: Tensor) -> Tensor:
+        """Return the attention (B, N) to each token in the first block, for the keep strategy "attention"."""
+        raise NotImplementedError
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""
@@ -54,6 +80,27 @@ def require_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{key}: found {value!r}, expected one of {', '.join(choices)}")
+
+
+def check_keep(model: nn.Module, keep: KeepLike, key: str = "keep") -> None:
+    """Check that a model can process some of its tokens only.
+
+    Args:
+        keep: what was requested; None is accepted by every model.
+        key: name in error messages.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if keep is None:
+        return
+    strategies: tuple[str, ...] = getattr(model, "keep_strategies", ())
+    found = f"indices {tuple(keep.shape)}" if isinstance(keep, Tensor) else str(keep)
+    if not strategies:
+        raise ValueError(f"{key}: found {found}, expected none: this {type(model).__name__} needs all of its tokens")
+    strategy = as_keep(keep).strategy if isinstance(keep, float | str | Keep) else None
+    if strategy not in (None, *strategies):
+        raise ValueError(f"{key}: found {found}, expected one of {', '.join(strategies)} in a {type(model).__name__}")
 
 
 def check_transformer(

@@ -11,10 +11,16 @@ block, and classifies each stream:
 Shape legend
     B batch    N = t h w lookup tokens    M = tp hp wp compressed tokens    D width    H attention heads    K classes
     t h w      sizes of the lookup grid;  tp hp wp those of the compressed grid, always in this order
+
+Beyond the paper, a call may keep only some of the lookup tokens (`lookupvivit.layers.token_selection`). The blocks are
+the same; N is then the number of kept tokens, and their grid is 1 x 1 x N.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from lookupvivit.layers.compressed_init import COMPRESSED_INITS, require_size_within
@@ -24,10 +30,11 @@ from lookupvivit.layers.mlp import MLP
 from lookupvivit.layers.patch_embed import TubeletEmbedding
 from lookupvivit.layers.pos_embed import POSITION_INITS, initial_positions
 from lookupvivit.layers.resample import resample
+from lookupvivit.layers.token_selection import KeepLike, put_back, take
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
 from lookupvivit.models.outputs import ModelOutput
-from lookupvivit.sizes import Size, as_size, format_size
+from lookupvivit.sizes import SELECTIONS, Size, as_size, format_size
 
 CLASSIFIERS = ("both", "compressed", "lookup")
 EXCHANGES = ("both", "gather", "none")
@@ -179,7 +186,11 @@ class LookupViT(Model):
             self.lookup_norm, self.lookup_head = nn.LayerNorm(width, eps=eps), self._create_classifier()
 
     def forward(
-        self, video: Tensor, compressed_size: Size | None = None, return_intermediates: bool = False
+        self,
+        video: Tensor,
+        compressed_size: Size | None = None,
+        return_intermediates: bool = False,
+        keep: KeepLike = None,
     ) -> ModelOutput:
         """Classify videos (B, 3, T, H, W) or images (B, 3, H, W) with values in [-1, 1].
 
@@ -188,11 +199,13 @@ class LookupViT(Model):
             return_intermediates: also return, for each block, ``compressed`` (B, tp, hp, wp, D), ``lookup``
                 (B, t, h, w, D) and, unless ``exchange="none"``, ``attention`` (B, H, tp, hp, wp, t, h, w). This
                 materialises the attention matrices; `lookupvivit.kernels` otherwise avoids this for large ones.
+            keep: process only some of the lookup tokens: a share such as 0.5 or "motion:0.5", or indices (B, K), see
+                `lookupvivit.layers.token_selection`. Both intermediates are 0 at dropped tokens.
 
         Returns:
             ModelOutput: ``logits`` (B, K), the mean over the classifiers (section 3.4), and those of each classifier.
         """
-        compressed, lookup, intermediates = self.forward_features(video, compressed_size, return_intermediates)
+        compressed, lookup, intermediates = self.forward_features(video, compressed_size, return_intermediates, keep)
         logits = {}
         if self.classifiers != "lookup":
             pooled = pool(self.compressed_norm(compressed))  # (B, tp, hp, wp, D) -> (B, D)
@@ -207,15 +220,22 @@ class LookupViT(Model):
         return output
 
     def forward_features(
-        self, video: Tensor, compressed_size: Size | None = None, return_intermediates: bool = False
+        self,
+        video: Tensor,
+        compressed_size: Size | None = None,
+        return_intermediates: bool = False,
+        keep: KeepLike = None,
     ) -> tuple[Tensor, Tensor, list[dict[str, Tensor]]]:
         """Return both streams after the last block, before their final norms, and the intermediates of `forward`.
 
         Returns:
-            Compressed tokens (B, tp, hp, wp, D), lookup tokens (B, t, h, w, D), and one dict per block or none.
+            Compressed tokens (B, tp, hp, wp, D), lookup tokens (B, t, h, w, D), or (B, 1, 1, K, D) of the K kept ones,
+            and one dict per block or none.
         """
-        lookup, compressed = self.tokenize(video, compressed_size)
+        kept = None if keep is None else self.select_tokens(video, keep)  # (B, K)
+        lookup, compressed = self.tokenize(video, compressed_size, kept)
         lookup_grid, compressed_grid = lookup.shape[1:4], compressed.shape[1:4]  # (t, h, w), (tp, hp, wp)
+        full_grid = lookup_grid if kept is None else self.embedding.grid_of(video)  # (t, h, w)
         lookup = lookup.flatten(1, 3)  # (B, t, h, w, D) -> (B, N, D)
         compressed = compressed.flatten(1, 3)  # (B, tp, hp, wp, D) -> (B, M, D)
         intermediates = []
@@ -223,21 +243,53 @@ class LookupViT(Model):
             compressed, lookup, *attention = block(compressed, lookup, return_intermediates)
             if return_intermediates:
                 block_output = {"compressed": compressed.unflatten(1, compressed_grid)}  # (B, tp, hp, wp, D)
-                block_output["lookup"] = lookup.unflatten(1, lookup_grid)  # (B, t, h, w, D)
+                block_output["lookup"] = put_back(lookup, kept, full_grid, dim=1)  # (B, t, h, w, D)
                 if attention:
-                    weights = attention[0].unflatten(-1, lookup_grid)  # (B, H, M, N) -> (B, H, M, t, h, w)
+                    weights = put_back(attention[0], kept, full_grid, dim=3)  # (B, H, M, N) -> (B, H, M, t, h, w)
                     block_output["attention"] = weights.unflatten(2, compressed_grid)  # (B, H, tp, hp, wp, t, h, w)
                 intermediates.append(block_output)
         return compressed.unflatten(1, compressed_grid), lookup.unflatten(1, lookup_grid), intermediates
 
-    def tokenize(self, video: Tensor, compressed_size: Size | None = None) -> tuple[Tensor, Tensor]:
-        """Return lookup tokens (B, t, h, w, D) and compressed tokens (B, tp, hp, wp, D), both with positions."""
+    def tokenize(
+        self, video: Tensor, compressed_size: Size | None = None, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return lookup tokens (B, t, h, w, D) and compressed tokens (B, tp, hp, wp, D), both with positions.
+
+        With indices ``kept`` (B, K), the lookup tokens are (B, 1, 1, K, D), and only these are embedded.
+        """
+        size = self.compressed_size if compressed_size is None else as_size(compressed_size)
+        if kept is not None:
+            return self._tokenize_kept(video, size, kept)
         tokens = self.embedding(video)  # (B, t, h, w, D), section 3.2
         lookup = tokens + resample(self.positions, tokens.shape[1:4], self.antialias)
-        size = self.compressed_size if compressed_size is None else as_size(compressed_size)
         return lookup, self.compress(lookup, size)  # Eq. 1 and 2
 
+    def _tokenize_kept(self, video: Tensor, size: Size, kept: Tensor) -> tuple[Tensor, Tensor]:
+        patches = self.embedding.patches(video)  # (B, t, h, w, P)
+        positions = resample(self.positions, as_size(tuple(patches.shape[1:4])), self.antialias)  # (1, t, h, w, D)
+        lookup = self.embedding.embed(take(patches, kept)) + take(positions, kept)  # (B, K, D)
+        # The compressed tokens are those of all patches. T and the embedding E are linear, so that T(E(patches)) is
+        # E(T(patches)), which embeds M patches instead of N.
+        content = self.embedding.embed(self.compress(patches, size).flatten(1, 3))  # (B, M, D)
+        return lookup[:, None, None], content.unflatten(1, size) + self.compress(positions, size)
+
+    @torch.no_grad()
+    def attention_scores(self, video: Tensor) -> Tensor:
+        """The mean attention (B, N) of an eighth of the compressed tokens to each lookup token, in the first block."""
+        t, h, w = self.compressed_size
+        tokens = self.tokenize(video, (max(1, t // 2), max(1, h // 2), max(1, w // 2)))
+        lookup, compressed = (stream.flatten(1, 3) for stream in tokens)  # (B, N, D), (B, M, D)
+        first: Any = self.blocks[0]
+        lookup, compressed = first.gather_norm_lookup(lookup), first.gather_norm_compressed(compressed)
+        _, weights = first.gather(compressed, lookup, return_attention=True)
+        return weights.attention.mean(dim=(1, 2))  # (B, H, M, N) -> (B, N)
+
     # The interface of `Model`
+
+    @property
+    def keep_strategies(self) -> tuple[str, ...]:
+        """How a call may keep only some of the lookup tokens; not at all in ablations that do not resample them."""
+        return SELECTIONS if self.compress.any_size and self.blocks[0].exchange != "none" else ()
 
     @property
     def supervised(self) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from lookupvivit.layers.mlp import MLP
+from lookupvivit.layers.token_selection import KeepLike
+from lookupvivit.models.base import check_keep
 from lookupvivit.models.vit import ViT
 
 
@@ -61,8 +63,13 @@ class TokenLearner(ViT):
         conventions = {key: arguments[key] for key in ("eps", "gelu") if key in arguments}
         self.learner = TokenLearnerLayer(self.width, num_tokens, **conventions)
 
+    @property
+    def keep_strategies(self) -> tuple[str, ...]:
+        """None: the learner's weights are those of a whole grid."""
+        return ()
+
     def forward_features(
-        self, video: Tensor, return_intermediates: bool = False
+        self, video: Tensor, return_intermediates: bool = False, keep: KeepLike = None
     ) -> tuple[None, Tensor, list[dict[str, Tensor]]]:
         """Return the tokens after the last block, before the final norm.
 
@@ -71,6 +78,7 @@ class TokenLearner(ViT):
             (B, t, h, w, D) before and (B, t, 1, S, D) after the learner, and at block ``learn_at`` also ``selection``
             (B, t, S, h, w), the weights of the learned tokens.
         """
+        check_keep(self, keep)
         tokens = self.tokenize(video)  # (B, t, h, w, D)
         intermediates = []
         for i, block in enumerate(self.blocks):

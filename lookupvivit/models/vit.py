@@ -6,6 +6,8 @@ blocks. Shape legend: `lookupvivit.layers`.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -13,10 +15,12 @@ from lookupvivit.layers.drop_path import drop_path_rates
 from lookupvivit.layers.patch_embed import TubeletEmbedding
 from lookupvivit.layers.pos_embed import POSITION_INITS, initial_positions
 from lookupvivit.layers.resample import resample
+from lookupvivit.layers.token_merging import TokenMerging, merge_share
+from lookupvivit.layers.token_selection import KeepLike, put_back, take
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
 from lookupvivit.models.outputs import ModelOutput
-from lookupvivit.sizes import Size, as_size
+from lookupvivit.sizes import MERGE, SELECTIONS, Size, as_size
 
 POOLINGS = ("gap", "gap_norm", "token")
 
@@ -71,16 +75,18 @@ class ViT(Model):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.head = create_classifier(width, num_classes, classifier_bias)
 
-    def forward(self, video: Tensor, return_intermediates: bool = False) -> ModelOutput:
+    def forward(self, video: Tensor, return_intermediates: bool = False, keep: KeepLike = None) -> ModelOutput:
         """Classify videos (B, 3, T, H, W) or images (B, 3, H, W) with values in [-1, 1].
 
         Args:
             return_intermediates: return, per block, ``tokens`` (B, t, h, w, D).
+            keep: as in LookupViT; "merge:0.5" merges similar tokens in every block until half of them remain, see
+                `lookupvivit.layers.token_merging`.
 
         Returns:
             ModelOutput: ``logits`` (B, K).
         """
-        class_token, tokens, intermediates = self.forward_features(video, return_intermediates)
+        class_token, tokens, intermediates = self.forward_features(video, return_intermediates, keep)
         if class_token is not None:
             pooled = self.norm(class_token)  # (B, D)
         elif self.pooling == "gap_norm":
@@ -93,34 +99,58 @@ class ViT(Model):
         return output
 
     def forward_features(
-        self, video: Tensor, return_intermediates: bool = False
+        self, video: Tensor, return_intermediates: bool = False, keep: KeepLike = None
     ) -> tuple[Tensor | None, Tensor, list[dict[str, Tensor]]]:
         """Return the tokens after the last block, before the final norm, and the intermediates of `forward`.
 
         Returns:
-            The class token (B, D) or None, tokens (B, t, h, w, D), and one dict per block or none.
+            The class token (B, D) or None, tokens (B, t, h, w, D), or (B, 1, 1, K, D) of the K kept ones, and one dict
+            per block or none.
         """
-        tokens = self.tokenize(video)
+        kept = None if keep is None else self.select_tokens(video, keep)  # (B, K)
+        tokens = self.tokenize(video, kept)
         grid = tokens.shape[1:4]
+        full_grid = grid if kept is None else self.embedding.grid_of(video)
         tokens = tokens.flatten(1, 3)  # (B, t, h, w, D) -> (B, N, D)
         num_class_tokens = 0
         if self.class_token is not None:
             class_tokens = self.class_token.expand(tokens.shape[0], -1, -1)  # (B, 1, D)
             tokens, num_class_tokens = torch.cat([class_tokens, tokens], dim=1), 1  # (B, 1 + N, D)
+        share = merge_share(keep)
+        merging = TokenMerging(tokens, share, len(self.blocks), num_class_tokens) if share else None
         intermediates = []
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = merging(cast(ViTBlock, block), tokens) if merging else block(tokens)
             if return_intermediates:
-                intermediates.append({"tokens": tokens[:, num_class_tokens:].unflatten(1, grid)})
+                all_tokens = merging.unmerge(tokens) if merging else tokens
+                all_tokens = put_back(all_tokens[:, num_class_tokens:], kept, full_grid, dim=1)
+                intermediates.append({"tokens": all_tokens})  # (B, t, h, w, D)
+        if merging:
+            tokens = merging.unmerge(tokens)
         class_token = tokens[:, 0] if num_class_tokens else None
         return class_token, tokens[:, num_class_tokens:].unflatten(1, grid), intermediates
 
-    def tokenize(self, video: Tensor) -> Tensor:
-        """Return tokens with positions, (B, t, h, w, D)."""
+    def tokenize(self, video: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return tokens with positions, (B, t, h, w, D), or (B, 1, 1, K, D) of the indices ``kept`` (B, K)."""
+        if kept is not None:
+            patches = self.embedding.patches(video)  # (B, t, h, w, P)
+            positions = resample(self.positions, as_size(tuple(patches.shape[1:4])), self.antialias)  # (1, t, h, w, D)
+            return (self.embedding.embed(take(patches, kept)) + take(positions, kept))[:, None, None]
         tokens = self.embedding(video)
         return tokens + resample(self.positions, tokens.shape[1:4], self.antialias)
 
+    @torch.no_grad()
+    def attention_scores(self, video: Tensor) -> Tensor:
+        """The mean attention (B, N) of every sixteenth token to each token, in the first block."""
+        tokens, block = self.tokenize(video).flatten(1, 3), cast(ViTBlock, self.blocks[0])  # (B, N, D)
+        return block.attention.received(block.attention_norm(tokens), every=16)
+
     # The interface of `Model`
+
+    @property
+    def keep_strategies(self) -> tuple[str, ...]:
+        """How a call may keep only some of the tokens."""
+        return *SELECTIONS, MERGE
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters without weight decay, in addition to biases and norms (all 1-D parameters)."""

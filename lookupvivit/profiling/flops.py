@@ -187,7 +187,8 @@ ELEMENTWISE = {
 }
 
 _FREE_ELEMENTWISE = """
-    abs ceil clamp_min clone cos exp log maximum minimum neg pow rsqrt sigmoid silu sin sqrt tanh where
+    abs ceil clamp_min clone copy_ cos cumsum exp floor gt log max maximum minimum neg pow rsqrt sigmoid silu sin sqrt
+    tanh where
 """
 _FREE_NORMS_POOLING_AND_RESIZING = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
@@ -197,7 +198,8 @@ _FREE_NORMS_POOLING_AND_RESIZING = """
 """
 _FREE_SHAPES_CONSTANTS_AND_COPIES = """
     alias broadcast_tensors col2im embedding expand_as flip im2col index_select lift_fresh lift_fresh_copy linspace
-    meshgrid movedim numpy_T ones_like pad repeat repeat_interleave reshape_as tile type_as unflatten view_as zeros_like
+    full_like meshgrid movedim mT new_ones new_zeros numpy_T ones_like pad rand repeat repeat_interleave reshape_as
+    scatter scatter_add sort take_along_dim tile topk type_as unflatten view_as zeros_like
 """
 # Operators that do not count: a few operations per element at most, and rare. fvcore itself ignores more shape
 # operators.

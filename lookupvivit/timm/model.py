@@ -42,6 +42,7 @@ class TimmLookupViT(LookupViT):
             nothing: each token has its own.
         drop_rate: dropout before the classifiers.
         drop_path_rate: stochastic depth of the last block.
+        patch_drop_rate: share of the lookup tokens that a training step drops at random, in [0, 1).
         options: other arguments of LookupViT.
     """
 
@@ -56,6 +57,7 @@ class TimmLookupViT(LookupViT):
         dynamic_img_size: bool = True,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        patch_drop_rate: float = 0.0,
         **options: Any,
     ) -> None:
         options = current_arguments(options)
@@ -73,7 +75,7 @@ class TimmLookupViT(LookupViT):
         self.num_features = self.embed_dim = self.head_hidden_size = self.width
         self.num_prefix_tokens = compressed_size[1] * compressed_size[2]
         self.global_pool = _pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop, self.patch_drop_rate = nn.Dropout(drop_rate), patch_drop_rate
         self._update_feature_info()
 
     def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]  # timm's signature
@@ -82,7 +84,8 @@ class TimmLookupViT(LookupViT):
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]  # timm's signature
         """Return normed tokens (B, M + N, D), the compressed tokens first."""
-        compressed, lookup, _ = super().forward_features(image)
+        keep = 1 - self.patch_drop_rate if self.training and self.patch_drop_rate else None
+        compressed, lookup, _ = super().forward_features(image, keep=keep)
         return self._normed_sequence(compressed, lookup)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
@@ -195,7 +198,9 @@ class TimmLookupViT(LookupViT):
         _replace(self, "positions", resample(self.positions.detach(), grid, self.antialias))
         update_model_input_size(self, self.input_size[1:], patch_size=patch_size)
 
-    def tokenize(self, video: Tensor, compressed_size: Size | None = None) -> tuple[Tensor, Tensor]:
+    def tokenize(
+        self, video: Tensor, compressed_size: Size | None = None, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """See `LookupViT.tokenize`.
 
         Raises:
@@ -206,7 +211,7 @@ class TimmLookupViT(LookupViT):
                 f"img_size: found an image of {tuple(video.shape[-2:])} (H, W), expected {self.input_size[1:]}; call "
                 "set_input_size, or accept all sizes with dynamic_img_size=True"
             )
-        return super().tokenize(video, compressed_size)
+        return super().tokenize(video, compressed_size, kept)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass instead of storing them."""
