@@ -12,3 +12,4 @@ index 0 and rank 0. What they draw is unrelated, and earlier results depend on t
 CAPTION = 2**30  # (seed, epoch, index, CAPTION): which of an image's captions is learned
 SUBSTITUTE = 2**31  # (seed, epoch, index, SUBSTITUTE, attempt): the sample that replaces an unreadable video
 COMPRESSED_SIZE = 2**31  # (seed, step, COMPRESSED_SIZE): the compressed size of a step
+KEEP = 2**31 + 1  # (seed, step, KEEP): the share of lookup tokens that a step keeps

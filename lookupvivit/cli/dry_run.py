@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from lookupvivit.profiling.memory_estimate import MemoryEstimate, TrainingSetup,
 from lookupvivit.training.build import build_on_meta
 from lookupvivit.training.distributed import World
 from lookupvivit.training.optimizer import parameter_groups
-from lookupvivit.training.schedule import Batching, Plan, training_order
+from lookupvivit.training.schedule import Batching, Plan, calls_of_steps, training_order
 from lookupvivit.training.tasks import create_task
 from lookupvivit.training.utilization import training_macs
 
@@ -61,18 +60,19 @@ def describe_schedule(config: RunConfig, num_samples: int) -> str:
 
 
 def print_cost(model: nn.Module, config: RunConfig) -> None:
-    """Print parameters and multiply-adds; in multi-resolution training, the mean over the compressed sizes."""
+    """Print parameters and multiply-adds, the mean over the compressed sizes and shares that training draws from."""
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     print(f"{config.model.name}: {total / 1e6:.2f} M parameters, {trained / 1e6:.2f} M of them trained")
-    shape, calls = clip_shape(config), training_calls(config)
+    shape, calls = clip_shape(config), calls_of_steps(config)
     try:
         forward = [count_cost(model, shape, **call).macs / GIGA for call in calls]
         per_step = config.optim.batch_size * mean([training_macs(model, shape, **call) / GIGA for call in calls])
     except UncountedOperatorError as error:
         print(f"forward pass: unknown GFLOPs ({error})")
         return
-    sizes = f", mean of {len(calls)} compressed sizes ({min(forward):.4g} to {max(forward):.4g})"
+    unit = "calls" if config.model.keep else "compressed sizes"
+    sizes = f", mean of {len(calls)} {unit} ({min(forward):.4g} to {max(forward):.4g})"
     print(f"forward pass: {mean(forward):.4g} GFLOPs (multiply-adds) per clip{sizes if len(calls) > 1 else ''}")
     recomputation = "; activation checkpointing adds a third" if config.runtime.activation_checkpointing else ""
     print(f"training: {per_step / 1e3:.4g} TFLOPs per step over all ranks{recomputation}")
@@ -95,9 +95,7 @@ def memory_of_rank(model: Model, config: RunConfig, batching: Batching, device: 
         device=device,
         frozen=sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad),
     )
-    multi_resolution = config.model.multi_resolution
-    call = {"compressed_size": multi_resolution.largest} if multi_resolution else {}
-    return estimate_memory(model, clip_shape(config, batching.micro_batch), setup, **call)
+    return estimate_memory(model, clip_shape(config, batching.micro_batch), setup, **calls_of_steps(config)[-1])
 
 
 def print_memory(memory: MemoryEstimate, device: str) -> None:
@@ -113,12 +111,6 @@ def clip_shape(config: RunConfig, batch_size: int = 1) -> tuple[int, ...]:
     """The shape (B, 3, T, H, W) of the model's input."""
     data = config.data
     return (batch_size, 3, data.frames, data.crop, data.crop)
-
-
-def training_calls(config: RunConfig) -> list[dict[str, Any]]:
-    """Keyword arguments of the model's call in training: one per compressed size that a step may draw."""
-    multi_resolution = config.model.multi_resolution
-    return [{"compressed_size": size} for size in multi_resolution.sizes] if multi_resolution else [{}]
 
 
 def mean(values: list[float]) -> float:

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 from typing_extensions import Self
 
 from lookupvivit.config.data import AugmentConfig, DataConfig
-from lookupvivit.config.errors import require
+from lookupvivit.config.errors import ConfigError, require
 from lookupvivit.config.section import (
     FractionBelowOne,
     Mapping,
@@ -25,7 +25,9 @@ from lookupvivit.config.section import (
     TokenSize,
     list_to_tuple,
 )
-from lookupvivit.sizes import Size
+from lookupvivit.sizes import Size, TokenSetting
+
+KEEP_STEP = 0.05  # between shares of kept tokens
 
 
 class MultiResolution(Section):
@@ -56,6 +58,26 @@ class ModelConfig(Section):
     """Arguments of the model's class, such as depth: 4."""
     multi_resolution: MultiResolution | None = None
     """LookupViT only: train at several compressed sizes, such as {t: [4, 8, 16], k: [5, 6, 7, 8, 9]}."""
+    keep: Pair[PositiveFraction] | None = None
+    """LookupViT and ViT only: the smallest and the largest share of tokens that a training step keeps, [0.3, 1.0]."""
+
+    @model_validator(mode="after")
+    def _validate(self) -> Self:
+        in_order = self.keep is None or self.keep[0] <= self.keep[1]
+        require(in_order, "model.keep", self.keep, "the smaller share first")
+        return self
+
+    @property
+    def keep_shares(self) -> list[float]:
+        """The shares between the two of ``keep``, in steps of about `KEEP_STEP`; empty without ``keep``.
+
+        They are few, because each is a shape for which kernels are chosen and blocks are compiled.
+        """
+        if self.keep is None:
+            return []
+        low, high = self.keep
+        steps = round((high - low) / KEEP_STEP)
+        return [low + (high - low) * step / steps for step in range(steps + 1)] if steps else [low]
 
 
 class OptimConfig(Section):
@@ -175,6 +197,8 @@ class EvalConfig(Section):
     """Views per rank and forward pass."""
     compressed_size: TokenSize | None = None
     """LookupViT only: compressed size (t, h, w); null is the model's own."""
+    keep: PositiveFraction | str | None = None
+    """LookupViT and ViT only: share of tokens to keep, such as 0.5, or with a strategy motion:0.5; null is all."""
     single_frame: bool = False
     """Repeat the middle frame of each clip, to measure what one frame alone reveals."""
     save_seconds: NonNegativeFloat = 60
@@ -183,12 +207,21 @@ class EvalConfig(Section):
     @model_validator(mode="after")
     def _validate(self) -> Self:
         require(self.crops in (1, 3), "eval.crops", self.crops, "1 or 3")
+        try:
+            _ = self.tokens
+        except ValueError as error:
+            raise ConfigError(f"eval.keep: {error}") from None
         return self
+
+    @property
+    def tokens(self) -> TokenSetting:
+        """The compressed size and the kept tokens."""
+        return TokenSetting.of(self.compressed_size, self.keep)
 
     @property
     def call(self) -> dict[str, Any]:
         """Keyword arguments of the model's call."""
-        return {"compressed_size": self.compressed_size} if self.compressed_size else {}
+        return self.tokens.call
 
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]

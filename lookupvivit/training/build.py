@@ -9,7 +9,7 @@ import torch
 
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes
-from lookupvivit.models.base import Model
+from lookupvivit.models.base import Model, check_keep
 from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.models.shapes_only import shapes_only
@@ -42,17 +42,19 @@ def build_model(config: RunConfig, num_classes: int | None = None) -> Model:
         num_classes: by default ``data.num_classes``.
 
     Raises:
-        ConfigError: no such model, impossible arguments, or a compressed size that the model does not support.
+        ConfigError: no such model, impossible arguments, or a compressed size or keep that the model does not support.
     """
     try:
         model = create_model(config.model.name, num_classes or config.num_classes, **model_arguments(config))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"model: {error}") from None
-    for key, size in _requested_sizes(config).items():
-        try:
+    try:
+        for key, size in _requested_sizes(config).items():
             check_compressed_size(model, size, key)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        check_keep(model, config.model.keep and config.model.keep[0], "model.keep")
+        check_keep(model, config.eval.keep, "eval.keep")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     return model
 
 

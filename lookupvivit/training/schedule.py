@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.loader import TrainingOrder
-from data_pipelines.random_streams import COMPRESSED_SIZE
+from data_pipelines.random_streams import COMPRESSED_SIZE, KEEP
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import prefix_data_errors
@@ -106,15 +108,25 @@ class Plan:
         return step == self.total or step % max(1, round(every_epochs * self.steps_per_epoch)) == 0
 
 
-def compressed_size_of_step(config: RunConfig, step: int) -> dict[str, Any]:
-    """The keyword argument ``compressed_size`` of a step in multi-resolution training; empty otherwise.
+def call_of_step(config: RunConfig, step: int) -> dict[str, Any]:
+    """Keyword arguments of the model's call in a step: those of ``compressed_size`` and ``keep`` that training varies.
 
-    One size is drawn per global batch (section 4). It is keyed on seed and step, as in FlexiViT, so that it is the same
-    on every rank and after a resume.
+    One size (section 4) and one share are drawn per global batch. They are keyed on seed and step, as in FlexiViT, so
+    that they are the same on every rank and after a resume.
     """
+    call: dict[str, Any] = {}
+    if sizes := config.model.multi_resolution:
+        rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
+        t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
+        call["compressed_size"] = (t, k, k)
+    if shares := config.model.keep_shares:
+        call["keep"] = float(np.random.default_rng((config.seed, step, KEEP)).choice(shares))
+    return call
+
+
+def calls_of_steps(config: RunConfig) -> list[dict[str, Any]]:
+    """Everything that `call_of_step` may return, the most expensive one last."""
     sizes = config.model.multi_resolution
-    if sizes is None:
-        return {}
-    rng = np.random.default_rng((config.seed, step, COMPRESSED_SIZE))
-    t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
-    return {"compressed_size": (t, k, k)}
+    by_size = [{"compressed_size": size} for size in sorted(sizes.sizes, key=math.prod)] if sizes else [{}]
+    by_share = [{"keep": share} for share in config.model.keep_shares] or [{}]
+    return [{**size, **share} for size, share in itertools.product(by_size, by_share)]

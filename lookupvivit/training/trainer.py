@@ -30,7 +30,7 @@ from lookupvivit.training.logging import RunLog
 from lookupvivit.training.meter import TrainMeter
 from lookupvivit.training.optimizer import Losses, NonFiniteGradients, learning_rate, non_finite_message
 from lookupvivit.training.ownership import require_own
-from lookupvivit.training.schedule import Batching, Plan, compressed_size_of_step, training_order
+from lookupvivit.training.schedule import Batching, Plan, call_of_step, training_order
 from lookupvivit.training.signals import StoppedBySignal, StopRequest
 from lookupvivit.training.tasks import create_task
 from lookupvivit.training.trackers import TrackedRun, create_trackers, require_installed
@@ -198,7 +198,7 @@ class Trainer:
         # Keyed on step and rank: a resumed run with as many ranks draws what the uninterrupted run would have drawn.
         rng = np.random.default_rng((config.seed, self.step, world.rank))
         torch.manual_seed(int(rng.integers(2**63)))  # drop path
-        call = compressed_size_of_step(config, self.step)
+        call = call_of_step(config, self.step)
 
         self.set_schedule()
         engine.train()

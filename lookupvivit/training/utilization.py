@@ -45,8 +45,8 @@ def _frozen_macs(model: nn.Module, cost: Cost, name: str = "") -> int:
 class ModelFlopsUtilization:
     """Model FLOPs utilization (Chowdhery et al., PaLM, appendix B) of one rank.
 
-    Every clip counts with `training_macs` at the compressed size of its step. What activation checkpointing recomputes
-    does not count.
+    Every clip counts with `training_macs` at the compressed size and the kept tokens of its step. What activation
+    checkpointing recomputes does not count.
 
     Args:
         model: the trained model on the meta device.
@@ -59,15 +59,15 @@ class ModelFlopsUtilization:
         self.clip_shape = (1, 3, config.data.frames, config.data.crop, config.data.crop)
         self.peak_flops, _ = peak_flops(world.device, DTYPES[config.runtime.precision])
         self._is_main = world.is_main
-        self._flops_per_clip: dict[Any, float] = {}  # by compressed size, each counted once
+        self._flops_per_clip: dict[Any, float] = {}  # by arguments, each counted once
         self._flops = 0.0
 
     def add(self, call: dict[str, Any], num_clips: int) -> None:
         """Count ``num_clips`` of this rank, trained on with the keyword arguments ``call``."""
-        size = call.get("compressed_size")
-        if size not in self._flops_per_clip:
-            self._flops_per_clip[size] = self._count(call)
-        self._flops += self._flops_per_clip[size] * num_clips
+        key = tuple(call.items())
+        if key not in self._flops_per_clip:
+            self._flops_per_clip[key] = self._count(call)
+        self._flops += self._flops_per_clip[key] * num_clips
 
     def _count(self, call: dict[str, Any]) -> float:
         """FLOPs of training on one clip; NaN if the model has an operator of unknown cost, which is printed once."""

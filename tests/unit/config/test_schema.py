@@ -53,6 +53,9 @@ DEMO = ROOT / "configs" / "camera_motion.yaml"
         ("augment.rand_augment=[0, 9]", ("augment.rand_augment", "[0, 9]", "layers, magnitude")),
         ("model.multi_resolution={t: [4], k: [0]}", ("model.multi_resolution.k", "[0]", "at least 1")),
         ("model.multi_resolution={t: [], k: [3]}", ("model.multi_resolution.t", "[]", "a list of values")),
+        ("model.keep=[1.0, 0.3]", ("model.keep", "(1.0, 0.3)", "the smaller share first")),
+        ("model.keep=[0.0, 0.3]", ("model.keep", "0.0", "above 0")),
+        ("eval.keep=moving:0.3", ("eval.keep", "moving:0.3", "a share in (0, 1]")),
         ("eval.compressed_size=[4, 0, 5]", ("eval.compressed_size", "[4, 0, 5]", "at least 1")),
         ("eval.compressed_size=4x5", ("eval.compressed_size", "'4x5'", "TxHxW")),
         # rules that involve several keys

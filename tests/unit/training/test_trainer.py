@@ -13,7 +13,7 @@ from lookupvivit.training.attention_logging import spread_over_classes
 from lookupvivit.training.build import build_model
 from lookupvivit.training.distributed import World
 from lookupvivit.training.logging import RunLog, _remove_after
-from lookupvivit.training.schedule import compressed_size_of_step
+from lookupvivit.training.schedule import call_of_step, calls_of_steps
 from lookupvivit.training.trackers import TrackedRun, create_trackers
 
 
@@ -24,14 +24,37 @@ def config(*overrides):
 def test_one_compressed_size_per_step_for_all_ranks():
     """Drawn uniformly from the product of t and k, keyed on seed and step alone."""
     multi = config("model.multi_resolution={t: [4, 8], k: [2, 3, 5]}", "seed=3")
-    drawn = [compressed_size_of_step(multi, step)["compressed_size"] for step in range(1200)]
+    drawn = [call_of_step(multi, step)["compressed_size"] for step in range(1200)]
     counts = Counter(drawn)
     assert counts.keys() == {(t, k, k) for t in (4, 8) for k in (2, 3, 5)}
     assert all(abs(count - 200) < 4 * 200**0.5 for count in counts.values())
-    assert drawn[7:9] == [compressed_size_of_step(multi, step)["compressed_size"] for step in (7, 8)]
+    assert drawn[7:9] == [call_of_step(multi, step)["compressed_size"] for step in (7, 8)]
     other_seed = config("model.multi_resolution={t: [4, 8], k: [2, 3, 5]}", "seed=4")
-    assert [compressed_size_of_step(other_seed, step)["compressed_size"] for step in range(20)] != drawn[:20]
-    assert compressed_size_of_step(config(), 0) == {}
+    assert [call_of_step(other_seed, step)["compressed_size"] for step in range(20)] != drawn[:20]
+    assert call_of_step(config(), 0) == {}
+
+
+def test_one_share_of_kept_tokens_per_step_for_all_ranks():
+    """Drawn uniformly, keyed on seed and step alone; the draws of the compressed size stay the same."""
+    sizes = "model.multi_resolution={t: [4, 8], k: [2, 3, 5]}"
+    varied, without = config(sizes, "model.keep=[0.3, 1.0]", "seed=3"), config(sizes, "seed=3")
+    drawn = [call_of_step(varied, step) for step in range(1500)]
+    shares = Counter(round(call.pop("keep"), 6) for call in drawn)
+    assert sorted(shares) == [round(0.3 + 0.05 * i, 6) for i in range(15)]
+    assert all(abs(count - 100) < 4 * 100**0.5 for count in shares.values())
+    assert drawn == [call_of_step(without, step) for step in range(1500)]
+    assert call_of_step(varied, 70) == call_of_step(varied, 70)
+    assert call_of_step(config("model.keep=[0.5, 0.5]"), 0) == {"keep": 0.5}
+    calls = calls_of_steps(varied)
+    assert len(calls) == 6 * 15 and calls[-1] == {"compressed_size": (8, 5, 5), "keep": 1.0}
+    assert all(call_of_step(varied, step) in calls for step in range(50))
+
+
+@pytest.mark.parametrize("name", ["tokenlearner_pico8x2_at2", "perceiver_pico8x2"])
+@pytest.mark.parametrize("setting", ["model.keep=[0.3, 1.0]", "eval.keep=0.5", "eval.keep=motion:0.5"])
+def test_models_that_need_all_of_their_tokens_are_named(name, setting):
+    with pytest.raises(ConfigError, match=rf"{setting.partition('=')[0]}: found .* needs all of its tokens"):
+        build_model(config(f"model.name={name}", "model.overrides={}", setting))
 
 
 @pytest.mark.parametrize("override", ["model.name=vivit_pico8x2", "model.overrides.compressed_init=random"])
