@@ -19,12 +19,12 @@ from data_pipelines.io.progress import progress
 from lookupvivit.accuracy_cost.figures import points_figure
 from lookupvivit.accuracy_cost.plan import Options, PlannedPoint, at_image_size, load_checkpoint, plan_points
 from lookupvivit.accuracy_cost.record import Point, Record, scores
-from lookupvivit.accuracy_cost.report import cascade_report, cascade_summary, save_csv, table
+from lookupvivit.accuracy_cost.report import cascade_report, cascade_summary, frontier, save_csv, table
 from lookupvivit.config import RunConfig
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.profiling.timing import describe_machine, median_times
-from lookupvivit.sizes import format_size
+from lookupvivit.sizes import TokenSetting
 from lookupvivit.training import distributed
 from lookupvivit.training.build import compute_dtype
 from lookupvivit.training.data import view_loader
@@ -115,19 +115,20 @@ def _score(
 
 def _finished_point(planned: PlannedPoint, predictions: Predictions, num_failed: int, views: str) -> Point:
     checkpoint = planned.checkpoint
-    size = format_size(planned.size) if planned.size else "all"
+    size = (str(planned.tokens) or "all").replace("@", "_keep_").replace(":", "_").removeprefix("_")
     return Point(
         checkpoint=checkpoint.path,
         model=checkpoint.name,
-        compressed_size=planned.size,
+        compressed_size=planned.tokens.compressed_size,
         image_size=planned.image_size,
-        own_size=planned.size == checkpoint.own_size,
+        own_size=planned.tokens == checkpoint.own_tokens,
         conditions=planned.conditions,
         **scores(predictions, str(planned)),
         failed_videos=num_failed,
         gflops=planned.gflops,
         parameters=planned.parameters,
         logits_file=f"{views}/{checkpoint.digest}_{size}_{planned.image_size}.npz",
+        keep=planned.tokens.keep,
     )
 
 
@@ -183,7 +184,8 @@ def _bind(point: PlannedPoint, clip: Tensor) -> Callable[[], Tensor]:
 def _report(points: Sequence[Point], record: Record, options: Options, views: str, manifest: VideoManifest) -> None:
     """Write JSON, CSV and figure, and print a table."""
     cascade = _cascade(points, record, options)
-    record.save(cascade=cascade)
+    best = [{"checkpoint": point.checkpoint, "tokens": point.size_name} for point in frontier(points)]
+    record.save(cascade=cascade, frontier=best)
     save_csv(record.file.with_suffix(".csv"), points, cascade)
     figure = points_figure(points, cascade, views, manifest.source, manifest.unit)
     save_png(record.file.with_suffix(".png"), figure)
@@ -193,12 +195,17 @@ def _report(points: Sequence[Point], record: Record, options: Options, views: st
     print(f"saved {record.file}, .csv and .png")
 
 
+def _is_in(point: Point, tokens: Sequence[TokenSetting]) -> bool:
+    """Whether the point is one of these; without a compressed size, they mean the model's own."""
+    return any(point.tokens == each or (not each.compressed_size and point.keep == each.keep) for each in tokens)
+
+
 def _cascade(points: Sequence[Point], record: Record, options: Options) -> dict[str, Any] | None:
     """The cascade of two sizes of the main checkpoint; None for a single size or several image sizes."""
     candidates = [point for point in points if point.checkpoint == options.run]
     if len(candidates) < 2 or len(options.image_sizes) > 1:
         return None
     if options.cascade:
-        candidates = [point for point in candidates if point.compressed_size in options.cascade]
+        candidates = [point for point in candidates if _is_in(point, options.cascade)]
     by_cost = sorted(candidates, key=lambda point: point.gflops)
     return cascade_report(record, by_cost[0], by_cost[-1])

@@ -48,14 +48,17 @@ def points_figure(
 
 
 def _connected_points(points: Iterable[Point]) -> list[list[Point]]:
-    """Group points into lines: by checkpoint, image size and number of frames t of the compressed tokens.
+    """Group points into lines: by checkpoint, image size, number of frames t of the compressed tokens and kept tokens.
 
-    If every such group of a checkpoint has a single point, all points of the checkpoint are one line.
+    Without compressed tokens, the share of kept tokens varies along a line. If every group of a checkpoint has a single
+    point, all of its points are one line.
     """
-    by_checkpoint: dict[str, dict[tuple[int, int | None], list[Point]]] = {}
+    by_checkpoint: dict[str, dict[tuple[object, ...], list[Point]]] = {}
     for point in points:
-        t = point.compressed_size[0] if point.compressed_size else None
-        by_checkpoint.setdefault(point.checkpoint, {}).setdefault((point.image_size, t), []).append(point)
+        key: tuple[object, ...] = point.image_size, point.keep and point.keep.strategy
+        if point.compressed_size:
+            key = point.image_size, point.compressed_size[0], point.keep
+        by_checkpoint.setdefault(point.checkpoint, {}).setdefault(key, []).append(point)
     lines = []
     for groups in by_checkpoint.values():
         connected = list(groups.values())
@@ -80,7 +83,7 @@ def _curve(name: str, group: Sequence[Point], individual: bool, with_image_size:
     labels = []
     for point in group:
         # At sizes of the main checkpoint, an individual one has the same cost, which is labelled there.
-        visible = not individual or point.own_size
+        visible = not individual or point.own_size or not point.compressed_size
         label = f"{point.size_name}, {point.image_size} px" if with_image_size else point.size_name
         labels.append(label if visible else "")
     return Curve(

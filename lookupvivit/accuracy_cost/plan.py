@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.hashing import file_digest
-from lookupvivit.accuracy_cost.record import Key, size_name
+from lookupvivit.accuracy_cost.record import Key, tokens_name
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.layers.compressed_init import require_size_within
+from lookupvivit.models.base import check_keep
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling.budget import default_sizes
 from lookupvivit.profiling.flops import count_cost
-from lookupvivit.sizes import Size, format_size
+from lookupvivit.sizes import Size, TokenSetting, as_keep
 from lookupvivit.training.build import require_trained_as
 from lookupvivit.weights.files import load_classifier, read_description, weights_file
 
@@ -34,8 +35,10 @@ class Options:
         run: the main checkpoint, whose curve is drawn: a run directory or its ``model.safetensors``.
         output: folder for the results.
         individuals: further checkpoints, evaluated at their own size.
-        everywhere: evaluate ``individuals`` at all sizes (paper, Fig. 5b).
-        sizes: compressed sizes; if empty, those of the run's multi-resolution training, otherwise `default_sizes`.
+        everywhere: evaluate ``individuals`` at all sizes (paper, Fig. 5b), as far as they support them.
+        sizes: compressed sizes and shares of kept tokens; if empty, the compressed sizes of the run's multi-resolution
+            training, otherwise `default_sizes`, each with the smallest, the middle and the largest share of its
+            training.
         image_sizes: sides of the square input, pixels; if empty, the configuration's (several: paper, Fig. 1b).
         cascade: its two compressed sizes; None for the cheapest and the most expensive one.
         batch_size: views per call in the speed measurement; None for ``eval.batch_size``.
@@ -46,9 +49,9 @@ class Options:
     output: Path
     individuals: tuple[str, ...] = ()
     everywhere: bool = False
-    sizes: tuple[Size, ...] = ()
+    sizes: tuple[TokenSetting, ...] = ()
     image_sizes: tuple[int, ...] = ()
-    cascade: tuple[Size, Size] | None = None
+    cascade: tuple[TokenSetting, TokenSetting] | None = None
     batch_size: int | None = None
     rounds: int = 25
 
@@ -81,9 +84,14 @@ class Checkpoint:
         """The model's default compressed size; None for a model without compressed tokens."""
         return getattr(self.model, "compressed_size", None)
 
-    def call_arguments(self, size: Size | None) -> dict[str, Any]:
-        """Arguments of a call at a compressed size."""
-        return {"compressed_size": size} if self.resizable else {}
+    @property
+    def own_tokens(self) -> TokenSetting:
+        """The model's default compressed size, and all lookup tokens."""
+        return TokenSetting(self.own_size)
+
+    def call_arguments(self, tokens: TokenSetting) -> dict[str, Any]:
+        """Arguments of a call with these numbers of tokens."""
+        return tokens.call if self.resizable else tokens._replace(compressed_size=None).call
 
 
 @dataclass(frozen=True)
@@ -91,14 +99,14 @@ class PlannedPoint:
     """A (checkpoint, size) pair to evaluate.
 
     Attributes:
-        checkpoint, size, image_size: as in `Point`.
+        checkpoint, tokens, image_size: as in `Point`.
         conditions: what else its accuracy depends on.
         gflops: multiply-adds per view, in G.
         parameters: number of parameters.
     """
 
     checkpoint: Checkpoint
-    size: Size | None
+    tokens: TokenSetting
     image_size: int
     conditions: dict[str, Any]
     gflops: float
@@ -107,19 +115,19 @@ class PlannedPoint:
     @property
     def key(self) -> Key:
         """The key of the resulting `Point`."""
-        return self.checkpoint.path, self.size, self.image_size
+        return self.checkpoint.path, self.tokens, self.image_size
 
     @property
     def speed_key(self) -> Key:
         """Equal for points that take the same time."""
-        return self.checkpoint.architecture, self.size, self.image_size
+        return self.checkpoint.architecture, self.tokens, self.image_size
 
     def __str__(self) -> str:
-        return _describe(self.checkpoint, self.size, self.image_size)
+        return _describe(self.checkpoint, self.tokens, self.image_size)
 
     def __call__(self, video: Tensor) -> Tensor:
         """Logits (B, K) of views (B, 3, T, H, W)."""
-        return self.checkpoint.model(video, **self.checkpoint.call_arguments(self.size)).logits
+        return self.checkpoint.model(video, **self.checkpoint.call_arguments(self.tokens)).logits
 
 
 def load_checkpoint(
@@ -161,16 +169,16 @@ def plan_points(
     sizes = _main_sizes(config, options, main)
     sizes_of = {main.path: sizes}
     for checkpoint in individuals:
-        own: list[Size | None] = [checkpoint.own_size]
-        at_all_sizes = options.everywhere and checkpoint.resizable
-        sizes_of[checkpoint.path] = list(dict.fromkeys([*sizes, *own])) if at_all_sizes else own
+        others = _supported(checkpoint, sizes) if options.everywhere else []
+        sizes_of[checkpoint.path] = list(dict.fromkeys([*others, checkpoint.own_tokens]))
     videos = _videos_digest(manifest)
     points = []
     for checkpoint in checkpoints:
-        for image_size, size in itertools.product(options.image_sizes or [config.data.crop], sizes_of[checkpoint.path]):
-            gflops, parameters = _cost(checkpoint, size, (config.data.frames, image_size, image_size))
+        sides = options.image_sizes or [config.data.crop]
+        for image_size, tokens in itertools.product(sides, sizes_of[checkpoint.path]):
+            gflops, parameters = _cost(checkpoint, tokens, (config.data.frames, image_size, image_size))
             conditions = _conditions(at_image_size(config, image_size), checkpoint, videos)
-            points.append(PlannedPoint(checkpoint, size, image_size, conditions, gflops, parameters))
+            points.append(PlannedPoint(checkpoint, tokens, image_size, conditions, gflops, parameters))
     return points
 
 
@@ -180,24 +188,43 @@ def at_image_size(config: RunConfig, side: int) -> RunConfig:
     return config.replace(data=config.data.replace(crop=side, short_side=short_side))
 
 
-def _main_sizes(config: RunConfig, options: Options, main: Checkpoint) -> list[Size | None]:
-    """The compressed sizes of the main checkpoint, from few tokens to many."""
-    cascade = options.cascade or ()
-    if not main.resizable:
-        if requested := options.sizes or cascade:
-            raise ConfigError(
-                f"sizes: found {', '.join(map(format_size, requested))}, expected none: the compressed size of "
-                f"{main.path}, {main.name}, is fixed or it has none"
-            )
-        return [main.own_size]
+def _main_sizes(config: RunConfig, options: Options, main: Checkpoint) -> list[TokenSetting]:
+    """The compressed sizes and shares of the main checkpoint, from few tokens to many."""
+    requested = [*options.sizes, *(options.cascade or ())]
+    if not main.resizable and any(tokens.compressed_size for tokens in requested):
+        raise ConfigError(
+            f"sizes: found {', '.join(map(str, requested))}, expected none: the compressed size of "
+            f"{main.path}, {main.name}, is fixed or it has none"
+        )
     multi_resolution = config.model.multi_resolution
-    if options.sizes:
-        sizes = list(options.sizes)
-    elif multi_resolution:
-        sizes = list(multi_resolution.sizes)
-    else:
-        sizes = default_sizes(cast(LookupViT, main.model))
-    return sorted({*sizes, *cascade}, key=lambda size: (size[0], size[1] * size[2], size))
+    sizes: list[Size | None] = [main.own_size]
+    if main.resizable:
+        sizes = [*(multi_resolution.sizes if multi_resolution else default_sizes(cast(LookupViT, main.model)))]
+    shares = config.model.keep_shares or [1.0]
+    keeps = [as_keep(share) if share < 1 else None for share in (shares[0], shares[len(shares) // 2], shares[-1])]
+    by_default = [TokenSetting(size, keep) for size in sizes for keep in keeps]
+    chosen = [tokens._replace(compressed_size=tokens.compressed_size or main.own_size) for tokens in requested]
+    return sorted({*(chosen if options.sizes else [*by_default, *chosen])}, key=_by_number)
+
+
+def _by_number(tokens: TokenSetting) -> tuple[object, ...]:
+    """Sort key: time, space, share of kept tokens, and what else distinguishes two settings."""
+    t, h, w = tokens.compressed_size or (0, 0, 0)
+    return t, h * w, tokens.keep.share if tokens.keep else 1, str(tokens)
+
+
+def _supported(checkpoint: Checkpoint, sizes: Sequence[TokenSetting]) -> list[TokenSetting]:
+    """The settings of the main checkpoint, as far as another one supports them."""
+    supported = []
+    for tokens in sizes:
+        if tokens.keep:
+            try:
+                check_keep(checkpoint.model, tokens.keep)
+            except ValueError:
+                continue
+        size = tokens.compressed_size if checkpoint.resizable else checkpoint.own_size
+        supported.append(TokenSetting(size, tokens.keep))
+    return supported
 
 
 def _conditions(config: RunConfig, checkpoint: Checkpoint, videos: str) -> dict[str, Any]:
@@ -218,19 +245,20 @@ def _videos_digest(manifest: VideoManifest) -> str:
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-def _cost(checkpoint: Checkpoint, size: Size | None, input_size: Size) -> tuple[float, int]:
+def _cost(checkpoint: Checkpoint, tokens: TokenSetting, input_size: Size) -> tuple[float, int]:
     """GFLOPs (multiply-adds) of a view, and number of parameters."""
     model: Any = checkpoint.model
     try:
         if hasattr(model, "embedding"):
             grid = model.embedding.grid(input_size)  # checked here, because errors within a trace are unreadable
-            if size and size != checkpoint.own_size:
-                require_size_within(size, grid)
-        cost = count_cost(model, (1, 3, *input_size), **checkpoint.call_arguments(size))
+            if tokens.compressed_size and tokens.compressed_size != checkpoint.own_size:
+                require_size_within(tokens.compressed_size, grid)
+        check_keep(model, tokens.keep)
+        cost = count_cost(model, (1, 3, *input_size), **checkpoint.call_arguments(tokens))
     except ValueError as error:
-        raise ConfigError(f"{_describe(checkpoint, size, input_size[1])}: {error}") from None
+        raise ConfigError(f"{_describe(checkpoint, tokens, input_size[1])}: {error}") from None
     return cost.macs / 1e9, cost.parameters
 
 
-def _describe(checkpoint: Checkpoint, size: Size | None, image_size: int) -> str:
-    return f"{checkpoint.path} at {size_name(size)}, {image_size} pixels"
+def _describe(checkpoint: Checkpoint, tokens: TokenSetting, image_size: int) -> str:
+    return f"{checkpoint.path} at {tokens_name(tokens)}, {image_size} pixels"

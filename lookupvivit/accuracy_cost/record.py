@@ -11,9 +11,9 @@ from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import reported_ranks, top_k_correct, wilson_interval
 from lookupvivit.evaluation.stored_predictions import Predictions
-from lookupvivit.sizes import Size, format_size
+from lookupvivit.sizes import Keep, Size, TokenSetting, as_keep
 
-Key = tuple[str, Size | None, int]  # checkpoint, compressed size, image size
+Key = tuple[str, TokenSetting, int]  # checkpoint, compressed size and kept tokens, image size
 
 # Keys of the file that differ from the names of the fields.
 FILE_KEYS = {
@@ -45,6 +45,7 @@ class Point:
         logits_file: the logits of all views, relative to the JSON file.
         clips_per_second: measured views per second; None before the measurement.
         speed_conditions: machine, precision, batch size, rounds and time of the speed measurement.
+        keep: the lookup tokens that are kept; None for all.
     """
 
     checkpoint: str
@@ -64,16 +65,22 @@ class Point:
     logits_file: str
     clips_per_second: float | None = None
     speed_conditions: dict[str, Any] | None = None
+    keep: Keep | None = None
+
+    @property
+    def tokens(self) -> TokenSetting:
+        """The compressed size and the kept tokens."""
+        return TokenSetting(self.compressed_size, self.keep)
 
     @property
     def key(self) -> Key:
         """What distinguishes the point from the others of its file."""
-        return self.checkpoint, self.compressed_size, self.image_size
+        return self.checkpoint, self.tokens, self.image_size
 
     @property
     def size_name(self) -> str:
-        """The compressed size as TxHxW, or "all tokens"."""
-        return size_name(self.compressed_size)
+        """The tokens as TxHxW, @KEEP or TxHxW@KEEP, or "all tokens"."""
+        return tokens_name(self.tokens)
 
     @property
     def speed(self) -> float:
@@ -83,8 +90,12 @@ class Point:
         return self.clips_per_second
 
     def to_json(self) -> dict[str, Any]:
-        """The point as it stands in the file."""
-        return {FILE_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        """The point as it stands in the file; without ``keep`` if all tokens are kept, as in earlier versions."""
+        values = asdict(self)
+        values["keep"] = str(self.keep)
+        if self.keep is None:
+            del values["keep"]
+        return {FILE_KEYS.get(name, name): value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Point:
@@ -94,18 +105,20 @@ class Point:
             ValueError: other keys.
         """
         names = {FILE_KEYS.get(field.name, field.name): field.name for field in fields(cls)}
+        row = {"keep": None, **row}
         if row.keys() != names.keys():
             raise ValueError(f"a point has the keys {', '.join(sorted(row))}")
         values = {names[key]: value for key, value in row.items()}
         size = values["compressed_size"]
         values["compressed_size"] = tuple(size) if size else None
+        values["keep"] = None if values["keep"] is None else as_keep(values["keep"])
         values["top1_interval"] = tuple(values["top1_interval"])
         return cls(**values)
 
 
-def size_name(size: Size | None) -> str:
-    """A compressed size as TxHxW; "all tokens" for None, a model without compressed tokens."""
-    return format_size(size) if size else "all tokens"
+def tokens_name(tokens: TokenSetting) -> str:
+    """The command-line form; "all tokens" for all tokens of a model without compressed tokens."""
+    return str(tokens) or "all tokens"
 
 
 def scores(predictions: Predictions, description: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from data_pipelines.io.atomic import atomic_write
 from lookupvivit.accuracy_cost.cascade import Cascade, expected_cost, sweep_thresholds
-from lookupvivit.accuracy_cost.record import Point, Record
+from lookupvivit.accuracy_cost.record import Point, Record, tokens_name
+from lookupvivit.sizes import TokenSetting
 
 CASCADE_STEPS = 21  # thresholds that are kept and drawn
 CSV_COLUMNS = (
@@ -26,6 +27,8 @@ CSV_COLUMNS = (
     "videos",
     "gflops_per_view",
     "clips_per_second",
+    "keep",
+    "on_frontier",
 )
 
 
@@ -81,24 +84,37 @@ def cascade_summary(cascade: dict[str, Any], unit: str = "video") -> str:
     )
 
 
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """The points, of any checkpoint, that no other one equals in accuracy at a lower or equal cost; cheapest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.gflops, -point.top1)):
+        if not best or point.top1 > best[-1].top1:
+            best.append(point)
+    return best
+
+
 def table(points: Sequence[Point]) -> str:
     """The points as a text table. GFLOPs are multiply-adds per view."""
     width = max(len(point.checkpoint) for point in points)
-    header = f"{'checkpoint':{width}}  {'size':>10}  {'pixels':>6}  {'GFLOPs':>8}  {'clips/s':>8}"
+    size_width = max(10, *(len(point.size_name) for point in points))
+    header = f"{'checkpoint':{width}}  {'size':>{size_width}}  {'pixels':>6}  {'GFLOPs':>8}  {'clips/s':>8}"
     lines = [f"{header}  top-1 (95 % interval)"]
+    best = frontier(points)
     for point in points:
         low, high = point.top1_interval
         lines.append(
-            f"{point.checkpoint:{width}}  {point.size_name:>10}  {point.image_size:>6}  {point.gflops:8.3f}  "
-            f"{point.speed:8.1f}  {point.top1:.2f} % ({low:.1f} to {high:.1f})"
+            f"{point.checkpoint:{width}}  {point.size_name:>{size_width}}  {point.image_size:>6}  {point.gflops:8.3f}  "
+            f"{point.speed:8.1f}  {point.top1:.2f} % ({low:.1f} to {high:.1f}){' *' if point in best else ''}"
         )
-    lines.append("GFLOPs are multiply-adds per view")
+    lines.append("GFLOPs are multiply-adds per view; *: no other row is as accurate at a lower cost")
     return "\n".join(lines)
 
 
 def save_csv(file: Path, points: Iterable[Point], cascade: dict[str, Any] | None) -> None:
     """Write one row per point and one per threshold of a `cascade_report`, atomically."""
-    rows = [_point_row(point) for point in points]
+    points = list(points)
+    best = frontier(points)
+    rows = [_point_row(point) | {"on_frontier": point in best} for point in points]
     if cascade:
         rows += [_step_row(step, cascade) for step in cascade["steps"]]
     with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as out:
@@ -111,7 +127,8 @@ def _point_row(point: Point) -> dict[str, Any]:
     return {
         "checkpoint": point.checkpoint,
         "model": point.model,
-        "compressed_size": point.size_name,
+        "compressed_size": tokens_name(TokenSetting(point.compressed_size)),
+        "keep": point.keep or "",
         "image_size": point.image_size,
         "top1": point.top1,
         "top5": point.top5,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io.output_paths import OutputPathError, require_output_file, require_output_folder
-from lookupvivit.sizes import Size, parse_size
+from lookupvivit.sizes import Size, TokenSetting, parse_size, parse_token_setting
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,14 @@ def token_size(text: str) -> Size:
     """A size in tokens, TxHxW."""
     try:
         return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def token_setting(text: str) -> TokenSetting:
+    """A compressed size, a share of lookup tokens to keep, or both: TxHxW, @KEEP or TxHxW@KEEP."""
+    try:
+        return parse_token_setting(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -114,6 +122,16 @@ def add_compressed_size_option(parser: argparse.ArgumentParser, default: str = "
     """Add ``--compressed-size TxHxW``, a Size or None; ``default`` describes None in the help."""
     help = f"number of compressed tokens along time, height and width, such as 4x5x5 (default: {default})"
     parser.add_argument("--compressed-size", type=token_size, metavar="TxHxW", help=help)
+
+
+def add_tokens_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--compressed-size TxHxW[@KEEP]``, a TokenSetting named ``tokens``."""
+    help = (
+        "number of compressed tokens along time, height and width, share of lookup tokens to keep, or both, such as "
+        "4x5x5, @0.5 or 4x5x5@0.5 (default: the model's own size, all lookup tokens)"
+    )
+    settings: dict[str, Any] = {"type": token_setting, "default": TokenSetting(), "metavar": "TxHxW[@KEEP]"}
+    parser.add_argument("--compressed-size", dest="tokens", help=help, **settings)
 
 
 def add_device_option(parser: argparse.ArgumentParser, default: str | None = None) -> None:

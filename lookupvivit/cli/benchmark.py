@@ -1,8 +1,9 @@
 """Measure the speed and memory of several models: latency, throughput, MFU, peak memory, and time by operator.
 
 The models alternate in every round, so that their ratios hold on a busy machine. NAME@TxHxW is a model with TxHxW
-compressed tokens. Models of other libraries are timm:NAME, transformers:vivit and vit_pytorch:LookViT, where these are
-installed; the last two take their sizes from the first model of the registry, preferring a LookupViT.
+compressed tokens, NAME@0.5 one that keeps half of its lookup tokens, and NAME@TxHxW@0.5 is both. Models of other
+libraries are timm:NAME, transformers:vivit and vit_pytorch:LookViT, where these are installed; the last two take their
+sizes from the first model of the registry, preferring a LookupViT.
 """
 
 from __future__ import annotations
@@ -48,7 +49,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="NAME, NAME@TxHxW or a model of another library")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="NAME, NAME@TxHxW, NAME@KEEP, NAME@TxHxW@KEEP or a model of another library",
+    )
     parser.add_argument("--train", action="store_true", help="also measure training steps")
     parser.add_argument("--operators", action="store_true", help="also measure each forward pass by operator")
     add_batch_size_option(parser, default=1, unit="clips or images")

@@ -12,12 +12,12 @@ from lookupvivit.cli.arguments import (
     add_output_option,
     add_run_option,
     positive_int,
-    token_size,
+    token_setting,
 )
 from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.config.loading import load_config
-from lookupvivit.sizes import Size
+from lookupvivit.sizes import TokenSetting
 
 
 @ends_quietly()
@@ -50,7 +50,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_run_option(parser, required=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key, such as eval.clips=1")
     parser.add_argument(
-        "--sizes", type=token_sizes, default=(), metavar="TxHxW,...", help="compressed sizes (default: as in training)"
+        "--sizes",
+        type=token_settings,
+        default=(),
+        metavar="TxHxW[@KEEP],...",
+        help="compressed sizes, shares of lookup tokens to keep (@0.5), or both (default: as in training)",
     )
     parser.add_argument(
         "--individual",
@@ -66,7 +70,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--cascade",
         type=cascade_sizes,
-        metavar="TxHxW,TxHxW",
+        metavar="TxHxW[@KEEP],TxHxW[@KEEP]",
         help="the small and the large size of the cascade (default: the cheapest and the most expensive)",
     )
     add_batch_size_option(parser, default=None, unit="in the speed measurement: views")
@@ -86,14 +90,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def token_sizes(text: str) -> tuple[Size, ...]:
-    """Sizes such as 4x2x2,4x3x3, without duplicates."""
-    return tuple(dict.fromkeys(token_size(part) for part in text.split(",") if part))
+def token_settings(text: str) -> tuple[TokenSetting, ...]:
+    """Settings such as 4x2x2,4x3x3@0.5,@0.5, without duplicates."""
+    return tuple(dict.fromkeys(token_setting(part) for part in text.split(",") if part))
 
 
-def cascade_sizes(text: str) -> tuple[Size, Size]:
-    """Two different sizes."""
-    sizes = token_sizes(text)
+def cascade_sizes(text: str) -> tuple[TokenSetting, TokenSetting]:
+    """Two different settings."""
+    sizes = token_settings(text)
     if len(sizes) != 2:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected two different sizes, such as 4x2x2,4x6x6")
     return sizes[0], sizes[1]

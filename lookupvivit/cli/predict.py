@@ -20,11 +20,11 @@ from data_pipelines.io.real_paths import require_not_among
 from data_pipelines.io.text import one_line, output_name
 from lookupvivit.cli.arguments import (
     add_batch_size_option,
-    add_compressed_size_option,
     add_device_option,
     add_json_file_option,
     add_output_option,
     add_run_option,
+    add_tokens_option,
     output_file,
     positive_int,
     positive_seconds,
@@ -64,7 +64,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--csv", type=output_file, metavar="FILE", help="also write a table with a row per file")
     help = "also write the mean logits of all classes, to the files of --json and --csv"
     parser.add_argument("--logits", action="store_true", help=help)
-    add_compressed_size_option(parser)
+    add_tokens_option(parser)
     add_device_option(parser)
     add_batch_size_option(parser, default=8)
     arguments = parser.parse_args()
@@ -137,7 +137,8 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
             clips,
             crops,
             window=arguments.window,
-            compressed_size=arguments.compressed_size,
+            compressed_size=arguments.tokens.compressed_size,
+            keep=arguments.tokens.keep,
             batch_size=arguments.batch_size,
             device=arguments.device,
         )

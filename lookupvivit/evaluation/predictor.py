@@ -21,8 +21,8 @@ from data_pipelines.video.reader import VideoReader
 from lookupvivit.evaluation.fixed_passes import FixedPasses, views_per_pass
 from lookupvivit.evaluation.prediction import Prediction
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import check_compressed_size
-from lookupvivit.sizes import Size, as_size
+from lookupvivit.models.token_settings import check_token_setting
+from lookupvivit.sizes import Keep, Size, TokenSetting
 from lookupvivit.weights.files import WeightsError
 from lookupvivit.weights.metadata import class_names_of, is_multi_label, preprocess_of
 
@@ -75,11 +75,12 @@ class Predictor:
         window: seconds between the starts of the timeline's clips, for all videos. By default, a timeline consists of
             consecutive clips, or of `MAX_TIMELINE_CLIPS` evenly spaced ones.
         compressed_size: (t, h, w); default: the model's own.
+        keep: share of the lookup tokens to keep, such as 0.5 or "motion:0.5"; default: all.
         batch_size: maximal number of clips in one forward pass.
         device: where the model computes.
 
     Raises:
-        WeightsError: the preprocessing is unknown, or the model does not support the compressed size.
+        WeightsError: the preprocessing is unknown, or the model does not support the compressed size or ``keep``.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Predictor:
         compressed_size: Size | None = None,
         batch_size: int = 8,
         device: torch.device | str = "cpu",
+        keep: float | str | Keep | None = None,
     ) -> None:
         self.preprocess = preprocess_of(model)
         try:
@@ -105,14 +107,12 @@ class Predictor:
         self.clips, self.crops, self.window = clips or VIEWS[0], crops or VIEWS[1], window
         self.always_views = window is None and (clips, crops) != (None, None)
         self.batch_size = batch_size
-        self.model_arguments: dict[str, Any] = {}
-        if compressed_size is not None:
-            size = as_size(compressed_size)
-            try:
-                check_compressed_size(model, size)
-            except ValueError as error:
-                raise WeightsError(str(error)) from None
-            self.model_arguments["compressed_size"] = size
+        try:
+            tokens = TokenSetting.of(compressed_size, keep)
+            check_token_setting(model, tokens)
+        except ValueError as error:
+            raise WeightsError(str(error)) from None
+        self.model_arguments = tokens.call
 
     def __call__(self, path: Path) -> Prediction:
         """Predict the classes of one video, image or folder of images.

@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lookupvivit import kernels
+from lookupvivit.layers.token_selection import num_kept_tokens
+from lookupvivit.models.base import check_keep
 from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
 from lookupvivit.models.registry import create_model
 from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.profiling.external_models import create_external_model, is_external
 from lookupvivit.profiling.flops import count_cost
-from lookupvivit.sizes import Size, as_size, format_size, parse_size
+from lookupvivit.sizes import Keep, Size, TokenSetting, as_size, parse_token_setting
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,20 @@ class Case:
         size: (t, h, w) compressed tokens; None for the model's own.
         kernels: implementation of the exchange, one of `lookupvivit.kernels.NAMES`; None for a model without one.
         like: for an external model, the case whose sizes it takes.
+        keep: share of lookup tokens that are kept; None for all.
     """
 
     name: str
     size: Size | None = None
     kernels: str | None = None
     like: Case | None = None
+    keep: Keep | None = None
 
     @property
     def label(self) -> str:
-        """NAME or NAME@TxHxW."""
-        return self.name if self.size is None else f"{self.name}@{format_size(self.size)}"
+        """NAME, NAME@TxHxW, NAME@KEEP or NAME@TxHxW@KEEP."""
+        setting = str(TokenSetting(self.size, self.keep)).removeprefix("@")
+        return f"{self.name}@{setting}" if setting else self.name
 
 
 class CaseRunner:
@@ -87,8 +92,9 @@ class CaseRunner:
         video: input (B, 3, T, H, W) with values in [-1, 1].
         input_size: (T, H, W).
         parameters: number of scalars.
-        tokens: number of lookup tokens N (all tokens of a model without an exchange) and of compressed tokens M; None
-            where there are none.
+        tokens: number of processed lookup tokens (of all tokens in a model without an exchange) and of compressed
+            tokens M; None where there are none.
+        call: further arguments of the model's call.
     """
 
     def __init__(self, case: Case, setting: Setting) -> None:
@@ -99,7 +105,8 @@ class CaseRunner:
         self.model = model.to(device=device, dtype=dtype)
         self.input_size = as_size(model.input_size)
         self.parameters = sum(weight.numel() for weight in model.parameters())
-        self.tokens = _token_counts(model)
+        self.tokens = _token_counts(model, case.keep)
+        self.call: dict[str, Any] = {} if case.keep is None else {"keep": case.keep}
         generator = torch.Generator().manual_seed(0)
         clips = torch.rand(setting.batch, 3, *self.input_size, generator=generator) * 2 - 1
         self.video = clips.to(device=device, dtype=dtype)
@@ -113,17 +120,17 @@ class CaseRunner:
     @cached_property
     def macs(self) -> int:
         """Multiply-adds of the forward pass of one clip."""
-        return count_cost(meta_model(self.case), (1, 3, *self.input_size)).macs
+        return count_cost(meta_model(self.case), (1, 3, *self.input_size), **self.call).macs
 
     def forward(self) -> Tensor:
         """Logits (B, K)."""
         with self._use_kernels():
-            return self.model(self.video).logits
+            return self.model(self.video, **self.call).logits
 
     def loss(self) -> Tensor:
         """The forward pass of a training step: cross-entropy, summed over the classifiers."""
         with self._use_kernels():
-            output = self.model(self.video)
+            output = self.model(self.video, **self.call)
         losses = [F.cross_entropy(output[name].float(), self.targets) for name in self.model.supervised]
         return torch.stack(losses).sum()
 
@@ -138,41 +145,45 @@ class CaseRunner:
 
 
 def parse_cases(names: Sequence[str], kernel_names: Sequence[str]) -> list[Case]:
-    """The cases for names NAME or NAME@TxHxW, such as ``lookupvivit_b16x2_9x9x8@4x5x5``, in their order.
+    """The cases for names such as ``lookupvivit_b16x2_9x9x8``, in their order.
+
+    NAME@TxHxW sets the compressed size, NAME@KEEP the share of lookup tokens that are kept, and NAME@TxHxW@KEEP both.
 
     An external model takes its sizes from the first model of the registry, preferring one with compressed tokens.
 
     Args:
-        names: models of the registry, with or without a compressed size, and external models.
+        names: models of the registry, with or without numbers of tokens, and external models.
         kernel_names: every model with an exchange becomes one case per implementation.
 
     Raises:
-        ValueError: an invalid size, or a size for a model without compressed tokens.
+        ValueError: an invalid size or share, or a size for a model without compressed tokens.
     """
     parsed = [_parse(name) for name in names]
-    own = [Case(name, size) for name, size in parsed if not is_external(name)]
+    own = [Case(name, tokens.compressed_size) for name, tokens in parsed if not is_external(name)]
     like = next((case for case in own if case.name.startswith("lookup")), own[0] if own else None)
     cases = []
-    for name, size in parsed:
+    for name, tokens in parsed:
         if is_external(name):
             cases.append(Case(name, like=like))
         elif name.startswith("lookup"):
-            cases += [Case(name, size, kernel_name) for kernel_name in kernel_names]
+            size, keep = tokens
+            cases += [Case(name, size, kernel_name, keep=keep) for kernel_name in kernel_names]
         else:
-            cases.append(Case(name))
+            cases.append(Case(name, keep=tokens.keep))
     return cases
 
 
-def _parse(text: str) -> tuple[str, Size | None]:
-    name, separator, size = text.partition("@")
+def _parse(text: str) -> tuple[str, TokenSetting]:
+    name, separator, setting = text.partition("@")
     if not separator:
-        return name, None
-    if not name.startswith("lookup"):
-        raise ValueError(f"{text}: found a compressed size, which only a LookupViT has; remove it from {name}")
+        return name, TokenSetting()
     try:
-        return name, parse_size(size)
+        tokens = parse_token_setting(setting if "x" in setting.partition("@")[0] else f"@{setting}")
     except ValueError as error:
         raise ValueError(f"{text}: {error}") from None
+    if tokens.compressed_size and not name.startswith("lookup"):
+        raise ValueError(f"{text}: found a compressed size, which only a LookupViT has; remove it from {name}")
+    return name, tokens
 
 
 def meta_model(case: Case) -> Any:
@@ -193,6 +204,7 @@ def _create(case: Case) -> Any:
     model: Any = create_model(case.name, 1, **overrides)
     if case.size is not None:
         check_compressed_size(model, case.size, case.label)
+    check_keep(model, case.keep, case.label)
     model.reset_classifier(_num_classes(model.input_size))
     return model
 
@@ -202,13 +214,14 @@ def _num_classes(input_size: Size) -> int:
     return 1000 if input_size[0] == 1 else 400
 
 
-def _token_counts(model: Any) -> tuple[int | None, int | None]:
+def _token_counts(model: Any, keep: Keep | None) -> tuple[int | None, int | None]:
     if hasattr(model, "lookup_tokens"):  # an external model
         return model.lookup_tokens, model.compressed_tokens
     if not hasattr(model, "embedding"):
         return None, None
     compressed = math.prod(model.compressed_size) if isinstance(model, LookupViT) else None
-    return math.prod(model.embedding.grid(model.input_size)), compressed
+    grid = model.embedding.grid(model.input_size)
+    return num_kept_tokens(keep.share if keep else 1, grid), compressed
 
 
 @contextmanager

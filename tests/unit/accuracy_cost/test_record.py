@@ -9,9 +9,10 @@ import pytest
 
 from lookupvivit.accuracy_cost.figures import points_figure
 from lookupvivit.accuracy_cost.record import Record, scores
-from lookupvivit.accuracy_cost.report import cascade_report, save_csv, table
+from lookupvivit.accuracy_cost.report import cascade_report, frontier, save_csv, table
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.stored_predictions import Predictions
+from lookupvivit.sizes import Keep, TokenSetting
 
 # A point as version 0.1 wrote it.
 POINT = {
@@ -34,7 +35,7 @@ POINT = {
     "speed_of": {"machine": "CPU", "precision": "fp32", "batch": 2, "rounds": 1, "at": "2025-01-01T00:00:00+00:00"},
 }
 SMALL = {**POINT, "compressed_size": [2, 1, 1], "own_size": False, "gflops": 0.1, "clips_per_second": 100.0}
-LARGE_KEY, SMALL_KEY = ("runs/multires", (2, 3, 3), 64), ("runs/multires", (2, 1, 1), 64)
+LARGE_KEY, SMALL_KEY = (("runs/multires", TokenSetting((2, n, n)), 64) for n in (3, 1))
 
 
 def predictions(logits):
@@ -84,7 +85,7 @@ def test_top_5_needs_more_than_five_classes(record, tmp_path):
 def test_points_are_found_only_under_their_conditions_and_with_their_logits(record):
     assert record.find(LARGE_KEY, POINT["of"]) is record.points[LARGE_KEY]
     assert record.find(LARGE_KEY, {**POINT["of"], "weights": "other"}) is None
-    assert record.find(("runs/other", (2, 3, 3), 64), POINT["of"]) is None
+    assert record.find(("runs/other", *LARGE_KEY[1:]), POINT["of"]) is None
     (record.file.parent / "large.npz").unlink()
     assert record.find(LARGE_KEY, POINT["of"]) is None
 
@@ -119,3 +120,24 @@ def test_reports_contain_every_point_and_threshold(record, tmp_path):
     assert "2x1x1" in lines[1] and "2x3x3" in lines[2] and "75.00 %" in lines[2]
     figure = points_figure(points, cascade, "1x3", "data")
     assert figure.dtype == np.uint8 and figure.ndim == 3
+
+
+def test_kept_tokens_are_read_back_and_share_one_frontier(record, tmp_path):
+    small, large = (record.points[key] for key in (SMALL_KEY, LARGE_KEY))
+    kept = replace(large, keep=Keep(0.5, "motion"), gflops=0.2, top1=75.0)
+    worse = replace(large, keep=Keep(0.3), gflops=0.15, top1=20.0)
+    other = replace(
+        large, checkpoint="runs/vivit", compressed_size=None, keep=Keep(0.5, "merge"), gflops=0.3, top1=80.0
+    )
+    cheap = replace(small, top1=50.0)
+    points = [large, kept, worse, other, cheap]
+    assert frontier(points) == [cheap, kept, other]
+    record.points = {point.key: point for point in points}
+    record.save()
+    assert list(Record(record.file).points.values()) == points
+    assert [line[-1] == "*" for line in table(points).splitlines()[1:-1]] == [False, True, False, True, True]
+    save_csv(tmp_path / "points.csv", points, None)
+    with (tmp_path / "points.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["keep"] for row in rows] == ["", "motion:0.5", "0.3", "merge:0.5", ""]
+    assert [row["compressed_size"] for row in rows] == ["2x3x3", "2x3x3", "2x3x3", "all tokens", "2x1x1"]
