@@ -13,8 +13,9 @@ import pytest
 from support.paths import ROOT
 
 from data_pipelines.video.decoding_process import decoding_process
-from lookupvivit.cli.doctor import communication, gpu, machine, programs, storage, video
+from lookupvivit.cli.doctor import communication, gpu, loading, machine, programs, storage, video
 from lookupvivit.cli.doctor.report import Check, fail, ok, run_check
+from lookupvivit.config.loading import load_config
 
 
 @pytest.fixture
@@ -265,3 +266,27 @@ def test_tool_with_a_folder_that_does_not_exist():
     completed = subprocess.run(command, text=True, capture_output=True, timeout=300)
     assert completed.returncode == 2
     assert completed.stderr.startswith("error: --data: found nowhere") and completed.stderr.count("\n") == 1
+
+
+def test_cores_that_a_device_needs(small_set, monkeypatch):
+    """A device of exactly the speed for 7.5 times what a core loads needs eight cores."""
+    config = load_config("camera_motion", [f"data.root={small_set}", "model.name=vivit_pico8x2"])
+    monkeypatch.setattr(loading, "clips_per_core", lambda dataset, seconds: float(len(dataset)))
+    vivit_macs = 56_000_000
+    monkeypatch.setattr(loading, "training_macs", lambda model, shape: vivit_macs)
+    flops = 7.5 * 40 * 2 * vivit_macs / loading.UTILIZATION
+    monkeypatch.setattr(loading, "peak_flops", lambda device, dtype: (flops, "data sheet"))
+    finding = loading.check_loading(config, cores=16, ranks=2)
+    assert finding.mark == "ok" and finding.facts["cores_per_device"] == 8
+    finding = loading.check_loading(config, cores=15.5, ranks=2)
+    assert finding.mark == "warn" and "found 7.75 per rank" in finding.advice and "on_device" in finding.advice
+
+
+def test_loading_is_measured_and_missing_videos_are_a_failure(small_set, tmp_path, capsys):
+    config = load_config("camera_motion", [f"data.root={small_set}"])
+    finding = loading.check_loading(config, cores=1e9, ranks=1)
+    assert finding.mark == "ok" and finding.facts["loaded_per_core"] > 0 and finding.facts["trained_per_device"] > 0
+    missing = load_config("camera_motion", [f"data.root={tmp_path}"])
+    finding = loading.check_loading(missing, 2, 1)
+    assert finding.mark == "fail" and str(tmp_path) in finding.found
+    assert capsys.readouterr().out == ""

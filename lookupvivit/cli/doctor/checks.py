@@ -7,17 +7,19 @@ from functools import cache, partial
 from pathlib import Path
 
 from data_pipelines.io.cores import usable_cores
-from lookupvivit.cli.doctor import communication, gpu, machine, storage, video
+from lookupvivit.cli.doctor import communication, gpu, loading, machine, storage, video
 from lookupvivit.cli.doctor.report import Check, Finding, ok
+from lookupvivit.config import RunConfig
 
 
-def all_checks(scratch: Path, output: Path, data: Path | None) -> list[Check]:
+def all_checks(scratch: Path, output: Path, data: Path | None, config: RunConfig | None) -> list[Check]:
     """List the checks.
 
     Args:
         scratch: an empty folder for files that checks write.
         output: the folder in which runs will be written.
         data: the folder of the videos; None skips the check of its disk.
+        config: of a run, whose loading is measured; None skips this check.
     """
     gpus = _Gpus()
     videos = video.VideoChecks(scratch)
@@ -37,6 +39,8 @@ def all_checks(scratch: Path, output: Path, data: Path | None) -> list[Check]:
     ]
     if data is not None:
         checks.append(Check("data disk", partial(storage.check_data_disk, data)))
+    if config is not None:
+        checks.append(Check("loading", lambda: loading.check_loading(config, usable_cores(), gpus.ranks())))
     return checks
 
 
