@@ -216,7 +216,7 @@ class Preprocess:
                     raise DataError(
                         f"start: found {start} s, expected at least 0 s and less than {float(duration):g} s"
                     )
-                indices = self.sampling.clip_from(math.floor(_exact(start) * fps), num_frames, fps)
+                indices = self.sampling.clip_from(math.floor(exact_seconds(start) * fps), num_frames, fps)
             views, _ = self.views_of(reader, indices[None], num_crops=1)
             return views[0], indices / float(fps)
 
@@ -264,7 +264,7 @@ class Preprocess:
             as `clip`, and DataError for a number that is not positive.
         """
         with open_any(video) as reader:
-            spacing = None if seconds_between is None else _exact(seconds_between)
+            spacing = None if seconds_between is None else exact_seconds(seconds_between)
             spans = self.sampling.sliding_clips(reader.num_frames, reader.fps, spacing, num_clips)
             unread = np.unique(np.concatenate([span.indices for span in spans]))  # ascending
             frames: dict[int, Tensor] = {}  # cropped frames of this clip and of those that overlap it
@@ -276,6 +276,17 @@ class Preprocess:
                 frames.update((index, crops) for index, _, crops in self._cropped_frames(reader, needed, num_crops=1))
                 clip = torch.stack([frames[index] for index in indices.tolist()], dim=2)[0]
                 yield TimedClip(float(start), float(end), clip)
+
+    def crop_frames(self, frames: np.ndarray) -> Tensor:
+        """The central crop of each frame, uint8 (n, H, W, 3) -> (n, 3, crop, crop).
+
+        Raises:
+            DataError: any other array.
+        """
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+            raise DataError(f"frames: found an array of {frames.dtype} {frames.shape}, expected uint8 (n, H, W, 3)")
+        video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)  # (n, H, W, 3) -> (n, 3, H, W)
+        return crop_views(video, self.short_side, self.crop, 1, self.resize)[0].transpose(0, 1)
 
     def _cropped_frames(
         self, reader: Reader, indices: np.ndarray, num_crops: int
@@ -295,7 +306,7 @@ class Preprocess:
                 yield index, corners, crops
 
 
-def _exact(seconds: float) -> Fraction:
+def exact_seconds(seconds: float) -> Fraction:
     """Return the decimal number that a float stands for.
 
     At 25 fps, 0.12 s is frame 3, but the float 0.12 is slightly less.

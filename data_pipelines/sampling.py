@@ -87,8 +87,12 @@ class Sampling:
 
     def clip_seconds(self, num_frames: int, fps: Fraction) -> Fraction:
         """Duration of a clip in seconds: F strides, or the whole video if it is shorter or cut into segments."""
-        length = num_frames if self.segments else min(num_frames, self.frames * self._stride(fps))
+        length = num_frames if self.segments else min(num_frames, self.clip_periods(fps))
         return Fraction(length) / fps
+
+    def clip_periods(self, fps: Fraction) -> int | Fraction:
+        """Duration of a clip in frame periods: F strides. Segments have no duration of their own."""
+        return self.frames * self._stride(fps)
 
     def sliding_clips(
         self, num_frames: int, fps: Fraction, seconds_between: Fraction | None = None, num_clips: int | None = None
@@ -114,8 +118,7 @@ class Sampling:
         if self.segments:
             return self._segmented_parts(num_frames, fps, seconds_between, num_clips)
 
-        stride = self._stride(fps)
-        length = self.frames * stride  # in frame periods
+        stride, length = self._stride(fps), self.clip_periods(fps)
         if num_clips:
             starts = uniform_starts(num_frames, self.frames, stride, num_clips)
         else:
