@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,7 +19,16 @@ import numpy as np
 from data_pipelines.io.errors import DataError, VideoDecodeError, decode_errors, first_line
 from data_pipelines.video.image_reader import ImageReader
 from data_pipelines.video.orientation import UPRIGHT, orientation_of
-from data_pipelines.video.streams import file_url, frame_rate, inspect_stream, open_stream, stream_rate, to_rgb
+from data_pipelines.video.streams import (
+    file_url,
+    frame_rate,
+    inspect_stream,
+    open_stream,
+    plausible_rate,
+    stream_rate,
+    to_rgb,
+    upright_frames,
+)
 
 if TYPE_CHECKING:
     import av
@@ -159,6 +170,40 @@ class PyAVReader:
     def _decode(self) -> Iterator[tuple[int, av.VideoFrame]]:
         with open_stream(self._path, self._max_pixels) as opened:
             yield from enumerate(opened.frames())
+
+
+class SequentialReader:
+    """Reads every frame of a file once, in order, with PyAV. The number of frames is only known at the end.
+
+    Attributes:
+        fps: the frame rate that the file states; None if there is none, or it cannot be right.
+        seconds: the duration that the file states, which may be wrong; None if there is none.
+
+    Raises:
+        VideoDecodeError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str, max_pixels: int | None = None) -> None:
+        self._open = ExitStack()
+        opened = self._open.enter_context(open_stream(path, max_pixels))
+        duration = opened.container.duration  # microseconds
+        self.seconds = duration / 1e6 if duration else None
+        self.fps = plausible_rate(opened.stream.average_rate or opened.stream.guessed_rate)
+        self._frames = upright_frames(opened.frames(), path)
+
+    def read(self, count: int) -> np.ndarray:
+        """The next ``count`` frames, uint8 (count, H, W, 3); fewer at the end, and none after it.
+
+        Raises:
+            VideoDecodeError: they cannot be decoded.
+        """
+        with decode_errors("pyav"):
+            frames = list(islice(self._frames, count))
+            return np.stack(frames) if frames else np.empty((0, 1, 1, 3), np.uint8)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._open.close()
 
 
 READERS: dict[str, type[Reader]] = {

@@ -32,7 +32,7 @@ import numpy as np
 
 from data_pipelines.io.errors import VideoDecodeError, decode_errors, first_line
 from data_pipelines.io.processes import end_with_parent, python_command
-from data_pipelines.video.backends import GuardedReader
+from data_pipelines.video.backends import GuardedReader, SequentialReader
 from data_pipelines.video.streams import seeking_is_exact
 
 PIPE_BYTES = 2**20
@@ -217,8 +217,8 @@ class RemoteReader:
     def __init__(self, backend: str, path: str, timeout: float, max_pixels: int | None = None) -> None:
         self._backend, self._timeout = backend, timeout
         self._process = decoding_process()
-        self._file = next(_file_numbers)  # several files may be open at once
-        answer = self._ask(action="open", backend=backend, path=_from_root(path), max_pixels=max_pixels)
+        self._file = next(file_numbers)  # several files may be open at once
+        answer = self._ask(action="open", backend=backend, path=from_root(path), max_pixels=max_pixels)
         self.num_frames, self.fps = answer["num_frames"], Fraction(*answer["fps"])
 
     def read(self, indices: np.ndarray) -> np.ndarray:
@@ -242,19 +242,19 @@ class RemoteReader:
 def remote_seeking_is_exact(path: str, timeout: float, max_pixels: int | None = None) -> bool:
     """Evaluate `streams.seeking_is_exact` in the child; False for a file that makes it hang or crash."""
     try:
-        request = {"action": "seeking_is_exact", "path": _from_root(path), "max_pixels": max_pixels}
+        request = {"action": "seeking_is_exact", "path": from_root(path), "max_pixels": max_pixels}
         return decoding_process().ask(timeout, **request)["is_exact"]
     except VideoDecodeError:
         return False
 
 
-def _from_root(path: str) -> str:
+def from_root(path: str) -> str:
     """Return an absolute path, because this process may have changed its folder since the child started."""
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 _per_thread = threading.local()
-_file_numbers = itertools.count()
+file_numbers = itertools.count()
 
 
 def decoding_process() -> DecodingProcess:
@@ -283,7 +283,7 @@ def serve(descriptor: int | None = None) -> None:
     notices: list[str] = []
     warnings.showwarning = lambda message, category, *_, **__: notices.append(str(message))
     _send(answers, {})
-    readers: dict[int, GuardedReader] = {}
+    readers: dict[int, Any] = {}  # GuardedReader or SequentialReader
     for line in requests:
         frames: np.ndarray | None = None
         try:
@@ -304,7 +304,7 @@ def serve(descriptor: int | None = None) -> None:
         frames = None  # not kept until the next request
 
 
-def _answer(request: dict[str, Any], readers: dict[int, GuardedReader]) -> tuple[dict[str, Any], np.ndarray | None]:
+def _answer(request: dict[str, Any], readers: dict[int, Any]) -> tuple[dict[str, Any], np.ndarray | None]:
     """Return the answer to a request, and the frames that belong to it."""
     match request["action"]:
         case "seeking_is_exact":
@@ -313,9 +313,17 @@ def _answer(request: dict[str, Any], readers: dict[int, GuardedReader]) -> tuple
             reader = GuardedReader(request["backend"], request["path"], request["max_pixels"])
             readers[request["file"]] = reader
             return {"num_frames": reader.num_frames, "fps": reader.fps.as_integer_ratio()}, None
+        case "open sequential":
+            sequential = SequentialReader(request["path"], request["max_pixels"])
+            readers[request["file"]] = sequential
+            fps = sequential.fps and sequential.fps.as_integer_ratio()
+            return {"fps": fps, "seconds": sequential.seconds}, None
         case "read":
             frames = np.ascontiguousarray(readers[request["file"]].read(np.array(request["indices"])))
             return {"shape": frames.shape}, frames
+        case "read next":
+            frames = readers[request["file"]].read(request["count"])
+            return ({"shape": frames.shape}, frames) if len(frames) else ({}, None)
         case "call":
             module, _, name = request["function"].partition(":")
             return getattr(importlib.import_module(module), name)(**request["arguments"]) or {}, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from data_pipelines.io.errors import VideoDecodeError, decode_errors
-from data_pipelines.video.orientation import orientation_of
+from data_pipelines.video.orientation import UPRIGHT, orientation_of
 
 if TYPE_CHECKING:
     import av
@@ -73,7 +73,7 @@ def open_stream(path: str, max_pixels: int | None = None) -> Iterator[OpenStream
         container = _open_container(path)
     with container:
         with decode_errors("pyav"):
-            stream = _best_stream(container, max_pixels)
+            stream = best_stream(container, max_pixels)
         yield OpenStream(container, stream, max_pixels)
 
 
@@ -88,7 +88,8 @@ def _open_container(path: str) -> av.container.InputContainer:
     return av.open(file_url(path), options=options, metadata_errors="ignore")
 
 
-def _best_stream(container: av.container.InputContainer, max_pixels: int) -> av.VideoStream:
+def best_stream(container: av.container.InputContainer, max_pixels: int) -> av.VideoStream:
+    """The video stream that FFmpeg considers the best, prepared for decoding with one thread; see `open_stream`."""
     stream = cast("av.VideoStream | None", container.streams.best("video"))
     if stream is None:
         raise VideoDecodeError("pyav: found no video stream")
@@ -201,19 +202,40 @@ def stream_rate(stream: av.VideoStream, times: Sequence[float | None]) -> Fracti
     return frame_rate(stream.average_rate or stream.guessed_rate, len(times), duration)
 
 
+def plausible_rate(stated: Any) -> Fraction | None:
+    """Return a stated frame rate as a fraction (29.97002997 -> 30000/1001), or None if it cannot be right."""
+    if stated and math.isfinite(stated) and 0 < stated <= MAX_FPS:
+        return Fraction(stated).limit_denominator(10_000)
+    return None
+
+
 def frame_rate(stated: Any, num_frames: int, duration: float | None) -> Fraction:
-    """Return frames per second as a fraction (29.97002997 -> 30000/1001).
+    """Return frames per second as a fraction.
 
     Args:
         stated: the rate that the file states, or None. Matroska with a variable frame rate states 1000.
         num_frames: number of frames.
         duration: seconds from the first frame to the last; determines the rate if the stated one is not plausible.
     """
-    if stated and math.isfinite(stated) and 0 < stated <= MAX_FPS:
-        return Fraction(stated).limit_denominator(10_000)
+    if rate := plausible_rate(stated):
+        return rate
     if duration and num_frames > 1:
         return Fraction((num_frames - 1) / duration).limit_denominator(10_000)
     return DEFAULT_FPS
+
+
+def upright_frames(frames: Iterable[av.VideoFrame], path: str) -> Iterator[np.ndarray]:
+    """Yield RGB frames, uint8 (H, W, 3), turned upright, in the size of the first one.
+
+    Args:
+        frames: of `OpenStream.frames`.
+        path: start of warnings.
+    """
+    size, orientation = (0, 0), UPRIGHT
+    for index, frame in enumerate(frames):
+        if not index:
+            size, orientation = (frame.width, frame.height), orientation_of(frame, path)
+        yield orientation.apply(to_rgb(frame, *size))
 
 
 def to_rgb(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
