@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 
-
-class Scene(NamedTuple):
-    """Consecutive clips with the same most probable class.
-
-    Attributes:
-        start, end: seconds.
-        class_name: the class.
-        probability: its mean probability over the clips.
-    """
-
-    start: float
-    end: float
-    class_name: str
-    probability: float
+from lookupvivit.evaluation.segments import Segment, SegmentMerger
 
 
 @dataclass(frozen=True)
@@ -60,18 +45,12 @@ class Prediction:
         """Names and probabilities of the most probable classes."""
         return [(self.class_names[k], float(self.probabilities[k])) for k in top_classes(self.probabilities, count)]
 
-    def scenes(self) -> list[Scene]:
-        """The timeline, with consecutive clips of the same most probable class merged."""
-        scenes = []
-        labels = self.timeline.argmax(axis=1)
-        for label, group in groupby(range(len(labels)), key=lambda clip: labels[clip]):
-            clips = list(group)
-            end = self.ends[clips[-1]]
-            if clips[-1] + 1 < len(labels):  # the last clip of the video may overlap with the one before it
-                end = min(end, self.starts[clips[-1] + 1])
-            probability = float(self.timeline[clips, label].mean())
-            scenes.append(Scene(float(self.starts[clips[0]]), float(end), self.class_names[label], probability))
-        return scenes
+    def segments(self) -> list[Segment]:
+        """The timeline, with successive clips of one class merged; see `lookupvivit.evaluation.segments`."""
+        merger, segments = SegmentMerger(self.class_names), []
+        for start, end, probabilities in zip(self.starts, self.ends, self.timeline, strict=True):
+            segments += merger.add(start, end, probabilities)
+        return segments + merger.finish(self.seconds)
 
 
 def top_classes(probabilities: np.ndarray, count: int) -> np.ndarray:

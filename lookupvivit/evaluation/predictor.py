@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Any
+from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_pipelines.io.errors import DataError
-from data_pipelines.preprocess import ArrayReader, open_any
+from data_pipelines.io.errors import DataError, VideoDecodeError
+from data_pipelines.io.listing import is_image
+from data_pipelines.preprocess import ArrayReader, exact_seconds, open_any
 from data_pipelines.read_ahead import read_ahead
-from data_pipelines.transforms.normalization import to_model_input
+from data_pipelines.streaming import stream_clips
 from data_pipelines.video.reader import VideoReader
+from data_pipelines.video.sequential import open_sequence
+from lookupvivit.evaluation.clip_classifier import ClipClassifier, require_finite
 from lookupvivit.evaluation.fixed_passes import FixedPasses, views_per_pass
 from lookupvivit.evaluation.prediction import Prediction
 from lookupvivit.models.base import Model
-from lookupvivit.models.token_settings import check_token_setting
-from lookupvivit.sizes import Keep, Size, TokenSetting
-from lookupvivit.weights.files import WeightsError
-from lookupvivit.weights.metadata import class_names_of, is_multi_label, preprocess_of
+from lookupvivit.sizes import Keep, Size
 
-MAX_TIMELINE_CLIPS = 100  # of a long video, unless the user sets the window; a figure cannot show more
-MAX_FRAMES = 8  # kept for display
+LONG_SECONDS = 60.0  # by its own statement: such a video is read once, from start to end, if all of it is needed
+MAX_FRAMES = 8  # for display
+MAX_KEPT = 8 * MAX_FRAMES  # of which these are chosen
 VIEWS = (4, 3)  # clips and crops of a video without a timeline
 PARTS_AHEAD = 8  # of a file, that are read before they are needed: clips of a timeline
 
@@ -65,7 +67,7 @@ class _File:
         return self.outcome is not None and (len(self.logits) == self.num_views or not isinstance(self.outcome, _Facts))
 
 
-class Predictor:
+class Predictor(ClipClassifier):
     """Applies a trained model to files.
 
     Args:
@@ -73,7 +75,7 @@ class Predictor:
         clips, crops: views of each video, as in the multi-view test. By default, 4 x 3 views of videos up to four clips
             long; a longer one has a timeline, because these views would cover only a part of it.
         window: seconds between the starts of the timeline's clips, for all videos. By default, a timeline consists of
-            consecutive clips, or of `MAX_TIMELINE_CLIPS` evenly spaced ones.
+            consecutive clips, which cover the whole video.
         compressed_size: (t, h, w); default: the model's own.
         keep: share of the lookup tokens to keep, such as 0.5 or "motion:0.5"; default: all.
         batch_size: maximal number of clips in one forward pass.
@@ -94,25 +96,10 @@ class Predictor:
         device: torch.device | str = "cpu",
         keep: float | str | Keep | None = None,
     ) -> None:
-        self.preprocess = preprocess_of(model)
-        try:
-            self.class_names = class_names_of(model)
-        except WeightsError:
-            num_classes: Any = model.num_classes
-            self.class_names = tuple(map(str, range(num_classes)))
-        self._probabilities: Callable[[Tensor], Tensor] = partial(torch.softmax, dim=-1)
-        if is_multi_label(model):
-            self._probabilities = torch.sigmoid
-        self.model, self.device = model.eval().to(device), torch.device(device)
+        super().__init__(model, compressed_size, device, keep)
         self.clips, self.crops, self.window = clips or VIEWS[0], crops or VIEWS[1], window
         self.always_views = window is None and (clips, crops) != (None, None)
         self.batch_size = batch_size
-        try:
-            tokens = TokenSetting.of(compressed_size, keep)
-            check_token_setting(model, tokens)
-        except ValueError as error:
-            raise WeightsError(str(error)) from None
-        self.model_arguments = tokens.call
 
     def __call__(self, path: Path) -> Prediction:
         """Predict the classes of one video, image or folder of images.
@@ -137,7 +124,7 @@ class Predictor:
         Raises:
             WeightsError: the logits are NaN or infinite.
         """
-        passes, files = FixedPasses(self._logits, self.views_per_pass), deque[_File]()
+        passes, files = FixedPasses(self.logits, self.views_per_pass), deque[_File]()
         for path, parts in read_ahead(paths, self._read, threads, PARTS_AHEAD):
             files.append(file := _File(path))
             try:
@@ -166,14 +153,13 @@ class Predictor:
 
     def _prediction(self, file: _File, facts: _Facts) -> Prediction:
         logits = torch.stack(file.logits).double()  # (V, K)
-        if not logits.isfinite().all():
-            raise WeightsError("logits: found NaN or infinite values; the weights are corrupt, or training diverged")
-        timeline = self._probabilities(logits).numpy() if len(facts.starts) else np.empty((0, len(self.class_names)))
+        require_finite(logits)
+        timeline = self.probabilities(logits) if len(facts.starts) else np.empty((0, len(self.class_names)))
         return Prediction(
             path=os.fspath(file.path),
             seconds=facts.seconds,
             class_names=self.class_names,
-            probabilities=timeline.mean(axis=0) if len(timeline) else self._probabilities(logits.mean(0)).numpy(),
+            probabilities=timeline.mean(axis=0) if len(timeline) else self.probabilities(logits.mean(0)),
             logits=logits.mean(0).numpy(),
             num_views=file.num_views,
             starts=facts.starts,
@@ -187,22 +173,22 @@ class Predictor:
 
     def _read(self, path: Path) -> Iterator[Tensor | _Facts]:
         """Yield all views of a file, uint8 (V, 3, T, crop, crop), in parts; then what else is known about it."""
+        if self._may_read_once(path) and (yield from self._read_once(os.fspath(path))):
+            return
         with open_any(path) as reader:
-            spacing = self._spacing(reader)
             spans = []
-            if spacing is not None:
-                spans = self.preprocess.sampling.sliding_clips(reader.num_frames, reader.fps, **spacing)
-            if spacing is None or len(spans) < 2:
+            if self._has_timeline(reader.num_frames, reader.fps):
+                spacing = self._seconds_between(reader.num_frames, reader.fps)
+                spans = self.preprocess.sampling.sliding_clips(reader.num_frames, reader.fps, spacing)
+            if len(spans) < 2:
                 yield from self._read_views(reader)
                 return
-            displayed, frames = set(_evenly_spaced(len(spans)).tolist()), []
-            for index, clip in enumerate(self.preprocess.clips(reader, **spacing)):
-                if index in displayed:
-                    frames.append(clip.video[:, clip.video.shape[1] // 2])
+            frames = _SpacedFrames()
+            for clip in self.preprocess.clips(reader, float(spacing)):
+                frames.add(clip.video)
                 yield clip.video[None]
-            starts = np.array([float(span.start) for span in spans])
-            ends = np.array([float(span.end) for span in spans])
-            yield _Facts(float(reader.num_frames / reader.fps), starts, ends, torch.stack(frames))
+            times = [(float(span.start), float(span.end)) for span in spans]
+            yield _timeline_facts(reader.num_frames, reader.fps, times, frames)
 
     def _read_views(self, reader: VideoReader | ArrayReader) -> Iterator[Tensor | _Facts]:
         """As `_read`, for a video without a timeline."""
@@ -215,17 +201,58 @@ class Predictor:
         frames = centre[in_order[_evenly_spaced(len(in_order))]]
         yield _Facts(float(reader.num_frames / reader.fps), np.empty(0), np.empty(0), frames)
 
-    def _spacing(self, reader: VideoReader | ArrayReader) -> dict[str, Any] | None:
-        """Arguments of `Preprocess.clips` for the timeline; None for a video that has none."""
+    def _read_once(self, path: str) -> Generator[Tensor | _Facts, None, bool]:
+        """As `_read`, from one pass over a long video; False, before anything is yielded, if it has no timeline."""
+        with ExitStack() as stack:
+            try:
+                sequence = stack.enter_context(open_sequence(path))
+            except VideoDecodeError:  # the reader has other decoders, and reports what each one found
+                return False
+            fps, num_frames = sequence.fps, 0
+            if not fps or (sequence.seconds or 0) < LONG_SECONDS or self._has_gaps(fps):
+                return False
+
+            def counted() -> Iterator[np.ndarray]:
+                nonlocal num_frames
+                for chunk in sequence.chunks():
+                    num_frames += len(chunk)
+                    yield chunk
+
+            times, frames, held = list[tuple[float, float]](), _SpacedFrames(), list[Tensor]()
+            for clip in stream_clips(self.preprocess, counted(), fps, self.window):
+                times.append((float(clip.start), float(clip.end)))
+                held.append(clip.video())
+                frames.add(held[-1])
+                # The stated duration may be wrong: nothing is yielded before it is certain that there is a timeline.
+                if len(times) > 1 and self._has_timeline(num_frames, fps):
+                    yield torch.stack(held)
+                    held = []
+            if held:
+                return False
+            yield _timeline_facts(num_frames, fps, times, frames)
+            return True
+
+    def _may_read_once(self, path: Path) -> bool:
+        """Whether the file is a video that may have a timeline of clips."""
+        is_video = os.path.isfile(path) and not is_image(os.fspath(path))
+        return is_video and not self.always_views and not self.preprocess.sampling.segments
+
+    def _has_gaps(self, fps: Fraction) -> bool:
+        """Whether frames between the timeline's clips are not needed; a reader that seeks is faster then."""
+        return self.window is not None and exact_seconds(self.window) * fps > self.preprocess.sampling.clip_periods(fps)
+
+    def _has_timeline(self, num_frames: int, fps: Fraction) -> bool:
+        """Whether a video of this length has a timeline, if that has at least two clips."""
         if self.window is not None:
-            return {"seconds_between": self.window}
-        seconds = reader.num_frames / reader.fps
-        clip_seconds = self.preprocess.sampling.clip_seconds(reader.num_frames, reader.fps)
-        if self.always_views or seconds <= self.clips * clip_seconds:
-            return None
-        if seconds > MAX_TIMELINE_CLIPS * clip_seconds:
-            return {"num_clips": MAX_TIMELINE_CLIPS}
-        return {"seconds_between": clip_seconds}
+            return True
+        clip_seconds = self.preprocess.sampling.clip_seconds(num_frames, fps)
+        return not self.always_views and num_frames / fps > self.clips * clip_seconds
+
+    def _seconds_between(self, num_frames: int, fps: Fraction) -> Fraction:
+        """The time between the starts of two clips of the timeline."""
+        if self.window is not None:
+            return exact_seconds(self.window)
+        return self.preprocess.sampling.clip_seconds(num_frames, fps)
 
     # ------------------------------------------------------------------------------------------------------------------
     # Computing
@@ -235,15 +262,33 @@ class Predictor:
         """The number of views in every forward pass."""
         side = self.preprocess.crop
         clip_size = (self.preprocess.sampling.frames, side, side)
-        return views_per_pass(self._logits, clip_size, self.model.tubelet, self.batch_size, self.device)
+        return views_per_pass(self.logits, clip_size, self.model.tubelet, self.batch_size, self.device)
 
-    @torch.inference_mode()
-    def _logits(self, views: Tensor) -> Tensor:
-        """uint8 (V, 3, T, crop, crop) -> float32 (V, K) on the CPU."""
-        try:
-            return self.model(to_model_input(views, self.device), **self.model_arguments).logits.float().cpu()
-        except ValueError as error:
-            raise WeightsError(f"the model does not accept its input: {error}") from None
+
+class _SpacedFrames:
+    """Frames for display: the central ones of evenly spaced clips, from an unknown number of clips."""
+
+    def __init__(self) -> None:
+        self._count, self._every, self._kept = 0, 1, dict[int, Tensor]()
+
+    def add(self, clip: Tensor) -> None:
+        """Keep the central frame of the next clip, (3, T, crop, crop), or not."""
+        if self._count % self._every == 0:
+            self._kept[self._count] = clip[:, clip.shape[1] // 2].clone()
+        self._count += 1
+        if len(self._kept) > MAX_KEPT:
+            self._every *= 2
+            self._kept = {index: frame for index, frame in self._kept.items() if index % self._every == 0}
+
+    def chosen(self) -> Tensor:
+        """At most `MAX_FRAMES`, uint8 (N, 3, crop, crop)."""
+        wanted = _evenly_spaced(self._count)
+        return torch.stack([self._kept[index] for index in (wanted // self._every * self._every).tolist()])
+
+
+def _timeline_facts(num_frames: int, fps: Fraction, times: list[tuple[float, float]], frames: _SpacedFrames) -> _Facts:
+    starts, ends = np.array(times).T
+    return _Facts(float(num_frames / fps), starts, ends, frames.chosen())
 
 
 def _evenly_spaced(count: int) -> np.ndarray:

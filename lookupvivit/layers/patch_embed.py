@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch.fx
 import torch.nn.functional as F
@@ -103,6 +104,16 @@ class TubeletProjection(nn.Conv3d):
         return torch.movedim(tokens, -1, 1)
 
 
+class EmbeddedVideo(NamedTuple):
+    """A video whose tubelets are embedded already. Models with a `TubeletEmbedding` take it in place of a video.
+
+    Attributes:
+        tokens: (B, t, h, w, D), what the model's embedding returned, for the whole video or for parts of it in time.
+    """
+
+    tokens: Tensor
+
+
 class TubeletEmbedding(nn.Module):
     """Cut a video into tubelets and embed each one linearly.
 
@@ -127,8 +138,10 @@ class TubeletEmbedding(nn.Module):
         """The token grid (t, h, w) of a video (T, H, W); raises as :func:`tubelet_grid`."""
         return tubelet_grid(video_size, self.tubelet)
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor | EmbeddedVideo) -> Tensor:
         """Video (B, C, T, H, W), or image (B, C, H, W) if the tubelet has t = 1, -> (B, t, h, w, D)."""
+        if isinstance(video, EmbeddedVideo):
+            return video.tokens
         return torch.movedim(self.projection(self._checked(video)), 1, -1)
 
     def grid_of(self, video: Tensor) -> Size:

@@ -16,7 +16,7 @@ from lookupvivit.visualization.time_format import format_time
 GREY, PALE_GREY = "#5f6368", "#f1f3f4"
 # Pixels:
 PLOT_WIDTH, MARGIN, FRAME_GAP, PERCENT_WIDTH = 960, 20, 6, 70
-TIMELINE_HEIGHT, BAR_HEIGHT, ROW_GAP = 52, 30, 12
+TIMELINE_HEIGHT, BAR_HEIGHT, STRIP_HEIGHT, ROW_GAP = 52, 30, 18, 12
 MIN_LABEL_WIDTH, LETTER_WIDTH = 110, 8
 
 MAX_LABEL_LETTERS = 30  # per line
@@ -33,12 +33,15 @@ class Timeline:
         seconds: length of the video.
         starts, ends: (W,) seconds of the clips, in order.
         probabilities: (W, k) of k classes.
+        segments: start, end and class of each segment, drawn as a strip above the classes; the class is a column of
+            ``probabilities``, or None for another class.
     """
 
     seconds: float
     starts: np.ndarray
     ends: np.ndarray
     probabilities: np.ndarray
+    segments: Sequence[tuple[float, float, int | None]] = ()
 
 
 def prediction_figure(
@@ -65,7 +68,8 @@ def prediction_figure(
     columns = max(len(frames), MIN_COLUMNS)
     tile = (PLOT_WIDTH - FRAME_GAP * (columns - 1)) // columns
     frames_top = MARGIN + 56
-    rows_top = frames_top + tile + 20
+    strip_top = frames_top + tile + 20
+    rows_top = strip_top + (STRIP_HEIGHT + ROW_GAP if timeline and timeline.segments else 0)
     row_height = TIMELINE_HEIGHT if timeline else BAR_HEIGHT
     ticks_height = 44 if timeline else 8
     height = rows_top + len(labels) * (row_height + ROW_GAP) + ticks_height + MARGIN // 2
@@ -76,6 +80,9 @@ def prediction_figure(
     add_text(figure, left, MARGIN + 26, caption, fontsize=9.5, color=GREY)
     if timeline:
         add_text(figure, percent_left, rows_top - 8, "mean\nover time", va="bottom", fontsize=9, color=GREY)
+        if timeline.segments:
+            add_text(figure, left - 12, strip_top + STRIP_HEIGHT / 2, "segments", ha="right", va="center", color=GREY)
+            _draw_segments(add_axes(figure, left, strip_top, PLOT_WIDTH, STRIP_HEIGHT), timeline)
     for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
         y = rows_top + row * (row_height + ROW_GAP)
         add_text(figure, left - 12, y + row_height / 2, label, ha="right", va="center", fontsize=10)
@@ -83,7 +90,7 @@ def prediction_figure(
         axes = add_axes(figure, left, y, PLOT_WIDTH, row_height)
         axes.set(ylim=(0, 1), yticks=[], facecolor=PALE_GREY)
         axes.spines[:].set_visible(False)
-        color = PALETTE[row % len(PALETTE)]
+        color = _color(row)
         if timeline:
             _draw_timeline(axes, timeline, row, color, tick_labels=row == len(labels) - 1)
         else:
@@ -91,6 +98,18 @@ def prediction_figure(
             axes.barh(0.5, probability, height=1, color=color)
     # With a timeline, each frame is placed above its time.
     return _paste_frames(render(figure), frames, left, frames_top, tile, len(frames) if timeline else columns)
+
+
+def _color(row: int | None) -> str:
+    """The colour of a class; grey for one that is not shown."""
+    return GREY if row is None else PALETTE[row % len(PALETTE)]
+
+
+def _draw_segments(axes: Axes, timeline: Timeline) -> None:
+    axes.set(xlim=(0, timeline.seconds), ylim=(0, 1), xticks=[], yticks=[], facecolor=PALE_GREY)
+    axes.spines[:].set_visible(False)
+    spans = [(start, end - start) for start, end, _ in timeline.segments]
+    axes.broken_barh(spans, (0, 1), facecolors=[_color(row) for _, _, row in timeline.segments], linewidth=0)
 
 
 def _draw_timeline(axes: Axes, timeline: Timeline, row: int, color: str, tick_labels: bool) -> None:

@@ -96,16 +96,49 @@ def test_the_timeline_has_the_probabilities_of_its_clips(model, video, window, s
     np.testing.assert_allclose(prediction.probabilities, prediction.timeline.mean(axis=0))  # the only answer
 
 
-def test_the_timeline_of_a_long_video_has_a_bounded_number_of_clips(model, video, monkeypatch):
-    monkeypatch.setattr(predictor, "MAX_TIMELINE_CLIPS", 5)
-    prediction = Predictor(model)(video)
-    assert len(prediction.starts) == 5 and prediction.ends[-1] == 7
-    assert prediction.frames.shape == (5, 16, 16, 3)
+@pytest.mark.parametrize("window", [None, 0.3, 0.8])
+def test_a_long_video_is_decoded_once_with_the_same_result(model, video, monkeypatch, window):
+    """Nothing but the display of frames depends on how a file is read; its reader would know its length first."""
+    before = Predictor(model, window=window)(video)
+    monkeypatch.setattr(predictor, "LONG_SECONDS", 1)
+    monkeypatch.setattr(predictor, "open_any", None)
+    after = Predictor(model, window=window)(video)
+    assert after.has_timeline and after.seconds == before.seconds
+    for name in ("logits", "probabilities", "timeline", "starts", "ends", "frames"):
+        assert np.array_equal(getattr(after, name), getattr(before, name)), name
+
+
+@pytest.mark.parametrize(("clips", "has_timeline"), [(8, True), (9, False)])
+def test_a_stated_duration_may_be_wrong(model, video, monkeypatch, clips, has_timeline):
+    """7 s are 8.75 clips: a file that states more is read in one pass until that is known, and then as any other."""
+    monkeypatch.setattr(predictor, "VIEWS", (clips, 1))
+    expected = Predictor(model)(video)
+    monkeypatch.setattr(predictor, "LONG_SECONDS", 1)
+    found = Predictor(model)(video)
+    assert found.has_timeline == expected.has_timeline == has_timeline
+    assert np.array_equal(found.logits, expected.logits) and np.array_equal(found.frames, expected.frames)
+
+
+def test_a_video_with_gaps_between_clips_is_not_decoded_completely(model, video, monkeypatch):
+    monkeypatch.setattr(predictor, "LONG_SECONDS", 1)
+    monkeypatch.setattr(predictor, "stream_clips", None)
+    assert len(Predictor(model, window=3)(video).starts) == 4
+
+
+def test_frames_for_display_are_evenly_spaced_over_any_number_of_clips():
+    for count in (1, 5, 8, 63, 64, 65, 1000, 5625):
+        frames = predictor._SpacedFrames()
+        for index in range(count):
+            frames.add(torch.full((3, 3, 1, 1), index))
+            assert len(frames._kept) <= predictor.MAX_KEPT
+        found = frames.chosen()[:, 0, 0, 0].numpy()
+        ideal = np.unique(((np.arange(8) + 0.5) * count / 8).astype(int))
+        assert len(found) == len(ideal) and np.abs(found - ideal).max() <= count / 32
 
 
 def test_images_have_no_timeline(model, image):
     prediction = Predictor(model, 4, 3)(image)
-    assert not prediction.has_timeline and prediction.scenes() == [] and "timeline" not in as_json(prediction, 2)
+    assert not prediction.has_timeline and prediction.segments() == [] and "timeline" not in as_json(prediction, 2)
     assert prediction.frames.shape == (1, 16, 16, 3)
 
 
@@ -119,9 +152,9 @@ def test_a_folder_of_images_is_a_video_that_is_repeated_to_the_length_of_a_clip(
     np.testing.assert_allclose(prediction.probabilities, Predictor(model, 1, 3)(tmp_path).probabilities, rtol=1e-6)
 
 
-def example(num_scenes=1):
+def example(num_parts=1):
     """Four clips of classes a, a, b, a, repeated; the last clip overlaps with the one before it."""
-    timeline = np.array([[0.8, 0.2, 0], [0.6, 0.4, 0], [0.1, 0.9, 0], [0.7, 0.2, 0.1]] * num_scenes)
+    timeline = np.array([[0.8, 0.2, 0], [0.6, 0.4, 0], [0.1, 0.9, 0], [0.7, 0.2, 0.1]] * num_parts)
     starts = np.arange(len(timeline)) * 2.0
     starts[-1] -= 0.5
     return Prediction(
@@ -138,10 +171,11 @@ def example(num_scenes=1):
     )
 
 
-def test_scenes_merge_consecutive_clips_of_one_class():
-    scenes = example().scenes()
-    assert [scene[:3] for scene in scenes] == [(0, 4, "a"), (4, 5.5, "b"), (5.5, 7.5, "a")]
-    assert [scene.probability for scene in scenes] == pytest.approx([0.7, 0.9, 0.7])
+def test_segments_merge_successive_clips_of_one_class():
+    """Boundaries lie between the centres of clips, here 3 s and 5 s, 5 s and 6.5 s."""
+    segments = example().segments()
+    assert [segment[:3] for segment in segments] == [(0, 4, "a"), (4, 5.75, "b"), (5.75, 7.5, "a")]
+    assert [segment.probability for segment in segments] == pytest.approx([0.7, 0.9, 0.7])
 
 
 def test_most_probable_classes():
@@ -155,6 +189,7 @@ def test_reports_state_the_same_numbers():
     assert "logits" not in report and as_json(example(), 2, logits=True)["logits"] == [1.5, 0.25, -2]
     assert [clip["start"] for clip in report["timeline"]] == [0, 2, 4, 5.5]
     assert report["timeline"][2]["top"][0] == {"class": "b", "probability": 0.9}
+    assert report["segments"][1] == {"start": 4, "end": 5.75, "class": "b", "probability": 0.9}
     lines = as_text(example(), 2).splitlines()
     assert "x.mp4" in lines[0] and "7.5 s" in lines[0]
     assert lines[1].split() == ["55.0", "%", "a"]  # one answer: the mean over time
@@ -175,6 +210,7 @@ def test_a_table_has_a_row_per_file_and_a_summary_counts_the_answers():
         "0.425",
     ]
     assert [float(first[f"logit: {name}"]) for name in "abc"] == [1.5, 0.25, -2]
+    assert first["segments"] == "0.0-4.0 s a; 4.0-5.8 s b; 5.8-7.5 s a"
     assert (second["path"], second["error"], second["class_1"]) == ("y.mp4", 'cut, "short"', "")
     assert "logit: a" not in as_csv(videos[:1], "abc", 5).splitlines()[0]
     assert summary(videos, 2) == "1 of 2 files predicted in 2.0 s: a 1"
