@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lookupvivit.evaluation.stream import Stream
     from lookupvivit.features.extract import extract_features
     from lookupvivit.features.folders import load_features
     from lookupvivit.models.outputs import LogitsOnly
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LogitsOnly",
+    "Stream",
     "attention_maps",
     "class_names_of",
     "create_model",
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "LogitsOnly": "lookupvivit.models.outputs",
+    "Stream": "lookupvivit.evaluation.stream",
     "attention_maps": "lookupvivit.visualization.attention_maps",
     "class_names_of": "lookupvivit.weights.metadata",
     "create_model": "lookupvivit.models.registry",
