@@ -110,9 +110,13 @@ def _rate(stream: av.VideoStream, frames: Iterator[av.VideoFrame]) -> tuple[Frac
     return frame_rate(None, len(times), times[-1] - times[0] if times else None), iter(rest)
 
 
+def source_name(source: str) -> str:
+    """How messages name a source."""
+    return "standard input" if source == PIPE else source
+
+
 def _error(source: str, reason: str) -> DataError:
-    name = "standard input" if source == PIPE else source
     return DataError(
-        f"{name}: cannot be opened ({reason}); expected a camera such as /dev/video0, an address such as rtsp://HOST, "
-        "a video file, or - for a video on standard input"
+        f"{source_name(source)}: cannot be opened ({reason}); expected a camera such as /dev/video0, an address such "
+        "as rtsp://HOST, a video file, or - for a video on standard input"
     )

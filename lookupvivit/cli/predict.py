@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from functools import partial
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from lookupvivit.evaluation.prediction import Prediction
     from lookupvivit.evaluation.predictor import Predictor
 
+OF_FILES = {"videos": "VIDEO", "views": "--views", "output": "--output", "csv": "--csv", "logits": "--logits"}
 MAX_DECODERS = 8  # processes, each with a thread that holds the views of a file
 
 
@@ -44,15 +46,19 @@ MAX_DECODERS = 8  # processes, each with a thread that holds the views of a file
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the results printed so far are valid"):
-        failed = predict(arguments)
+        failed = follow_source(arguments) if arguments.follow else predict(arguments)
     sys.exit(1 if failed else 0)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     help = "files, folders (searched recursively) or patterns"
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help=help)
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help=help)
     add_run_option(parser)
+    help = (
+        "instead of files, a source that may never end: a camera (/dev/video0), an address (rtsp://...), - for a pipe"
+    )
+    parser.add_argument("--follow", metavar="SOURCE", help=help)
     help = "number of classes to report (default: 5)"
     parser.add_argument("--top", type=positive_int, default=5, metavar="K", help=help)
     help = "views of each video (default: 4x3; clips over time for videos longer than four clips)"
@@ -60,7 +66,7 @@ def parse_args() -> argparse.Namespace:
     help = "time between the starts of two clips over time (default: consecutive clips, for long videos only)"
     parser.add_argument("--window", type=positive_seconds, metavar="SECONDS", help=help)
     add_output_option(parser, "one figure per file")
-    add_json_file_option(parser)
+    add_json_file_option(parser, "the results, with --follow one line per clip and segment,")
     parser.add_argument("--csv", type=output_file, metavar="FILE", help="also write a table with a row per file")
     help = "also write the mean logits of all classes, to the files of --json and --csv"
     parser.add_argument("--logits", action="store_true", help=help)
@@ -70,7 +76,29 @@ def parse_args() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.logits and not (arguments.json or arguments.csv):
         parser.error("argument --logits: expected --json FILE or --csv FILE as well")
+    if arguments.follow is None and not arguments.videos:
+        parser.error("the following arguments are required: VIDEO, or --follow SOURCE")
+    for name in OF_FILES:
+        if arguments.follow is not None and getattr(arguments, name) not in (None, False, [], (None, None)):
+            parser.error(f"argument --follow: found together with {OF_FILES[name]}, which is for files")
     return arguments
+
+
+def follow_source(arguments: argparse.Namespace) -> int:
+    """Predict and report a source until it ends."""
+    from lookupvivit.cli.follow import follow
+    from lookupvivit.evaluation.stream import Stream
+    from lookupvivit.weights.files import WeightsError, load_classifier
+
+    if arguments.json and os.path.isfile(arguments.follow):
+        require_not_among([arguments.json], [arguments.follow])
+    model = load_classifier(arguments.run)
+    try:
+        stream = Stream(model, arguments.window, arguments.compressed_size, arguments.device)
+    except (WeightsError, DataError) as error:
+        raise WeightsError(f"{arguments.run}: {error}") from None
+    follow(stream, arguments)
+    return 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
