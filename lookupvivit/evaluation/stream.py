@@ -28,7 +28,7 @@ class ClipPrediction(NamedTuple):
     Attributes:
         start, end: seconds from the first frame of the stream.
         class_names: K names.
-        logits, probabilities: (K,), float64.
+        logits, probabilities: (K,), float64; see `ClipClassifier.probabilities`.
     """
 
     start: float
@@ -96,8 +96,8 @@ class Stream(ClipClassifier):
         for clip in stream_clips(self.preprocess, chunks, fps, self.hop):
             logits = self.logits(self._embedded(clip, slices) if share else clip.video()[None])[0].double()
             require_finite(logits)
-            probabilities = logits.softmax(0).numpy()
-            yield ClipPrediction(float(clip.start), float(clip.end), self.class_names, logits.numpy(), probabilities)
+            times = float(clip.start), float(clip.end)
+            yield ClipPrediction(*times, self.class_names, logits.numpy(), self.probabilities(logits))
 
     @cached_property
     @torch.inference_mode()
