@@ -14,7 +14,7 @@ from data_pipelines.io.errors import VideoDecodeError
 from data_pipelines.video.decoding_process import decoding_process, file_numbers, from_root
 from data_pipelines.video.reader import CANNOT_BE_DECODED, TIMEOUT
 
-FRAMES_PER_READ = 16  # full-size frames in memory at a time; 0.1 GB at 1920 x 1080, in each process
+FRAMES_PER_READ = 8  # full-size frames in memory at a time; 50 MB at 1920 x 1080, in each process
 
 
 class FrameSequence:

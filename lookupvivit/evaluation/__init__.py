@@ -9,8 +9,11 @@ Tests of a dataset
 
 A user's own files
     predictor           the classes of a video, an image or a folder, as a whole or over time; for one or many files
+    stream              the classes of a video while its frames arrive, for any iterator of frames
+    clip_classifier     a model with its preprocessing and class names, which both apply
     fixed_passes        forward passes that several files share, without an effect on their results
     prediction          the result for one file
+    segments            a timeline: successive clips of one class, merged
     prediction_report   predictions as text, as JSON, as CSV and as a figure
 
 Further

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_pipelines.io.errors import DataError
 from data_pipelines.streaming import StreamedClip, sliding_windows, stream_clips
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.evaluation.clip_classifier import ClipClassifier, require_finite
@@ -73,8 +75,10 @@ class Stream(ClipClassifier):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(model, compressed_size, device)
+        if hop is not None and not 0 < hop < math.inf:
+            raise DataError(f"hop: found {hop}, expected a positive number of seconds")
         self.hop = hop
-        sliding_windows(self.preprocess, Fraction(1), hop)  # raises for invalid arguments
+        sliding_windows(self.preprocess, Fraction(1), hop)  # raises for segments
 
     def __call__(self, frames: Iterable[np.ndarray], fps: Fraction | float) -> Iterator[ClipPrediction]:
         """Yield a prediction for every clip.

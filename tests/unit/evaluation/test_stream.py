@@ -146,7 +146,7 @@ def test_models_and_streams_that_cannot_be_used_are_errors():
         lookupvivit.Stream(lookupvivit.create_model("vivit_pico8x2", 6))
     with pytest.raises(DataError, match="segments"):
         lookupvivit.Stream(trained(sampling="segments"))
-    with pytest.raises(DataError, match="seconds_between: found 0"):
+    with pytest.raises(DataError, match="hop: found 0"):
         lookupvivit.Stream(trained(), 0)
     with pytest.raises(DataError, match=r"frames: found an array of float64"):
         list(lookupvivit.Stream(trained())([np.zeros((24, 32, 3))], 25))
