@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_pipelines.io.processes import python_command
-from lookupvivit.cli.arguments import add_compressed_size_option, add_run_option, positive_int
+from lookupvivit.cli.arguments import add_run_option, add_tokens_option, positive_int
 from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 
@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     add_run_option(parser)
     help = "durations of the videos (default: 6 60)"
     parser.add_argument("--minutes", type=positive_int, nargs="+", default=[6, 60], metavar="N", help=help)
-    add_compressed_size_option(parser)
+    add_tokens_option(parser)
     return parser.parse_args()
 
 
@@ -138,7 +138,7 @@ def measure_stream(video: Path, arguments: argparse.Namespace) -> Iterator[str]:
     preprocess = Stream(model).preprocess
     clip_seconds = preprocess.sampling.clip_periods(Fraction(FPS)) / FPS
     for part in (1, 2, 4):
-        stream = Stream(model, float(clip_seconds / part), arguments.compressed_size)
+        stream = Stream(model, float(clip_seconds / part), **arguments.tokens.call)
         delays, arrived = list[tuple[float, float]](), (0.0, 0.0)
 
         def frames() -> Iterator[np.ndarray]:

@@ -94,7 +94,8 @@ def follow_source(arguments: argparse.Namespace) -> int:
         require_not_among([arguments.json], [arguments.follow])
     model = load_classifier(arguments.run)
     try:
-        stream = Stream(model, arguments.window, arguments.compressed_size, arguments.device)
+        tokens = arguments.tokens
+        stream = Stream(model, arguments.window, tokens.compressed_size, arguments.device, tokens.keep)
     except (WeightsError, DataError) as error:
         raise WeightsError(f"{arguments.run}: {error}") from None
     follow(stream, arguments)

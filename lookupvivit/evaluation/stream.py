@@ -19,7 +19,7 @@ from lookupvivit.evaluation.clip_classifier import ClipClassifier, require_finit
 from lookupvivit.evaluation.prediction import top_classes
 from lookupvivit.layers.patch_embed import EmbeddedVideo, TubeletEmbedding
 from lookupvivit.models.base import Model
-from lookupvivit.sizes import Size
+from lookupvivit.sizes import Keep, Size
 
 Slices = dict[tuple[int, ...], Tensor]  # indices of a tubelet's frames -> their tokens, (1, 1, h, w, D)
 
@@ -61,9 +61,10 @@ class Stream(ClipClassifier):
             its clip is complete.
         compressed_size: (t, h, w); default: the model's own.
         device: where the model computes.
+        keep: share of the lookup tokens to keep, such as 0.5 or "motion:0.5"; default: all.
 
     Raises:
-        WeightsError: the preprocessing is unknown, or the model does not support the compressed size.
+        WeightsError: the preprocessing is unknown, or the model does not support the compressed size or ``keep``.
         DataError: ``hop`` is not positive, or the model's clips are spread over a whole video (segments).
     """
 
@@ -73,8 +74,9 @@ class Stream(ClipClassifier):
         hop: float | None = None,
         compressed_size: Size | None = None,
         device: torch.device | str = "cpu",
+        keep: float | str | Keep | None = None,
     ) -> None:
-        super().__init__(model, compressed_size, device)
+        super().__init__(model, compressed_size, device, keep)
         if hop is not None and not 0 < hop < math.inf:
             raise DataError(f"hop: found {hop}, expected a positive number of seconds")
         self.hop = hop
@@ -108,11 +110,12 @@ class Stream(ClipClassifier):
     def can_share(self) -> bool:
         """Whether the embedding of a clip has the same bits computed at once and one tubelet in time after the other.
 
-        Matrix products may depend in their last bits on the number of rows, which differs.
+        Matrix products may depend in their last bits on the number of rows, which differs. A model that keeps some of
+        the tokens selects them from the pixels of a clip, and embeds no others.
         """
         embedding = getattr(self.model, "embedding", None)
         frames, side, step = self.preprocess.sampling.frames, self.preprocess.crop, self.model.tubelet[0]
-        if not isinstance(embedding, TubeletEmbedding) or frames % step:
+        if not isinstance(embedding, TubeletEmbedding) or frames % step or self.tokens.keep:
             return False
         random = torch.Generator().manual_seed(0)
         clip = torch.randint(256, (1, 3, frames, side, side), dtype=torch.uint8, generator=random)

@@ -132,6 +132,12 @@ def test_frames_are_taken_one_by_one_and_predictions_follow_at_once():
         assert len(taken) == round(clip.end * 25)
 
 
+def test_a_model_that_keeps_some_tokens_selects_them_from_each_clip():
+    model = trained()
+    found = list(lookupvivit.Stream(model, 0.16, keep="motion:0.5")(FRAMES, 25))
+    assert same(found, list(offline(model, FRAMES, 25, 0.16, keep="motion:0.5")))
+
+
 def test_embeddings_that_depend_on_the_number_of_rows_are_not_shared(monkeypatch):
     model = trained()
     forward = model.embedding.forward
