@@ -92,6 +92,8 @@ def prepare(config: RunConfig, arguments: argparse.Namespace) -> None:
         records = scan(manifest, file, arguments.workers, copies=copies, description=split, **limits)
         skipped[split], copied[split] = unreadable(records), {record.copy for record in records if record.copy}
         print(f"\n{split}: {summary(records, manifest.unit, has_copies=bool(copies))}\n  details: {file}")
+        if split == "train" and config.data.sampling == "clip" and (rate := covering_rate(records, config.data.frames)):
+            print(f"  {config.data.frames} frames cover the median video with data.target_fps={rate} data.stride=1")
         if copies:
             write_list(output / f"{split}.csv", manifest, records)
         if arguments.shards:
@@ -216,6 +218,19 @@ def summary(records: list[VideoRecord], unit: str, has_copies: bool) -> str:
     reasons = Counter(reason.partition(":")[2].strip() or reason for reason in failures)  # without the backend's name
     lines += [f"  {count} failed: {reason}" for reason, count in reasons.most_common(MAX_REASONS)]
     return "\n".join(map(one_line, lines))
+
+
+def covering_rate(records: list[VideoRecord], frames: int) -> float | None:
+    """The frame rate at which ``frames`` frames are as long as the median video; None for images.
+
+    It is not above the median of the frame rates, which more frames of a short video could only repeat.
+    """
+    decoded = [record for record in records if record.status == "ok" and record.frames > 1 and record.seconds]
+    if not decoded or frames == 1:
+        return None
+    seconds = sorted(record.seconds for record in decoded)[len(decoded) // 2]
+    rate = sorted(record.frames / record.seconds for record in decoded)[len(decoded) // 2]
+    return float(f"{min(rate, frames / seconds):.3g}")
 
 
 def value_range(name: str, values: list[int] | list[float]) -> str:

@@ -115,6 +115,8 @@ class OptimConfig(Section):
     """Length of the run and of the schedule."""
     warmup_epochs: NonNegativeFloat = 2.5
     """Length of the linear warmup."""
+    min_steps: NonNegativeInt = 0
+    """Least length of the run in optimizer steps, for small datasets; epochs that would be shorter are extended."""
     max_steps: PositiveInt | None = None
     """Length of the run in optimizer steps; replaces epochs."""
     patience: NonNegativeFloat = 0.0
@@ -125,8 +127,11 @@ class OptimConfig(Section):
         for key, owner in (("momentum", "sgd"), ("betas", "adamw")):
             is_used = owner == self.name or getattr(self, key) == self.default(key)
             require(is_used, f"optim.{key}", getattr(self, key), f"no value unless optim.name is {owner}")
-        is_shorter = self.max_steps is not None or self.warmup_epochs <= self.epochs
+        in_steps = self.max_steps is not None or self.min_steps > 0
+        is_shorter = in_steps or self.warmup_epochs <= self.epochs
         require(is_shorter, "optim.warmup_epochs", self.warmup_epochs, f"at most optim.epochs = {self.epochs}")
+        is_least = self.max_steps is None or self.min_steps == 0
+        require(is_least, "optim.min_steps", self.min_steps, "0 with optim.max_steps")
         has_classes = self.loss == "softmax" or not self.class_weights
         require(has_classes, "optim.class_weights", True, "false unless optim.loss is softmax")
         return self

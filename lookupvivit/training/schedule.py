@@ -93,9 +93,9 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: RunConfig, order: TrainingOrder) -> Plan:
-        """Convert epochs to steps; ``optim.max_steps``, if set, is used instead of ``optim.epochs``."""
+        """Convert epochs to steps, at least ``optim.min_steps``; ``optim.max_steps``, if set, replaces both."""
         per_epoch = order.steps_per_epoch
-        total = config.optim.max_steps or max(1, round(config.optim.epochs * per_epoch))
+        total = config.optim.max_steps or max(1, config.optim.min_steps, round(config.optim.epochs * per_epoch))
         return cls(per_epoch, total, round(config.optim.warmup_epochs * per_epoch))
 
     def due(self, step: int, every_epochs: float) -> bool:

@@ -40,3 +40,6 @@ def test_plan_counts_epochs_in_steps():
     assert [step for step in range(1, 13) if plan.due(step, 0.5)] == [3, 6, 9, 12]
     assert [step for step in range(1, 13) if plan.due(step, 0.8)] == [5, 10, 12]
     assert not any(plan.due(step, 0) for step in range(1, 13))
+    for least, total in ((12, 12), (13, 13)):
+        settings = config("optim.epochs=2", "optim.warmup_epochs=0.5", f"optim.min_steps={least}")
+        assert Plan.from_config(settings, TrainingOrder(100, 16, 0)) == Plan(6, total, 3)

@@ -75,6 +75,8 @@ def test_a_flip_exchanges_the_labels_that_distinguish_left_from_right():
         out, new_label = transform(clip, label, rng())
         assert new_label == expected
         assert torch.equal(out, clip.flip(-1).transpose(0, 1))
+    _, several = transform(clip, np.array([1.0, 0.0, 0.5]), rng())
+    assert several.tolist() == [0.0, 1.0, 0.5]
 
 
 def test_labels_change_only_in_flipped_clips():
