@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,29 @@ CPU_TOKENS = 2048
 
 
 Forward = Callable[[Tensor], Tensor]  # uint8 views (size, 3, T, H, W) -> float32 logits (size, K) on the CPU
+
+
+class LogitRows:
+    """Logits of any number of views, in one block of memory.
+
+    One tensor per view would be small objects that stay between large temporary ones, so that the process grows by
+    many times their size.
+    """
+
+    def __init__(self) -> None:
+        self._values, self._count = array("f"), 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, row: Tensor) -> None:
+        """Add the logits of a view, float32 (K,)."""
+        self._values.frombytes(row.contiguous().numpy().tobytes())
+        self._count += 1
+
+    def stack(self) -> Tensor:
+        """All rows, float32 (V, K)."""
+        return torch.frombuffer(bytearray(self._values), dtype=torch.float32).view(self._count, -1)
 
 
 class FixedPasses:
@@ -32,9 +56,9 @@ class FixedPasses:
 
     def __init__(self, forward: Forward, size: int) -> None:
         self._forward, self._size = forward, size
-        self._waiting: list[tuple[Tensor, list[Tensor]]] = []
+        self._waiting: list[tuple[Tensor, list[Tensor] | LogitRows]] = []
 
-    def add(self, views: Tensor, results: list[Tensor]) -> None:
+    def add(self, views: Tensor, results: list[Tensor] | LogitRows) -> None:
         """Add uint8 views (V, 3, T, H, W); their logits (K,) are appended to ``results`` in this order, later."""
         for view in views:
             self._waiting.append((view, results))

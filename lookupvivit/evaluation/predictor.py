@@ -22,7 +22,7 @@ from data_pipelines.streaming import stream_clips
 from data_pipelines.video.reader import VideoReader
 from data_pipelines.video.sequential import open_sequence
 from lookupvivit.evaluation.clip_classifier import ClipClassifier, require_finite
-from lookupvivit.evaluation.fixed_passes import FixedPasses, views_per_pass
+from lookupvivit.evaluation.fixed_passes import FixedPasses, LogitRows, views_per_pass
 from lookupvivit.evaluation.prediction import Prediction
 from lookupvivit.models.base import Model
 from lookupvivit.sizes import Keep, Size
@@ -53,13 +53,13 @@ class _File:
     Attributes:
         path: of the file.
         num_views: the number of views that were read.
-        logits: (K,) of each view that was computed.
+        logits: of each view that was computed.
         outcome: what the reader found at the end of the file; None while it is being read.
     """
 
     path: Path
     num_views: int = 0
-    logits: list[Tensor] = field(default_factory=list)
+    logits: LogitRows = field(default_factory=LogitRows)
     outcome: _Facts | DataError | OSError | None = None
 
     @property
@@ -152,7 +152,7 @@ class Predictor(ClipClassifier):
                 yield facts
 
     def _prediction(self, file: _File, facts: _Facts) -> Prediction:
-        logits = torch.stack(file.logits).double()  # (V, K)
+        logits = file.logits.stack().double()  # (V, K)
         require_finite(logits)
         timeline = self.probabilities(logits) if len(facts.starts) else np.empty((0, len(self.class_names)))
         return Prediction(
