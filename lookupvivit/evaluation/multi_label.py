@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.io.text import one_line
+
 
 def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
     """Average precision of one class: the mean, over its examples, of the precision at the score of each.
@@ -55,3 +57,10 @@ def class_average_precisions(
     values, totals = average_precisions(scores, membership), membership.sum(axis=0)
     occurring = np.flatnonzero(totals).tolist()
     return {"class_ap": {class_names[k]: {"videos": int(totals[k]), "ap": 100 * float(values[k])} for k in occurring}}
+
+
+def lowest_text(scores: np.ndarray, membership: np.ndarray, class_names: Sequence[str], count: int = 5) -> str:
+    """The ``count`` classes with the lowest average precision on a line, lowest first."""
+    entries = class_average_precisions(scores, membership, class_names)["class_ap"].items()
+    lowest = sorted(entries, key=lambda entry: entry[1]["ap"])[:count]
+    return one_line("lowest AP: " + ", ".join(f"{name} {entry['ap']:.1f} %" for name, entry in lowest))

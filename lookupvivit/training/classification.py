@@ -18,6 +18,7 @@ from data_pipelines.transforms.mixup import mix
 from lookupvivit.config import ConfigError, RunConfig, require
 from lookupvivit.evaluation.array_files import PredictionsError
 from lookupvivit.evaluation.metrics import accuracies_text, reported_ranks
+from lookupvivit.evaluation.multi_label import lowest_text
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.models.base import Model
 from lookupvivit.training.attention_logging import AttentionLogger
@@ -97,6 +98,8 @@ class Classification:
         if train_set.is_multi_label:
             found, source = self.config.optim.loss, f"several labels per video in {train_set.source}"
             require(found == "sigmoid", "optim.loss", found, f"sigmoid with {source}")
+            if not val_set.labels.any():
+                raise ConfigError(f"data: found no label in {val_set.source}, expected a video of at least one class")
             balances = self.config.data.balance_classes
             require(not balances, "data.balance_classes", balances, f"false with {source}")
 
@@ -161,10 +164,13 @@ class Classification:
             raise FloatingPointError(f"step {step}: validation, {error}; try a lower optim.lr") from None
         excluded = f", without {len(failed)} {self.val_set.unit}s that failed" if failed else ""
         log.print(f"step {step}: val {accuracies_text(score, config.num_classes)} (1 view{excluded})")
-        names = ["mAP"] if predictions.is_multi_label else [f"top{k}" for k in reported_ranks(config.num_classes)]
+        logits, names = predictions.video_logits(), [f"top{k}" for k in reported_ranks(config.num_classes)]
+        if predictions.is_multi_label:
+            log.print(f"  {lowest_text(logits, predictions.labels, predictions.class_names)}")
+            names = ["mAP"]
         scores = {name: score[name] for name in names}
         labels = smooth_targets(torch.from_numpy(predictions.labels), config.num_classes)
-        loss = LOSSES[config.optim.loss](torch.from_numpy(predictions.video_logits()), labels)
+        loss = LOSSES[config.optim.loss](torch.from_numpy(logits), labels)
         return scores | {"loss": float(loss)}
 
     def draw(self, model: nn.Module, step: int, log: RunLog) -> None:

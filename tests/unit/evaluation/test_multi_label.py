@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from lookupvivit.evaluation.multi_label import average_precision, class_average_precisions, multi_label_scores
+from lookupvivit.evaluation.multi_label import (
+    average_precision,
+    class_average_precisions,
+    lowest_text,
+    multi_label_scores,
+)
 
 
 def by_definition(scores, positive):
@@ -33,6 +38,7 @@ def test_classes_without_videos_do_not_count():
             "b": {"videos": 1, "ap": pytest.approx(100 / 3)},
         }
     }
+    assert lowest_text(scores, membership, "abc") == "lowest AP: b 33.3 %, a 83.3 %"
     result = multi_label_scores(scores, membership)
     assert result == {"mAP": pytest.approx(50 * (5 / 6 + 1 / 3)), "classes_with_videos": 2}
     with pytest.raises(ValueError, match="labels: found none"):
