@@ -37,6 +37,18 @@ def test_a_timeline_has_time_along_the_width_and_probability_along_the_height():
         assert columns.min() >= columns_a[0] and (columns.max() <= columns_a[-1]) == (value == 20)
 
 
+def test_a_strip_shows_the_segments():
+    """Of 8 s: class a to 2 s, class b to 6 s, and one that is not shown; probabilities are 0, so that only it is."""
+    starts = np.arange(0, 8, 2.0)
+    segments = [(0.0, 2.0, 0), (2.0, 6.0, 1), (6.0, 8.0, None)]
+    timeline = Timeline(8.0, starts, starts + 2, np.zeros((4, 2)), segments)
+    figure = prediction_figure(FRAMES, ["a", "b"], np.zeros(2), timeline)
+    columns_a, columns_b = (pixels_per_column(figure, colour)[1] for colour in PALETTE[:2])
+    assert len(columns_b) / len(columns_a) == pytest.approx(2, rel=0.02) and columns_a[-1] <= columns_b[0] + 1
+    none = prediction_figure(FRAMES, ["a", "b"], np.zeros(2), Timeline(8.0, starts, starts + 2, np.zeros((4, 2))))
+    assert not len(pixels_per_column(none, PALETTE[0])[1]) and len(none) < len(figure)
+
+
 @pytest.mark.parametrize("num_frames", [1, 3, 8])
 @pytest.mark.parametrize("classes", [1, 12])
 def test_any_number_of_frames_and_classes_and_any_names(num_frames, classes):

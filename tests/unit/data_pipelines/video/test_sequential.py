@@ -1,6 +1,9 @@
 """Files read once, and live sources, have the frames that plain decoding yields."""
 
+import threading
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -58,6 +61,18 @@ def test_a_rate_that_is_not_stated_is_that_of_the_first_frames(tmp_path, monkeyp
     monkeypatch.setattr(live, "plausible_rate", lambda stated: None)
     with open_live(str(path)) as source:
         assert source.fps == 10 and len(list(source.frames)) == 40
+
+
+def test_an_address_is_read(tmp_path):
+    path = encode(tmp_path / "a.ts", frames=10)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with open_live(f"http://127.0.0.1:{server.server_port}/a.ts") as source:
+                assert np.array_equal(np.stack(list(source.frames)), decode_all(path))
+        finally:
+            server.shutdown()
 
 
 def test_sources_open_neither_playlists_nor_other_protocols(tmp_path):
