@@ -283,8 +283,10 @@ class RunConfig(Section):
         require(can_offload, "runtime.offload_optimizer", True, "false unless optim.name is adamw")
         has_source = self.init_from is not None or not self.init_missing
         require(has_source, "init_missing", list(self.init_missing), "no value without init_from")
-        has_sizes = self.distill.teacher != "self" or self.model.multi_resolution is not None
-        require(has_sizes, "distill.teacher", "self", "another model, or several sizes in model.multi_resolution")
+        varies = self.model.multi_resolution is not None or self.model.keep is not None
+        has_sizes = self.distill.teacher != "self" or varies
+        expected = "another model, or several sizes in model.multi_resolution or model.keep"
+        require(has_sizes, "distill.teacher", "self", expected)
         validates = self.log.validate_every_epochs > 0 or not self.optim.patience
         require(validates, "optim.patience", self.optim.patience, "0 where log.validate_every_epochs is 0")
         has_one_clip = self.data.repeats == 1 or not self.augment.on_device

@@ -155,8 +155,8 @@ class TubeletEmbedding(nn.Module):
 
     def embed(self, patches: Tensor) -> Tensor:
         """Any number of tubelets (B, N, C t h w) -> (B, N, D)."""
-        tubelets = patches.unflatten(-1, (self.channels, *self.tubelet)).transpose(1, 2)  # (B, C, N, t, h, w)
-        video = tubelets.flatten(2, 3)  # (B, C, N t, h, w): one tubelet after the other
+        tubelets = patches.unflatten(-1, (self.channels, -1)).transpose(1, 2)  # (B, C, N, t h w)
+        video = tubelets.flatten(2).unflatten(2, (-1, *self.tubelet[1:]))  # (B, C, N t, h, w), one after the other
         return self.projection(video).flatten(2).mT  # (B, D, N, 1, 1) -> (B, N, D)
 
     def _checked(self, video: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class TokenMerging:
 
     def unmerge(self, tokens: Tensor) -> Tensor:
         """The token of each patch, and the class token if there is one: (B, T', D) -> (B, T, D)."""
-        return torch.take_along_dim(tokens, self.token_of.unsqueeze(-1), dim=1)
+        return tokens.gather(1, self.token_of.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
 
 
 def match(keys: Tensor, num_merged: int, num_class_tokens: int = 0) -> Tensor:

@@ -128,7 +128,8 @@ def share_of_changes(video: Tensor, tubelet: Size, threshold: float) -> Tensor:
 
 def take(grid: Tensor, kept: Tensor) -> Tensor:
     """The kept tokens (B, K, D) of a grid (B, t, h, w, D) or (1, t, h, w, D)."""
-    return torch.take_along_dim(grid.flatten(1, 3), kept.unsqueeze(-1), dim=1)
+    tokens = grid.flatten(1, 3).expand(kept.shape[0], -1, -1)  # (B, N, D)
+    return tokens.gather(1, kept.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
 
 
 def put_back(tokens: Tensor, kept: Tensor | None, grid: Sequence[int], dim: int) -> Tensor:

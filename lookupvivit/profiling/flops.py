@@ -197,9 +197,9 @@ _FREE_NORMS_POOLING_AND_RESIZING = """
     upsample_bicubic2d _upsample_bicubic2d_aa upsample_bilinear2d _upsample_bilinear2d_aa
 """
 _FREE_SHAPES_CONSTANTS_AND_COPIES = """
-    alias broadcast_tensors col2im embedding expand_as flip im2col index_select lift_fresh lift_fresh_copy linspace
-    full_like meshgrid movedim mT new_ones new_zeros numpy_T ones_like pad rand repeat repeat_interleave reshape_as
-    scatter scatter_add sort take_along_dim tile topk type_as unflatten view_as zeros_like
+    alias broadcast_tensors col2im embedding expand_as flip full_like gather im2col index_select lift_fresh
+    lift_fresh_copy linspace meshgrid movedim mT new_ones new_zeros numpy_T ones_like pad rand repeat
+    repeat_interleave reshape_as scatter scatter_add sort tile topk type_as unflatten view_as zeros_like
 """
 # Operators that do not count: a few operations per element at most, and rare. fvcore itself ignores more shape
 # operators.

@@ -1,8 +1,8 @@
 """Distillation: an additional loss that compares the trained model with a teacher on the same augmented clips.
 
-The teacher is another model, or the trained model itself at the largest compressed size of multi-resolution training
-(in-place distillation; Yu and Huang, 2019, arXiv:1903.05134). It is in eval mode, has no gradient, and is not part of
-the run's checkpoints.
+The teacher is another model, or the trained model itself with all lookup tokens and, in multi-resolution training, at
+the largest compressed size (in-place distillation; Yu and Huang, 2019, arXiv:1903.05134). It is in eval mode, has no
+gradient, and is not part of the run's checkpoints.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Distillation:
         self.teacher: nn.Module | None = None
         size = config.distill.compressed_size
         if config.distill.teacher == SELF:
-            assert config.model.multi_resolution is not None  # RunConfig requires it
-            size = config.model.multi_resolution.largest
+            sizes = config.model.multi_resolution
+            size = sizes.largest if sizes else None  # and all tokens
         else:
             self.teacher = load_teacher(config, class_names, world)
         self.call = {"compressed_size": size} if size else {}

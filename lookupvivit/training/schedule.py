@@ -120,13 +120,17 @@ def call_of_step(config: RunConfig, step: int) -> dict[str, Any]:
         t, k = int(rng.choice(sizes.t)), int(rng.choice(sizes.k))
         call["compressed_size"] = (t, k, k)
     if shares := config.model.keep_shares:
-        call["keep"] = float(np.random.default_rng((config.seed, step, KEEP)).choice(shares))
+        call |= _keep(float(np.random.default_rng((config.seed, step, KEEP)).choice(shares)))
     return call
+
+
+def _keep(share: float) -> dict[str, Any]:
+    return {"keep": share} if share < 1 else {}
 
 
 def calls_of_steps(config: RunConfig) -> list[dict[str, Any]]:
     """Everything that `call_of_step` may return, the most expensive one last."""
     sizes = config.model.multi_resolution
     by_size = [{"compressed_size": size} for size in sorted(sizes.sizes, key=math.prod)] if sizes else [{}]
-    by_share = [{"keep": share} for share in config.model.keep_shares] or [{}]
+    by_share = [_keep(share) for share in config.model.keep_shares] or [{}]
     return [{**size, **share} for size, share in itertools.product(by_size, by_share)]

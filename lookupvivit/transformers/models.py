@@ -13,6 +13,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from lookupvivit.layers.activation_checkpointing import set_activation_checkpointing
+from lookupvivit.layers.token_selection import KeepLike
 from lookupvivit.models.base import Model
 from lookupvivit.sizes import Size
 from lookupvivit.transformers.configuration import AutoClassMixin, LookupViTConfig
@@ -63,9 +64,12 @@ class _Classifier(AutoClassMixin, PreTrainedModel):
         classifier.model.load_state_dict(model.state_dict())
         return classifier.eval()
 
-    def _classify(self, video: Tensor, labels: Tensor | None, compressed_size: Size | None) -> ImageClassifierOutput:
+    def _classify(
+        self, video: Tensor, labels: Tensor | None, compressed_size: Size | None, keep: KeepLike
+    ) -> ImageClassifierOutput:
         """Return the logits and, with labels, the sum of the losses of the classifiers, with which runs are trained."""
-        call = {} if compressed_size is None else {"compressed_size": compressed_size}
+        call: dict[str, Any] = {} if compressed_size is None else {"compressed_size": compressed_size}
+        call |= {} if keep is None else {"keep": keep}
         output, loss = self.model(video, **call), None
         if labels is not None:
             losses = [
@@ -120,7 +124,11 @@ class LookupViTForVideoClassification(_Classifier):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, compressed_size: Size | None = None
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        compressed_size: Size | None = None,
+        keep: KeepLike = None,
     ) -> ImageClassifierOutput:
         """Classify videos.
 
@@ -128,11 +136,12 @@ class LookupViTForVideoClassification(_Classifier):
             pixel_values: (B, T, 3, H, W) in [-1, 1], in transformers' order of the axes.
             labels: (B,), or (B, K) with ``problem_type="multi_label_classification"``.
             compressed_size: (t, h, w) compressed tokens of a LookupViT, by default its own.
+            keep: share or indices of the lookup tokens to keep, as in LookupViT; all by default.
         """
         if pixel_values.dim() != 5 or pixel_values.shape[2] != 3:
             raise ValueError(f"pixel_values: found shape {tuple(pixel_values.shape)}, expected (B, T, 3, H, W)")
         video = pixel_values.transpose(1, 2).contiguous()  # as from our loaders, so that logits are bit-identical
-        return self._classify(video, labels, compressed_size)
+        return self._classify(video, labels, compressed_size, keep)
 
 
 class LookupViTForImageClassification(_Classifier):
@@ -143,12 +152,16 @@ class LookupViTForImageClassification(_Classifier):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, compressed_size: Size | None = None
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        compressed_size: Size | None = None,
+        keep: KeepLike = None,
     ) -> ImageClassifierOutput:
         """Classify images (B, 3, H, W) in [-1, 1]; the other arguments are those of the video model."""
         if pixel_values.dim() != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values: found shape {tuple(pixel_values.shape)}, expected (B, 3, H, W)")
-        return self._classify(pixel_values, labels, compressed_size)
+        return self._classify(pixel_values, labels, compressed_size, keep)
 
 
 def is_image_model(model: Model) -> bool:

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from data_pipelines.io.atomic import atomic_files
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import check_compressed_size
-from lookupvivit.sizes import Size, as_size
+from lookupvivit.models.token_settings import check_token_setting
+from lookupvivit.sizes import Keep, Size, TokenSetting
 from lookupvivit.weights.files import WeightsError
 from lookupvivit.weights.metadata import describe
 
@@ -29,7 +30,11 @@ class ExportError(WeightsError):
 
 
 def export_program(
-    model: Model, input_shape: tuple[int, ...], compressed_size: Size | None = None, from_uint8: bool = False
+    model: Model,
+    input_shape: tuple[int, ...],
+    compressed_size: Size | None = None,
+    from_uint8: bool = False,
+    keep: float | str | Keep | None = None,
 ) -> torch.export.ExportedProgram:
     """Capture ``model`` for one input size and any batch size.
 
@@ -39,20 +44,21 @@ def export_program(
         compressed_size: (t, h, w) compressed tokens of a LookupViT, its own by default; fixed in the program.
         from_uint8: the input is frames as decoders deliver them, ``frames``, uint8 (B, T, H, W, 3) or (B, H, W, 3), cut
             to the model's size; the program maps them to [-1, 1].
+        keep: share of the lookup tokens to keep, such as 0.5 or "motion:0.5"; fixed in the program.
 
     Returns:
         A program with one input, ``video`` or ``frames``, whose ``module()`` returns a plain dict of the model's
         outputs. The file that `torch.export.save` writes loads without this library.
 
     Raises:
-        ExportError: the model is in training mode, or does not support the compressed size.
+        ExportError: the model is in training mode, or does not support the compressed size or ``keep``.
     """
     if model.training:
         raise ExportError("model: found training mode, expected eval mode; call model.eval() first")
     # Traced with a batch of two: torch.export would take a batch of one for a constant.
     frames = _random_frames((2, *input_shape[1:]))
     time, height, width = input_shape[2:] if len(input_shape) == 5 else (1, *input_shape[2:])
-    exported = _for_export(model, compressed_size, (time, height, width), from_uint8)
+    exported = _for_export(model, _tokens(model, compressed_size, keep, (time, height, width)), from_uint8)
     example = frames if from_uint8 else _to_video(frames, model)
     return torch.export.export(exported, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
 
@@ -65,6 +71,7 @@ def export_onnx(
     precision: str = "fp32",
     from_uint8: bool = False,
     tolerance: float | None = None,
+    keep: float | str | Keep | None = None,
 ) -> float:
     """Write an ONNX file with the inputs and outputs of :func:`export_program`, after checking what it computes.
 
@@ -72,7 +79,7 @@ def export_onnx(
     ``file``.json. Both files are written atomically.
 
     Args:
-        model, input_shape, compressed_size, from_uint8: as in :func:`export_program`.
+        model, input_shape, compressed_size, from_uint8, keep: as in :func:`export_program`.
         precision: "fp32"; "fp16" for weights and computation; or "int8" for matrix products, with weights quantised
             ahead and activations as they arrive. Inputs and outputs are float32.
         tolerance: largest accepted difference to the model, relative to the largest output or 1, whichever is more; by
@@ -89,12 +96,13 @@ def export_onnx(
     companion = file.with_name(f"{file.name}.json")
     _require_exportable(file, companion)
     tolerance = TOLERANCES[precision] if tolerance is None else tolerance
-    program = export_program(model, input_shape, compressed_size, from_uint8)
-    size = {} if compressed_size is None else {"compressed_size": as_size(compressed_size)}
+    program = export_program(model, input_shape, compressed_size, from_uint8, keep)
+    tokens = TokenSetting.of(compressed_size, keep)
     with torch.no_grad():
-        names = list(model(_to_video(_random_frames((1, *input_shape[1:])), model), **size))
+        names = list(model(_to_video(_random_frames((1, *input_shape[1:])), model), **tokens.call))
     description = describe(model) if hasattr(model, "created_as") else {}
-    description |= {"compressed_size": list(size["compressed_size"])} if size else {}
+    description |= {"compressed_size": list(tokens.compressed_size)} if tokens.compressed_size else {}
+    description |= {"keep": str(tokens.keep)} if tokens.keep else {}
     with atomic_files(file.parent, last=file.name) as folder:
         temporary = folder / file.name
         torch.onnx.export(
@@ -110,7 +118,7 @@ def export_onnx(
         _complete(temporary, description, precision)
         (folder / companion.name).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         shapes = [(batch, *input_shape[1:]) for batch in (1, 3)]
-        difference, largest = _compare(model, size, temporary, shapes, from_uint8)
+        difference, largest = _compare(model, tokens, temporary, shapes, from_uint8)
         if not difference <= tolerance * max(1.0, largest):
             raise ExportError(
                 f"{file}: not written, because ONNX Runtime differs from the model by {difference:.2e} at outputs of "
@@ -134,17 +142,20 @@ def input_shape(model: Model) -> tuple[int, ...]:
     return (1, 3, height, width) if is_image else (1, 3, frames, height, width)
 
 
-def _for_export(model: Model, compressed_size: Size | None, input_size: Size, from_uint8: bool) -> nn.Module:
+def _tokens(model: Model, compressed_size: Size | None, keep: float | str | Keep | None, pixels: Size) -> TokenSetting:
+    """The numbers of tokens of an exported program, checked."""
+    try:
+        tokens = TokenSetting.of(compressed_size, keep)
+        check_token_setting(model, tokens, input_size=pixels)
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+    return tokens
+
+
+def _for_export(model: Model, tokens: TokenSetting, from_uint8: bool) -> nn.Module:
     """A copy with one input and a plain dict as output; weights and their names are shared with ``model``."""
     exported: Any = copy.copy(model)
-    if compressed_size is not None:
-        size = as_size(compressed_size)
-        try:
-            check_compressed_size(model, size, input_size=input_size)
-        except ValueError as error:
-            raise ExportError(str(error)) from None
-        exported.compressed_size = size
-    call = exported.forward
+    call = partial(exported.forward, **tokens.call)
     if from_uint8:
         exported.forward = lambda frames: dict(call(_to_video(frames, model)))
     else:
@@ -192,7 +203,7 @@ def _complete(file: Path, description: dict[str, Any], precision: str) -> None:
 
 @torch.no_grad()
 def _compare(
-    model: Model, size: dict[str, Size], file: Path, shapes: list[tuple[int, ...]], from_uint8: bool
+    model: Model, tokens: TokenSetting, file: Path, shapes: list[tuple[int, ...]], from_uint8: bool
 ) -> tuple[float, float]:
     """Largest absolute difference between the file's outputs and the model's, and the largest output."""
     import onnxruntime
@@ -202,7 +213,7 @@ def _compare(
     for shape in shapes:
         frames = _random_frames(shape)
         video = _to_video(frames, model)
-        expected = model(video, **size)
+        expected = model(video, **tokens.call)
         inputs = {"frames": frames.numpy()} if from_uint8 else {"video": video.cpu().numpy()}
         for name, output in zip(expected, session.run(list(expected), inputs), strict=True):
             reference = expected[name].cpu()

@@ -28,6 +28,13 @@ def small_model(**arguments):
     return model.eval()
 
 
+def test_patch_drop_rate_keeps_some_lookup_tokens_in_training_only():
+    model, image = small_model(patch_drop_rate=0.75), torch.randn(2, 3, 32, 32)
+    num_tokens = model.eval().forward_features(image).shape[1] - model.num_prefix_tokens
+    assert model.train().forward_features(image).shape[1] == model.num_prefix_tokens + round(num_tokens / 4)
+    assert model(image).shape == (2, model.num_classes)
+
+
 def test_every_image_model_is_registered():
     names = [name for name in lookupvivit.list_models() if name.startswith("lookupvit_")]
     assert sorted(timm.list_models("lookupvit*")) == names

@@ -178,6 +178,8 @@ def test_a_call_may_choose_the_compressed_size(folders):
     expected = model.model(video.transpose(1, 2), compressed_size=(1, 2, 2)).logits
     assert torch.equal(model(video, compressed_size=(1, 2, 2)).logits, expected)
     assert not torch.equal(model(video).logits, expected)
+    expected = model.model(video.transpose(1, 2), keep="motion:0.5").logits
+    assert torch.equal(model(video, keep="motion:0.5").logits, expected)
 
 
 @pytest.mark.parametrize("kind", OF_KIND)

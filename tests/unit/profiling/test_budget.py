@@ -11,6 +11,7 @@ from lookupvivit import kernels
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.profiling import budget
 from lookupvivit.profiling.budget import for_budget
+from lookupvivit.sizes import Keep, TokenSetting, as_keep
 
 SIZES = [(t, k, k) for t in (1, 2, 4) for k in (1, 2, 3, 4)]
 SMALL = {"input_size": (8, 32, 32), "tubelet": (2, 8, 8), "width": 32, "depth": 1, "num_heads": 2}
@@ -32,7 +33,7 @@ def gflops_by_torch(model, size):
 
 def test_gflops_budgets_choose_like_an_exhaustive_search(model):
     costs = {size: gflops_by_torch(model, size) for size in SIZES}
-    counted = {size: budget.count_gflops(model, size, model.input_size) for size in SIZES}
+    counted = {size: budget.count_gflops(model, TokenSetting(size), model.input_size) for size in SIZES}
     assert all(counted[one] < counted[other] for one in SIZES for other in SIZES if prod(one) < prod(other))
     for limit in [*costs.values(), 0.5 * sum(costs.values())]:
         limit *= 1.01  # the counters differ in the resampling
@@ -40,6 +41,25 @@ def test_gflops_budgets_choose_like_an_exhaustive_search(model):
         affordable = [size for size in SIZES if costs[size] <= limit]
         assert chosen.compressed_size == max(affordable, key=lambda size: (prod(size), size))
         assert chosen.gflops <= limit and chosen.gflops == pytest.approx(costs[chosen.compressed_size], rel=0.01)
+
+
+def test_of_several_shares_the_most_expensive_setting_within_the_budget_is_chosen(model):
+    shares = (0.25, "motion:0.5", 1)
+    by_cost = []
+    for size in SIZES[::3]:
+        for share in shares:
+            tokens = TokenSetting(size, None if share == 1 else as_keep(share))
+            by_cost.append((budget.count_gflops(model, tokens, model.input_size), tokens))
+    by_cost.sort()
+    for gflops, tokens in by_cost:
+        chosen = for_budget(model, gflops=gflops, sizes=SIZES[::3], keep=shares)
+        assert TokenSetting(chosen.compressed_size, chosen.keep) == tokens and chosen.gflops == gflops
+    clip = torch.rand(2, 3, 8, 32, 32)
+    chosen = for_budget(model.eval(), gflops=1, sizes=[(2, 2, 2)], keep=["motion:0.5"])
+    assert chosen.keep == Keep(0.5, "motion")
+    torch.testing.assert_close(chosen(clip).logits, model(clip, (2, 2, 2), keep="motion:0.5").logits, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"1x1x1@0\.25"):
+        for_budget(model, gflops=1e-6, sizes=SIZES[::3], keep=shares)
 
 
 def test_the_result_is_called_like_the_model(model):

@@ -179,6 +179,18 @@ def test_the_model_at_its_largest_size_is_its_own_teacher(clips):
     assert divergences.tolist() == [0, 0] and len(engine.sizes) == 3
 
 
+def test_the_model_with_all_of_its_tokens_is_its_own_teacher(clips):
+    config = settings("model.keep=[0.5, 1.0]", "distill.teacher=self")
+    engine = Engine(random_model(config, 3))
+    engine.train()
+    distillation = Distillation(config, NAMES, WORLD)
+    output, divergences = distillation(engine, clips, {"keep": 0.5})
+    expected = engine.module.eval()(clips).logits
+    torch.testing.assert_close(divergences[0], logit_distillation(output.compressed_logits, expected, 1.0))
+    _, divergences = distillation(engine, clips, {})
+    assert divergences.tolist() == [0, 0] and len(engine.sizes) == 3
+
+
 def test_the_loss_of_the_task_is_unchanged_but_for_the_divergence(teacher, clips):
     batch = {"label": torch.tensor([0, 2, 3])}
     results = {}

@@ -146,6 +146,37 @@ def test_a_saved_program_needs_only_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("case", "keep"),
+    [
+        ("video, more", "motion:0.5"),
+        ("ViT, class token", 0.5),
+        *(
+            pytest.param(case, keep, marks=pytest.mark.slow)
+            for case, keep in [("video, fewer", "attention:0.5"), ("image, other", 0.4), ("ViViT", "merge:0.5")]
+        ),
+    ],
+)
+def test_a_program_keeps_the_tokens_that_the_model_keeps(case, keep):
+    name, overrides, size = CASES[case]
+    model, call = build(name, overrides), {} if size is None else {"compressed_size": size}
+    program = export_program(model, shape_of(name, overrides), size, keep=keep)
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    assert max(value.dim() for value in values if isinstance(value, torch.Tensor)) == 5
+    for batch in (1, 3):
+        video = torch.randn(shape_of(name, overrides, batch))
+        torch.testing.assert_close(program.module()(video)["logits"], model(video, keep=keep, **call).logits)
+
+
+@pytest.mark.slow
+def test_an_onnx_file_keeps_the_tokens_that_the_model_keeps(tmp_path):
+    """The export compares the logits."""
+    pytest.importorskip("onnxruntime")
+    name, overrides, size = CASES["video, more"]
+    export_onnx(build(name, overrides), tmp_path / "model.onnx", shape_of(name, overrides), size, keep="motion:0.5")
+    assert json.loads((tmp_path / "model.onnx.json").read_text())["keep"] == "motion:0.5"
+
+
 @pytest.mark.parametrize("case", [*CASES, "Perceiver"])
 def test_programs_have_tensors_of_at_most_five_dimensions(case):
     """More are supported by neither XNNPACK nor Core ML."""
