@@ -41,6 +41,8 @@ class CaptioningConfig(RunConfig):
         for key in ("class_weights", "freeze_blocks"):
             value = getattr(self.optim, key)
             require(not value, f"optim.{key}", value, "no value: captions have no classes, and the encoder is frozen")
+        for key, section in (("model.keep", self.model), ("eval.keep", self.eval)):
+            require(section.keep is None, key, section.keep, "no value: captioning processes all tokens")
         teacher = self.distill.teacher
         require(teacher is None, "distill.teacher", teacher, "no value: captioning trains no classifiers")
         balances = self.data.balance_classes

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data_pipelines.io.processes import python_command
 from lookupvivit.profiling.benchmark_cases import Case, CaseRunner, Setting, meta_model
-from lookupvivit.sizes import as_size
+from lookupvivit.sizes import as_keep, as_size
 
 PROC_STATUS = Path("/proc/self/status")
 # malloc returns tensors of 64 KiB and more to the system when they are freed; otherwise its fragmentation would be
@@ -122,12 +122,13 @@ def _resident_bytes(key: str) -> int:
 
 
 def _case_from_json(fields: dict[str, Any]) -> Case:
-    size, like = fields["size"], fields["like"]
+    size, like, keep = fields["size"], fields["like"], fields["keep"]
     return Case(
         name=fields["name"],
         size=None if size is None else as_size(size),
         kernels=fields["kernels"],
         like=None if like is None else _case_from_json(like),
+        keep=None if keep is None else as_keep(keep),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from itertools import count
 
 import pytest
@@ -17,8 +18,9 @@ from lookupvivit.profiling.benchmark_cases import Case, CaseRunner, Setting, met
 from lookupvivit.profiling.benchmark_table import format_columns, format_legend, format_operator_table, format_tables
 from lookupvivit.profiling.external_models import create_external_model
 from lookupvivit.profiling.flops import count_cost
-from lookupvivit.profiling.memory_measurement import saved_bytes
+from lookupvivit.profiling.memory_measurement import _case_from_json, saved_bytes
 from lookupvivit.profiling.operator_times import macs_by_operator, measure_operator_times, split_by_operator
+from lookupvivit.sizes import Keep
 
 LOOKUPVIVIT, VIVIT = "lookupvivit_pico8x2_4x4x4", "vivit_pico8x2"
 CPU = torch.device("cpu")
@@ -140,6 +142,18 @@ def test_names_become_cases():
         Case(LOOKUPVIVIT, (2, 3, 3), "auto"),
     ]
     assert cases[-1].label == f"{LOOKUPVIVIT}@2x3x3"
+
+
+def test_kept_tokens_are_part_of_a_case():
+    names = [f"{VIVIT}@0.5", f"{VIVIT}@merge:0.5", f"{LOOKUPVIVIT}@0.3", f"{LOOKUPVIVIT}@2x3x3@motion:0.5"]
+    cases = parse_cases(names, ["auto"])
+    assert [case.keep for case in cases] == [Keep(0.5), Keep(0.5, "merge"), Keep(0.3), Keep(0.5, "motion")]
+    assert [case.label for case in cases] == names and cases[3].size == (2, 3, 3)
+    assert [_case_from_json(json.loads(json.dumps(asdict(case)))) for case in cases] == cases
+    runner = CaseRunner(cases[3], Setting())
+    assert runner.tokens == (128, 18) and runner.forward().shape == (1, 400)
+    with pytest.raises(ValueError, match=r"^perceiver_pico8x2@0\.5: found 0\.5, expected none"):
+        meta_model(*parse_cases(["perceiver_pico8x2@0.5"], ["auto"]))
 
 
 @pytest.mark.parametrize("name", ["vit_b16@1x5x5", "lookupvit_b16_5x5@5x5"])
