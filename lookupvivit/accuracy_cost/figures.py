@@ -10,6 +10,7 @@ import numpy as np
 
 from lookupvivit.accuracy_cost.curves import Curve, cost_figure
 from lookupvivit.accuracy_cost.record import Point
+from lookupvivit.accuracy_cost.report import frontier
 
 LABELLED_SHARES = (0.1, 0.25, 0.5)  # of a cascade
 LABEL_TOLERANCE = 0.03  # of these shares
@@ -42,6 +43,8 @@ def points_figure(
     for group in _connected_points(points):
         checkpoint = group[0].checkpoint
         curves.append(_curve(names[checkpoint], group, checkpoint != first.checkpoint, with_image_size))
+    if any(point.keep for point in points):  # what several budgets reach together
+        curves.append(_frontier_curve(frontier(points)))
     if cascade:
         curves.append(_cascade_curve(points, cascade, unit))
     return cost_figure(curves, title, caption)
@@ -94,6 +97,17 @@ def _curve(name: str, group: Sequence[Point], individual: bool, with_image_size:
         labels=labels,
         intervals=[point.top1_interval for point in group],
         stars=[individual and point.own_size for point in group],
+    )
+
+
+def _frontier_curve(best: Sequence[Point]) -> Curve:
+    return Curve(
+        name="frontier",
+        top1=[point.top1 for point in best],
+        gflops=[point.gflops for point in best],
+        clips_per_second=[point.speed for point in best],
+        labels=[""] * len(best),
+        dashed=True,
     )
 
 

@@ -141,3 +141,4 @@ def test_kept_tokens_are_read_back_and_share_one_frontier(record, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["keep"] for row in rows] == ["", "motion:0.5", "0.3", "merge:0.5", ""]
     assert [row["compressed_size"] for row in rows] == ["2x3x3", "2x3x3", "2x3x3", "all tokens", "2x1x1"]
+    assert points_figure(points, None, "1x3", "data").ndim == 3
