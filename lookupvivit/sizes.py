@@ -108,6 +108,12 @@ class TokenSetting(NamedTuple):
         """Keyword arguments of the model's call."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
+    @property
+    def file_suffix(self) -> str:
+        """What the names of result files say, such as "_compressed_4x5x5_keep_motion_0.5"."""
+        size = f"_compressed_{format_size(self.compressed_size)}" if self.compressed_size else ""
+        return size + (f"_keep_{self.keep}".replace(":", "_") if self.keep else "")
+
     def __str__(self) -> str:
         size = format_size(self.compressed_size) if self.compressed_size else ""
         return f"{size}@{self.keep}" if self.keep else size

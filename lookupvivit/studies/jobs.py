@@ -22,9 +22,9 @@ from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.yaml_files import dump_yaml
 from lookupvivit.evaluation.run_summary import last_validation
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import check_compressed_size
+from lookupvivit.models.token_settings import check_token_setting
 from lookupvivit.profiling.flops import count_cost
-from lookupvivit.sizes import Size, format_size
+from lookupvivit.sizes import TokenSetting, format_size
 from lookupvivit.studies.plan import Job
 from lookupvivit.training.build import build_model, build_on_meta
 
@@ -54,11 +54,13 @@ class JobRunner:
     _children: set[subprocess.Popen[bytes]] = field(default_factory=set)
     _is_stopping: bool = False
 
-    def run(self, jobs: Sequence[Job], sizes: Sequence[Size], description: str, testing: bool = True) -> list[str]:
+    def run(
+        self, jobs: Sequence[Job], sizes: Sequence[TokenSetting], description: str, testing: bool = True
+    ) -> list[str]:
         """Run every job that is not finished.
 
         Args:
-            sizes: of further tests.
+            sizes: compressed sizes and kept tokens of further tests.
             description: label of the progress bar.
             testing: test each run after its training.
 
@@ -84,7 +86,7 @@ class JobRunner:
                 raise
         return failures
 
-    def _run_job(self, job: Job, sizes: Sequence[Size] | None) -> None:
+    def _run_job(self, job: Job, sizes: Sequence[TokenSetting] | None) -> None:
         if (result := read_result(job)) is not None and (sizes is None or result["tests"]):
             return
         config = job.config(self.base)
@@ -96,10 +98,9 @@ class JobRunner:
         seconds = None if is_resumed else round(time.monotonic() - start, 1)
         tests = []
         if sizes is not None:
-            for size in supported_sizes(config, sizes):
-                override = [] if size is None else [f"eval.compressed_size={format_size(size)}"]
-                self._start([*self.test, *arguments, *override], job.folder)
-                tests.append(_test_result(config, size))
+            for tokens in supported_sizes(config, sizes):
+                self._start([*self.test, *arguments, *_test_overrides(tokens)], job.folder)
+                tests.append(_test_result(config, tokens))
         result = {"settings": job.settings, "seed": job.seed, "validation": last_validation(job.folder / "log.jsonl")}
         write_json(job.folder / RESULT, {**result, "training_seconds": seconds, "tests": tests})
 
@@ -149,19 +150,26 @@ def read_result(job: Job) -> dict[str, Any] | None:
     return result
 
 
-def supported_sizes(config: RunConfig, sizes: Sequence[Size]) -> list[Size | None]:
-    """The model's own size (None), and those of ``sizes`` at which it can be called."""
+def supported_sizes(config: RunConfig, sizes: Sequence[TokenSetting]) -> list[TokenSetting]:
+    """The model's own size with all tokens, and those of ``sizes`` with which it can be called."""
     model = build_on_meta(lambda: build_model(config))
-    supported: list[Size | None] = [None]
-    for size in sizes:
-        if size == getattr(model, "compressed_size", None):
-            continue
+    supported = [TokenSetting()]
+    for tokens in sizes:
+        if tokens.compressed_size == getattr(model, "compressed_size", None):
+            tokens = tokens._replace(compressed_size=None)
         try:
-            check_compressed_size(model, size)
+            check_token_setting(model, tokens)
         except ValueError:
             continue
-        supported.append(size)
+        if tokens not in supported:
+            supported.append(tokens)
     return supported
+
+
+def _test_overrides(tokens: TokenSetting) -> list[str]:
+    """Settings of a test with these numbers of tokens."""
+    size = [f"eval.compressed_size={format_size(tokens.compressed_size)}"] if tokens.compressed_size else []
+    return [*size, f"eval.keep={tokens.keep}"] if tokens.keep else size
 
 
 def _gflops(model: Model, call: dict[str, Any]) -> float:
@@ -169,20 +177,19 @@ def _gflops(model: Model, call: dict[str, Any]) -> float:
         return count_cost(model, (1, 3, *model.input_size), **call).macs / 1e9
 
 
-def _test_result(config: RunConfig, size: Size | None) -> dict[str, Any]:
-    """Size, cost and scores of a finished test."""
+def _test_result(config: RunConfig, tokens: TokenSetting) -> dict[str, Any]:
+    """Numbers of tokens, cost and scores of a finished test."""
     views = f"{config.eval.clips}x{config.eval.crops}"
-    name = views + (f"_compressed_{format_size(size)}" if size else "")
+    name = views + tokens.file_suffix
     summary = read_json(Path(config.output_dir) / "predictions" / f"{name}.json", dict, max_bytes=SMALL_BYTES)
     if "top1" not in summary["views"][views]:
         raise ConfigError(f"{config.output_dir}: found several labels per video, expected one; studies compare top-1")
     model = build_on_meta(lambda: build_model(config))
-    call = {"compressed_size": size} if size else {}
-    size_of_test: Size | None = size or getattr(model, "compressed_size", None)
+    size = tokens.compressed_size or getattr(model, "compressed_size", None)
     return {
-        "compressed_size": format_size(size_of_test) if size_of_test else None,
-        "is_own_size": size is None,
-        "gflops": _gflops(model, call),
+        "compressed_size": str(TokenSetting(size, tokens.keep)) or None,
+        "is_own_size": tokens == TokenSetting(),
+        "gflops": _gflops(model, tokens.call),
         "views": views,
         "videos": summary["videos"],
         "top1": summary["views"][views]["top1"],

@@ -8,15 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer, WithJsonSchema, model_validator
 from typing_extensions import Self
 
 from lookupvivit.config import ConfigError, RunConfig, require
 from lookupvivit.config.loading import load_config
-from lookupvivit.config.section import Mapping, NonEmpty, Section, TokenSize, list_to_tuple
+from lookupvivit.config.section import Mapping, NonEmpty, Section, list_to_tuple
 from lookupvivit.config.validation import validate
 from lookupvivit.config.yaml_files import find_config, read_yaml
+from lookupvivit.sizes import TokenSetting, as_size, parse_token_setting
 
+
+def _parse_test_size(value: Any) -> TokenSetting:
+    if isinstance(value, TokenSetting):
+        return value
+    return parse_token_setting(value) if isinstance(value, str) else TokenSetting(as_size(value))
+
+
+TestSize = Annotated[
+    InstanceOf[TokenSetting],
+    BeforeValidator(_parse_test_size),
+    PlainSerializer(str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "title": "TxHxW, @KEEP or TxHxW@KEEP such as 4x5x5@0.5"},
+                {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 3, "maxItems": 3},
+            ]
+        }
+    ),
+]
 Settings = Mapping[Any]  # dotted keys of the configuration and their values
 
 
@@ -48,8 +69,8 @@ class Study(Section):
     """Seeds of the runs of each variant."""
     search: Search | None = None
     """A setting that each variant chooses for itself before its runs."""
-    test_sizes: Annotated[tuple[TokenSize, ...], BeforeValidator(list_to_tuple)] = ()
-    """Compressed sizes at which each run is tested as well as at its own; models of a fixed size ignore them."""
+    test_sizes: Annotated[tuple[TestSize, ...], BeforeValidator(list_to_tuple)] = ()
+    """Compressed sizes and shares of kept tokens of further tests, such as 4x4x4, @0.5 or 4x4x4@0.5."""
     groups: Mapping[str] = Field(default_factory=dict)
     """The curve of the figure that a variant belongs to; by default a curve of its own."""
 

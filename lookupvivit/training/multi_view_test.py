@@ -24,7 +24,6 @@ from lookupvivit.evaluation.multi_label import class_average_precisions
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.resume import PartialResult, restore, unfinished_folder
 from lookupvivit.evaluation.stored_predictions import Predictions
-from lookupvivit.sizes import TokenSetting, format_size
 from lookupvivit.training import distributed
 from lookupvivit.training.build import build_model, classifier_description, compute_dtype, require_trained_as
 from lookupvivit.training.data import view_loader
@@ -44,17 +43,11 @@ def test(config: RunConfig) -> None:
     folder = Path(config.output_dir) / "predictions"
     require_output_folder(folder)
     world = distributed.start(config.runtime.threads)
-    name = f"{config.eval.clips}x{config.eval.crops}{tokens_suffix(config.eval.tokens)}"
+    name = f"{config.eval.clips}x{config.eval.crops}{config.eval.tokens.file_suffix}"
     name += "_single_frame" if config.eval.single_frame else ""
     with distributed.exclusive(folder / f".{name}.lock", "output_dir", world):
         run_test(config, folder, name, world)
     distributed.stop()
-
-
-def tokens_suffix(tokens: TokenSetting) -> str:
-    """What the names of result files say about the tokens, such as "_compressed_4x5x5_keep_0.5"."""
-    size = f"_compressed_{format_size(tokens.compressed_size)}" if tokens.compressed_size else ""
-    return size + (f"_keep_{tokens.keep}".replace(":", "_") if tokens.keep else "")
 
 
 def run_test(config: RunConfig, folder: Path, name: str, world: World) -> None:

@@ -14,6 +14,7 @@ from support.paths import ROOT
 
 from lookupvivit.config import ConfigError
 from lookupvivit.config.yaml_files import dump_yaml, read_yaml
+from lookupvivit.sizes import parse_token_setting
 from lookupvivit.studies.figure import study_figure
 from lookupvivit.studies.jobs import JobRunner, read_result, supported_sizes
 from lookupvivit.studies.plan import base_of, read_study, search_jobs, study_jobs
@@ -41,8 +42,9 @@ if sys.argv[1] == "train":
 else:
     size = settings.get("eval.compressed_size")
     (run / "predictions").mkdir(exist_ok=True)
-    name = "4x3" + (f"_compressed_{size}" if size else "")
-    summary = {"videos": 10, "views": {"4x3": {"top1": 10 * seed + (5 if size else 0)}}}
+    keep = settings.get("eval.keep")
+    name = "4x3" + (f"_compressed_{size}" if size else "") + (f"_keep_{keep}".replace(":", "_") if keep else "")
+    summary = {"videos": 10, "views": {"4x3": {"top1": 10 * seed + (5 if size else 1 if keep else 0)}}}
     (run / "predictions" / f"{name}.json").write_text(json.dumps(summary))
 """
 
@@ -57,7 +59,7 @@ def study_file(tmp_path) -> Path:
         "search": {"key": "optim.lr", "values": [0.1, 0.2]},
         "variants": VARIANTS,
         "seeds": [1, 2, 4],
-        "test_sizes": ["4x4x4", "1x2x2"],
+        "test_sizes": ["4x4x4", [1, 2, 2], "@motion:0.5"],
         "groups": {"Lookup 4x4x4": "LookupViViT", "Lookup 2x2x2": "LookupViViT"},
     }
     (tmp_path / "study.yaml").write_text(dump_yaml(content))
@@ -98,9 +100,10 @@ def test_jobs_have_the_settings_of_study_variant_and_search(study_file):
 
 def test_sizes_that_a_model_does_not_support_are_not_tested(study_file):
     lookup, _, vivit = study_jobs(read_study(study_file), {})[:3]
-    sizes = [(4, 4, 4), (1, 2, 2), (9, 9, 9)]
-    assert supported_sizes(lookup.config(BASE), sizes) == [None, (1, 2, 2)]
-    assert supported_sizes(vivit.config(BASE), sizes) == [None]
+    sizes = [parse_token_setting(text) for text in ("4x4x4", "1x2x2", "9x9x9", "@0.5", "4x4x4@0.5", "1x2x2@motion:0.3")]
+    sizes.append(parse_token_setting("@merge:0.5"))
+    supported = [list(map(str, supported_sizes(job.config(BASE), sizes))) for job in (lookup, vivit)]
+    assert supported == [["", "1x2x2", "@0.5", "1x2x2@motion:0.3"], ["", "@0.5", "@merge:0.5"]]
 
 
 def test_a_study_from_search_to_figure(study_file, runner):
@@ -122,17 +125,23 @@ def test_a_study_from_search_to_figure(study_file, runner):
 
     rows = collect(study, jobs)
     keys = [(row.variant, row.compressed_size, row.is_own_size) for row in rows]
-    assert keys[:4] == [
+    assert keys == [
         ("Lookup 4x4x4", "4x4x4", True),
         ("Lookup 4x4x4", "1x2x2", False),
+        ("Lookup 4x4x4", "4x4x4@motion:0.5", False),
         ("Lookup 2x2x2", "2x2x2", True),
         ("Lookup 2x2x2", "1x2x2", False),
+        ("Lookup 2x2x2", "2x2x2@motion:0.5", False),
+        ("Lookup 2x2x2", "4x4x4", False),
+        ("ViViT", "", True),
+        ("ViViT", "@motion:0.5", False),
     ]
     assert rows[0].top1 == pytest.approx(70 / 3) and rows[1].top1 == pytest.approx(70 / 3 + 5)
-    assert rows[0].gflops == rows[4].gflops > rows[1].gflops and rows[-1].variant == "ViViT"
+    assert rows[2].top1 == pytest.approx(70 / 3 + 1)
+    assert rows[7].gflops > rows[0].gflops == rows[6].gflops > rows[2].gflops and rows[0].gflops > rows[1].gflops
     parsed = list(csv.DictReader(io.StringIO(to_csv(rows))))
-    assert len(parsed) == 6 and parsed[0]["scores"] == "10.00 20.00 40.00"
-    assert to_markdown(study, rows, "a machine").count("\n| ") == 8
+    assert len(parsed) == 9 and parsed[0]["scores"] == "10.00 20.00 40.00"
+    assert to_markdown(study, rows, "a machine").count("\n| ") == 11
     assert study_figure(study, rows).shape[2] == 3
 
 
