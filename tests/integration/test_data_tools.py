@@ -110,9 +110,9 @@ def test_the_benchmark_measures_every_case(small_set, shell):
     quick = ["--frames", "4", "--stride", "1", "--rounds", "1", "--seconds", "0.2", "--workers", "0", "1"]
     table = shell([*BENCHMARK, *videos, *quick, "--backends", "auto", "decord", "pyav"])
     rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ")]
-    assert len(rows) == 16 and all(float(milliseconds) >= 0 for _, milliseconds, _ in rows[1:])
+    assert len(rows) == 20 and all(float(milliseconds) >= 0 for _, milliseconds, _ in rows[1:])
     assert sum("pytorchvideo" in case for case, _, _ in rows) == 2
-    assert sum("clips/s" in note and "MB per worker" in note for _, _, note in rows) == 4
+    assert sum("clips/s" in note and "MB per worker" in note for _, _, note in rows) == 8
 
 
 @pytest.mark.parametrize("tool", [[*PREPARE, "data.root=nowhere", "--output", "{}"], [*BENCHMARK, "nowhere"]])
