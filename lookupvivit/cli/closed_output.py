@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 STATUS = 128 + 13  # what a shell reports for a program that SIGPIPE ended
 INTERRUPTED = 128 + 2  # the same for SIGINT
@@ -40,6 +42,17 @@ def exit_if_output_is_closed() -> None:
     """Call this after a BrokenPipeError, which may also be of a pipe to another process."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()  # repeats the failed write
+            stream.flush()  # may repeat the failed write
         except BrokenPipeError:
             os._exit(STATUS)
+        if _has_no_reader(stream):
+            os._exit(STATUS)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether a stream is a pipe whose other end is closed; False where the system cannot tell."""
+    with suppress(OSError, ValueError, AttributeError):  # no file descriptor; no poll on this system
+        pipe = select.poll()
+        pipe.register(stream.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in pipe.poll(0))
+    return False

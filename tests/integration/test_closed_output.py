@@ -47,6 +47,20 @@ def test_predictions_so_far_are_saved(tmp_path, small_set, run_without_reader):
     assert report["path"] == str(videos[0]) and report["top"]
 
 
+def test_an_output_without_reader_is_recognised_after_a_failed_write_was_dropped(monkeypatch):
+    from lookupvivit.cli.closed_output import exit_if_output_is_closed
+
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr("os._exit", sys.exit)
+        exit_if_output_is_closed()  # it has a reader
+        os.close(reader)
+        with pytest.raises(SystemExit) as exit:
+            exit_if_output_is_closed()
+        assert exit.value.code == 141
+
+
 def test_another_broken_pipe_is_an_error(capsys):
     from lookupvivit.cli.closed_output import ends_quietly
 
