@@ -228,7 +228,7 @@ def test_two_ranks_equal_one(tmp_path, command, shell, stage):
 @pytest.mark.parametrize(
     ("launcher", "settings"),
     [
-        ("torchrun 2", ("runtime.zero_stage=3",)),
+        ("torchrun 2", ("runtime.zero_stage=3", "model.keep=[0.3, 1.0]")),
         ("torchrun 2", ("runtime.precision=bf16",)),
         ("python", ("runtime.precision=bf16", "optim.micro_batch_size=4")),
     ],
