@@ -22,6 +22,7 @@ from lookupvivit.models.base import Model
 from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.models.shapes_only import allocate, shapes_only
 from lookupvivit.sizes import Size
+from lookupvivit.weights.shipped import SHIPPED_MODELS, shipped_or
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 MAX_SIZE = 2**20  # of any number in model.json
@@ -79,7 +80,8 @@ def load_model(path: str | Path) -> Model:
     """Rebuild a trained model, in eval mode on the CPU, with its model.json as the attribute ``description``.
 
     Args:
-        path: a run directory, a checkpoint directory or its ``model.safetensors``.
+        path: a run directory, a checkpoint directory or its ``model.safetensors``; or the name of a shipped model, such
+            as "camera_motion". An existing file or folder of that name takes precedence.
 
     Raises:
         WeightsError: none of these, or files that do not fit together.
@@ -202,7 +204,7 @@ def load_weights(
     model: Model,
     path: str | Path,
     heads_may_differ: bool = True,
-    fit_positions: Callable[[Tensor, Size], Tensor] | None = None,
+    fit: Mapping[str, Callable[[Tensor, Size], Tensor]] | None = None,
     new: Sequence[str] = (),
 ) -> LoadReport:
     """Copy weights into ``model``, name by name and shape by shape.
@@ -212,7 +214,8 @@ def load_weights(
         path: a run directory, a checkpoint directory or a ``model.safetensors``.
         heads_may_differ: a classifier for another number of classes keeps its random weights and is reported (such as
             a Kinetics-400 run that initialises a Something-Something one).
-        fit_positions: resizes positions (1, t, h, w, D) of another grid to the model's grid (t, h, w).
+        fit: for tensors that may have another size: a function of the tensor and of the model's size, which are
+            ``positions`` (1, t, h, w, D) with (t, h, w), and the patch kernel (D, 3, t, h, w) with (t, h, w).
         new: parts of the names of parameters that the file may lack, see `is_named`.
 
     Raises:
@@ -228,10 +231,11 @@ def load_weights(
             continue
         if not state[name].is_floating_point():
             raise WeightsError(f"{file}: tensor {name}: found {state[name].dtype}, expected floating point numbers")
-        source_grid, grid = tuple(state[name].shape[1:4]), tuple(tensor.shape[1:4])
-        if fit_positions and name == "positions" and source_grid != grid:
-            state[name] = fit_positions(state[name], grid)
-            report.resized[name] = f"{source_grid} to {grid}"
+        if fit and name in fit and state[name].dim() == tensor.dim() and state[name].shape != tensor.shape:
+            where = slice(1, 4) if name == "positions" else slice(2, 5)
+            source_size, size = tuple(state[name].shape[where]), tuple(tensor.shape[where])
+            state[name] = fit[name](state[name], size)
+            report.resized[name] = f"{source_size} to {size}"
         if state[name].shape == tensor.shape:
             tensor.copy_(state[name])
             report.loaded.append(name)
@@ -304,12 +308,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def weights_file(path: str | Path) -> Path:
-    """The ``model.safetensors`` of a run directory or checkpoint directory, or the file itself.
+    """The ``model.safetensors`` of a run directory, checkpoint directory or shipped model, or the file itself.
 
     Raises:
         WeightsError: there is none.
     """
-    path, expected = Path(path), f"expected a run directory or a {WEIGHTS} file"
+    path = shipped_or(path)
+    expected = f"expected a run directory or a {WEIGHTS} file, or a shipped model: {', '.join(SHIPPED_MODELS)}"
     if path.is_dir():
         if not (path / WEIGHTS).is_file():
             raise WeightsError(f"{path}: found a folder without {WEIGHTS}, {expected}")

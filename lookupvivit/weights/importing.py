@@ -34,12 +34,15 @@ from lookupvivit.weights.resizing import (
     inflate,
     resize_positions,
     sincos_of_index,
+    spread_kernel,
     unflatten_positions,
 )
+from lookupvivit.weights.shipped import shipped_or
 from lookupvivit.weights.source_formats import Source, read_source
 from lookupvivit.weights.upcycling import upcycle
 
 PIXELS = ("symmetric", "imagenet")
+FITTED = {"positions": resize_positions, "embedding.projection.weight": spread_kernel}  # of runs of the same model
 
 
 @dataclass
@@ -91,7 +94,7 @@ def import_weights(
     Args:
         model: a ViT or ViViT of the source's width and depth; or a LookupViT, which is upcycled from one (see
             :func:`lookupvivit.weights.upcycling.upcycle`); or any model, from a run of the same model.
-        path: a run directory, this library's ``model.safetensors``, or a file that
+        path: a run directory, this library's ``model.safetensors``, the name of a shipped model, or a file that
             `lookupvivit.weights.source_formats` reads.
         inflation: how an image model's patch kernel fills a tubelet: "central" frame (ViViT's choice) or "average".
         pixels: the source's pixel values: "symmetric" ([-1, 1], as here) or "imagenet" (normalised by ImageNet's mean
@@ -103,6 +106,7 @@ def import_weights(
         WeightsError: a file that cannot be read, other sizes, tensors that nothing explains, or an entry of ``new``
             that names no parameter that the source lacks.
     """
+    path = shipped_or(path)
     report = _import_weights(model, path, inflation, pixels, new)
     for part in new:
         if not any(is_named(name, [part]) for name in report.initialised):
@@ -165,7 +169,7 @@ def _load_own(model: Model, source: Model, path: str | Path, new: Sequence[str])
         conventions = _conventions(source)
         _require_same_sizes(model, Source(imported.kind, {}, conventions), path)
         _compare_conventions(model, conventions, imported)
-    report = load_weights(model, path, fit_positions=resize_positions, new=new)
+    report = load_weights(model, path, fit=FITTED, new=new)
     imported.loaded, imported.resized = report.loaded, report.resized
     imported.initialised = report.initialised + report.missing
     for classifier in sorted({name.rpartition(".")[0] for name in report.initialised}):

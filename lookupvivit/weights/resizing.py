@@ -90,6 +90,19 @@ def resize_positions(table: Tensor, grid: Size) -> Tensor:
     return resample(table, grid)
 
 
+def spread_kernel(kernel: Tensor, tubelet: Size) -> Tensor:
+    """Fit a kernel (D, 3, t, h, w) to a tubelet of n times as many frames: it reads every n-th frame, at first.
+
+    Other kernels are returned unchanged.
+    """
+    frames = kernel.shape[2]
+    if kernel.shape[3:] != tubelet[1:] or tubelet[0] % frames:
+        return kernel
+    spread = kernel.new_zeros(*kernel.shape[:2], *tubelet)
+    spread[:, :, :: tubelet[0] // frames] = kernel
+    return spread
+
+
 def sincos_of_index(count: int, width: int) -> Tensor:
     """VideoMAE's fixed positions (1, count, width): sin and cos of n / 10000^(2i / width) for token n."""
     angles = np.arange(count)[:, None] / 10000.0 ** (2 * (np.arange(width) // 2) / width)

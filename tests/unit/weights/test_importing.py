@@ -180,6 +180,22 @@ def test_an_image_model_becomes_a_video_model(tmp_path):
     assert torch.equal(second, kernel) and not first.any()
 
 
+def test_a_run_initialises_a_model_with_a_longer_tubelet(tmp_path):
+    """At first, the model computes what the run's does on every second frame."""
+    options = {"width": 16, "depth": 1, "num_heads": 2}
+    source = shake(lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, input_size=(4, 32, 32), **options))
+    overrides = {"input_size": [4, 32, 32], **options}
+    description = {"name": "lookupvivit_pico8x2_4x4x4", "num_classes": 3, "overrides": overrides}
+    save_model(tmp_path, source.state_dict(), description)
+    longer = {"input_size": (8, 32, 32), "tubelet": (4, 8, 8), "compressed_size": (2, 4, 4)}
+    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, **longer, **options).eval()
+    report = import_weights(model, tmp_path)
+    assert report.resized == {"embedding.projection.weight": "(2, 8, 8) to (4, 8, 8)"}
+    video = torch.randn(2, 3, 8, 32, 32)
+    expected = source.eval()(video[:, :, ::2], compressed_size=(2, 4, 4)).logits
+    torch.testing.assert_close(model(video).logits, expected)
+
+
 def test_positions_of_another_size_are_resized_in_space():
     table = torch.arange(16.0).reshape(1, 16, 1)
     expected = nn.functional.interpolate(table.reshape(1, 1, 4, 4), size=(8, 8), mode="bilinear")
