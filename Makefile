@@ -24,6 +24,7 @@ demo: $(VENV)/.installed
 	deepspeed tools/train_net.py --cfg $(CONFIG) output_dir=$(RUN)
 	deepspeed tools/test_net.py --cfg $(CONFIG) output_dir=$(RUN)
 	python tools/summarize.py --run $(RUN)
+	python tools/test_camera_motion.py --run $(RUN) --run camera_motion --dataset data/camera_motion --output $(RUN)/comparison
 
 test: $(VENV)/.installed
 	$(PYTEST) -m "not slow"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_pipelines.io.output_paths import OutputPathError, require_output_file, require_output_folder
 from lookupvivit.sizes import Size, TokenSetting, parse_size, parse_token_setting
+from lookupvivit.weights.shipped import SHIPPED_MODELS
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,11 @@ def token_setting(text: str) -> TokenSetting:
         return parse_token_setting(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def token_sizes(text: str) -> tuple[Size, ...]:
+    """Sizes such as 4x2x2,4x3x3, without duplicates."""
+    return tuple(dict.fromkeys(token_size(part) for part in text.split(",") if part))
 
 
 def view_counts(text: str) -> tuple[int, int]:
@@ -112,9 +118,11 @@ if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def add_run_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add ``--run RUN``, a Path; ``--model`` is a hidden alias."""
-    help = "a run directory, a checkpoint or a model.safetensors file"
+def add_run_option(parser: argparse.ArgumentParser, required: bool = True, default: str | None = None) -> None:
+    """Add ``--run RUN``, a Path; ``--model`` is a hidden alias. If ``default`` describes None, it is not required."""
+    help = f"a run directory, a checkpoint, a model.safetensors file or a shipped model: {', '.join(SHIPPED_MODELS)}"
+    help += f" (default: {default})" if default else ""
+    required = required and default is None
     _add_option(parser, "--run", alias="--model", required=required, type=Path, metavar="RUN", help=help)
 
 

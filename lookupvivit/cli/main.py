@@ -17,6 +17,7 @@ COMMANDS = {  # subcommand: its module, and what it does
     "summarize": ("lookupvivit.cli.summarize", "summarize a run"),
     "aggregate": ("lookupvivit.cli.aggregate", "score stored predictions in other ways"),
     "cost-accuracy": ("lookupvivit.cli.cost_accuracy", "accuracy against GFLOPs and speed at many compressed sizes"),
+    "camera-motion": ("lookupvivit.cli.camera_motion", "test camera motion models"),
     "robustness": ("lookupvivit.cli.robustness", "test on ImageNet-A, -C, -O and -R"),
     "few-shot": ("lookupvivit.cli.few_shot", "linear probes with few examples per class"),
     "prepare": ("lookupvivit.cli.prepare", "scan a dataset; write copies or shards"),

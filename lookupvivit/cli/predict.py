@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lookupvivit.evaluation.predictor import Predictor
 
 OF_FILES = {"videos": "VIDEO", "views": "--views", "output": "--output", "csv": "--csv", "logits": "--logits"}
+DEFAULT_RUN = "camera_motion"
 MAX_DECODERS = 8  # processes, each with a thread that holds the views of a file
 
 
@@ -46,6 +47,9 @@ MAX_DECODERS = 8  # processes, each with a thread that holds the views of a file
 def main() -> None:
     arguments = parse_args()
     with one_line_errors("the results printed so far are valid"):
+        if arguments.run is None:
+            arguments.run = Path(DEFAULT_RUN)
+            print(f"no --run: camera motion, recognised by the shipped model {DEFAULT_RUN}")
         failed = follow_source(arguments) if arguments.follow else predict(arguments)
     sys.exit(1 if failed else 0)
 
@@ -54,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     help = "files, folders (searched recursively) or patterns"
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help=help)
-    add_run_option(parser)
+    add_run_option(parser, default=f"{DEFAULT_RUN}, camera motion")
     help = (
         "instead of files, a source that may never end: a camera (/dev/video0), an address (rtsp://...), - for a pipe"
     )

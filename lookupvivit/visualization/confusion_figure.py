@@ -16,7 +16,7 @@ MAX_LABELLED_CLASSES = 20  # class names and counts of more classes would not be
 LETTER_WIDTH = 7  # pixels
 
 
-def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+def confusion_figure(matrix: np.ndarray, class_names: Sequence[str], title: str = "") -> np.ndarray:
     """Draw a confusion matrix, uint8 (height, width, 3).
 
     The shade of a cell is its share of the row, that is, of the videos of one true class. Matrices of up to
@@ -26,6 +26,7 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarr
     Args:
         matrix: counts (K, K), row = true class, column = predicted class.
         class_names: K names.
+        title: in front of the accuracy.
 
     Raises:
         ValueError: the number of names is not K.
@@ -52,7 +53,8 @@ def confusion_figure(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarr
         _write_counts(axes, matrix, shares)
     axes.set(xlabel="predicted class", ylabel="true class")
     total, correct = int(matrix.sum()), int(matrix.trace())
-    axes.set_title(f"{correct} of {total} correct ({100 * correct / max(total, 1):.1f} %)", fontsize=11)
+    prefix = f"{printable(title)}: " if title else ""
+    axes.set_title(f"{prefix}{correct} of {total} correct ({100 * correct / max(total, 1):.1f} %)", fontsize=11)
     colorbar_axes = add_axes(figure, label_width + side + 16, top, 14, side)
     figure.colorbar(image, cax=colorbar_axes, label="share of the true class")
     return render(figure)
