@@ -89,6 +89,8 @@ def test_a_pipe_ends_with_ctrl_c(tmp_path, run):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # a suite in the background inherits that SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         process.stdin.write(raw.read_bytes())
         process.stdin.flush()
