@@ -26,6 +26,7 @@ OUTPUTS = {
     "predict.py": {"--csv": output_file, "--json": output_file, "--output": output_folder},
     "probe.py": {"--json": output_file},
     "prepare_dataset.py": {"--output": output_folder},
+    "test_camera_motion.py": {"--output": output_folder},
     "test_robustness.py": {"--output": output_folder},
     "visualize_attention.py": {"--output": output_folder, "--tensorboard": output_folder},
 }
@@ -41,6 +42,8 @@ INPUTS = {
     "--data",
     "OLD_RUN",
     "--imagenet",
+    "--dataset",
+    "--labels",
 }
 INPUTS |= {f"--imagenet-{letter}" for letter in "acor"}
 CHECKED_BY_A_CHECK = {"doctor.py": {"--output"}}  # the check of the output disk is its result
