@@ -41,8 +41,11 @@ def workspace(shape: tuple[int, ...], like: Tensor) -> Tensor:
     memory therefore stays allocated for the next.
     """
     size = math.prod(shape) * like.dtype.itemsize
-    memory = _free.pop() if _free else torch.empty(0, dtype=torch.uint8)
-    if memory.numel() < size:
+    try:
+        memory = _free.pop()  # another thread may take it at the same time
+    except IndexError:
+        memory = None
+    if memory is None or memory.numel() < size:
         memory = torch.empty(size, dtype=torch.uint8)
     lent = memory.numpy()[:size]  # the returned tensor holds this object, and nothing else does
     weakref.finalize(lent, _give_back, memory).atexit = False

@@ -62,12 +62,7 @@ def backward(
     gathered: tuple[Tensor, Tensor, Tensor] | None,
     infused: tuple[Tensor, Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the gradients of q, k and v; `fused` has the equations.
-
-    Args:
-        gathered: (v, out, d_out) of a gather, as in `fused.exchange_backward`; without it, there is no gradient of v.
-        infused: (w, d_w, d_lookup) of an infusion.
-    """
+    """Return the gradients of q, k and v; `fused` has the equations, `cpu_flash.backward` the arguments."""
     products = []  # d_A is the sum of x y^T, and r that of rowsum(x * z), over these (x, y, z)
     if gathered is not None:
         v, out, d_out = gathered

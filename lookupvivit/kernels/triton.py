@@ -58,12 +58,7 @@ def backward(
     gathered: tuple[Tensor, Tensor, Tensor] | None,
     infused: tuple[Tensor, Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return the gradients of q, k and v.
-
-    Args:
-        gathered: (v, out, d_out) of a gather, as in `fused.exchange_backward`; without it, there is no gradient of v.
-        infused: (w, d_w, d_lookup) of an infusion.
-    """
+    """Return the gradients of q, k and v; the arguments are those of `cpu_flash.backward`."""
     # A kernel does not read the tensors of an absent direction: any with the right shapes will do.
     v, out, d_out = gathered or (k, q, q)
     w, d_w, d_lookup = infused or (q, q, k)
