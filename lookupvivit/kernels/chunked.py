@@ -27,7 +27,7 @@ Part = tuple[int, slice]  # a sample and some of its heads
 def gather(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return A v (B, H, M, d), and A (B, H, M, N) or, if that is too large to keep, an empty tensor."""
     out, attention = token_major(q), workspace(kept_shape(q, k), q)
-    for part, chunk in _chunks(q, k, attention):
+    for part, chunk in _chunks(q, k, attention if attention.numel() else _one_chunk(q, k)):
         torch.bmm(chunk, v[part], out=out[part])
     return out, attention
 
@@ -41,7 +41,7 @@ def kept_shape(q: Tensor, k: Tensor) -> tuple[int, ...]:
 def gather_again(q: Tensor, k: Tensor, lse: None, v: Tensor) -> Tensor:
     """Return A v (B, H, M, d)."""
     out = token_major(q)
-    for part, chunk in _chunks(q, k):
+    for part, chunk in _chunks(q, k, _one_chunk(q, k)):
         torch.bmm(chunk, v[part], out=out[part])
     return out
 
@@ -49,8 +49,8 @@ def gather_again(q: Tensor, k: Tensor, lse: None, v: Tensor) -> Tensor:
 def infuse(q: Tensor, k: Tensor, attention: Tensor, w: Tensor) -> Tensor:
     """Return A^T w (B, H, N, d), where ``attention`` is the second result of `gather`."""
     out = token_major(k)
-    chunks = ((part, attention[part]) for part in _parts(q, k)) if attention.numel() else _chunks(q, k)
-    for part, chunk in chunks:
+    kept = ((part, attention[part]) for part in _parts(q, k))
+    for part, chunk in kept if attention.numel() else _chunks(q, k, _one_chunk(q, k)):
         torch.bmm(chunk.mT, w[part], out=out[part])
     return out
 
@@ -71,29 +71,24 @@ def backward(
         w, d_w, d_lookup = infused
         products.append((w, d_lookup, d_w))
     d_q, d_k, d_v, scale = token_major(q), token_major(k), token_major(k), q.shape[-1] ** -0.5
-    memory = _one_chunk(q, k)
-    for part, chunk in _chunks(q, k):
+    memory, scores_memory = _one_chunk(q, k, copies=2).unflatten(0, (2, -1))
+    for part, chunk in _chunks(q, k, memory):
         if gathered is not None:
             torch.bmm(chunk.mT, d_out[part], out=d_v[part])
         r = torch.stack([(x[part] * z[part]).sum(-1, keepdim=True) for x, _, z in products]).sum(0)  # (h, M, 1)
         d_scores = -r
         for x, y, _ in products:
-            d_scores = torch.baddbmm(d_scores, x[part], y[part].mT, out=memory[: len(chunk)])
+            d_scores = torch.baddbmm(d_scores, x[part], y[part].mT, out=scores_memory[: len(chunk)])
         d_scores.mul_(chunk).mul_(scale)
         torch.bmm(d_scores, k[part], out=d_q[part])
         torch.bmm(d_scores.mT, q[part], out=d_k[part])
     return d_q, d_k, None if gathered is None else d_v
 
 
-def _chunks(q: Tensor, k: Tensor, kept: Tensor | None = None) -> Iterator[tuple[Part, Tensor]]:
-    """Compute A (h, M, N) of each part, all in the same memory or, if it has elements, in the parts of ``kept``."""
-    parts = _parts(q, k)
-    if kept is not None and kept.numel():
-        chunks = [kept[part] for part in parts]
-    else:
-        memory = _one_chunk(q, k)
-        chunks = [memory[: len(q[part])] for part in parts]
-    for part, chunk in zip(parts, chunks, strict=True):
+def _chunks(q: Tensor, k: Tensor, memory: Tensor) -> Iterator[tuple[Part, Tensor]]:
+    """Compute A (h, M, N) of each part: in its place of ``memory`` (B, H, M, N), or all in the same place (h, M, N)."""
+    for part in _parts(q, k):
+        chunk = memory[part] if memory.ndim == 4 else memory[: len(q[part])]
         torch.baddbmm(chunk, q[part], k[part].mT, beta=0, alpha=q.shape[-1] ** -0.5, out=chunk)
         yield part, torch.softmax(chunk, dim=-1, out=chunk)
 
@@ -109,5 +104,5 @@ def _heads_per_chunk(q: Tensor, k: Tensor) -> int:
     return min(q.shape[1], max(1, torch.get_num_threads() * CHUNK // elements))
 
 
-def _one_chunk(q: Tensor, k: Tensor) -> Tensor:
-    return workspace((_heads_per_chunk(q, k), q.shape[2], k.shape[2]), q)
+def _one_chunk(q: Tensor, k: Tensor, copies: int = 1) -> Tensor:
+    return workspace((copies * _heads_per_chunk(q, k), q.shape[2], k.shape[2]), q)
