@@ -148,6 +148,25 @@ def half_interval(values: Sequence[float]) -> float | None:
     return quantile * stdev(values) / math.sqrt(len(values))
 
 
+def bootstrap_interval(
+    values: np.ndarray, confidence: float = 0.95, resamples: int = 10_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of the mean over examples, from resampling them with replacement (Efron, 1979).
+
+    Args:
+        values: one row per example, (N, ...). Columns of an example are resampled together.
+
+    Returns:
+        Lower and upper ends, each (...). The same values always give the same interval.
+    """
+    count = len(values)
+    times_drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    means = times_drawn @ values.reshape(count, -1) / count  # (resamples, columns)
+    ends = np.quantile(means, (0.5 - confidence / 2, 0.5 + confidence / 2), axis=0)
+    low, high = ends.reshape(2, *values.shape[1:])
+    return low, high
+
+
 def _class_indices(values: ArrayLike, num_classes: int, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1:

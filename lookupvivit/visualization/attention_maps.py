@@ -50,6 +50,26 @@ class AttentionMaps:
         """The weights in multiples of uniform attention, (R, t, h, w). Their mean is 1 for any number of tokens."""
         return self.weights * math.prod(self.weights.shape[1:])
 
+    def within(self, coverage: np.ndarray) -> np.ndarray:
+        """Attention to a part of the clip relative to uniform attention, (R,).
+
+        This is the share of each map's weight on the part, divided by the part's share of the clip: 1 for maps that do
+        not distinguish it.
+
+        Args:
+            coverage: how much of each lookup token the part covers, (t, h, w) in [0, 1], see `token_coverage`.
+
+        Raises:
+            ValueError: another shape, or a part that covers nothing.
+        """
+        if coverage.shape != self.weights.shape[1:] or not coverage.sum() > 0:
+            raise ValueError(
+                f"coverage: found {coverage.shape} with the sum {coverage.sum():g}, expected "
+                f"{self.weights.shape[1:]} and a positive sum"
+            )
+        mass = (self.weights * coverage).sum(axis=(1, 2, 3), dtype=np.float64)
+        return mass / coverage.mean(dtype=np.float64)
+
     def pixels(self, height: int | None = None, width: int | None = None) -> np.ndarray:
         """`multiples` at the resolution of the frames, (R, T, H, W), or at (height, width). See `upsample_maps`."""
         num_frames, frame_height, frame_width, _ = self.frames.shape
@@ -143,6 +163,19 @@ def maps_from_output(
         compressed_size=as_size(compressed_size),
         probabilities=output.logits[0].float().softmax(dim=-1).cpu().numpy(),
     )
+
+
+def token_coverage(mask: np.ndarray, grid: Size) -> np.ndarray:
+    """How much of each lookup token a mask covers, float64 (t, h, w).
+
+    Args:
+        mask: share of each pixel that is covered, (T, H, W) in [0, 1].
+        grid: (t, h, w), divisors of T, H and W.
+    """
+    t, h, w = grid
+    frames, height, width = mask.shape
+    tubelets = mask.reshape(t, frames // t, h, height // h, w, width // w)
+    return tubelets.mean(axis=(1, 3, 5), dtype=np.float64)
 
 
 def select_maps(attention: Tensor, heads: Sequence[int] | None = None, tokens: Sequence[Size] | None = None) -> Tensor:

@@ -40,6 +40,7 @@ LAYERS = (
         "lookupvivit.accuracy_cost",
         "lookupvivit.camera_motion",
         "lookupvivit.captioning",
+        "lookupvivit.evidence",
         "lookupvivit.probing",
         "lookupvivit.robustness",
         "lookupvivit.studies",

@@ -26,6 +26,17 @@ def render_frames(scene: Scene, camera: CameraPath, height: int, width: int) -> 
     return frames
 
 
+def render_opacity(plane: Plane, scene: Scene, camera: CameraPath, height: int, width: int) -> Tensor:
+    """The share of each pixel that the objects of a plane cover, float (T, height, width) in [0, 1].
+
+    Args:
+        plane: of ``scene``, with an opacity. The planes in front of it are ignored.
+        scene, camera, height, width: as for `render_frames`.
+    """
+    pixels = _render_plane(plane, camera, _sample_points(scene, height, width))
+    return pixels[:, 3].view(-1, height, width)
+
+
 def _sample_points(scene: Scene, height: int, width: int) -> Tensor:
     """Where each sample looks, in the units of a pose, (samples * height * width, 3), as x, y and 1.
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 from sklearn import metrics as sklearn
 
 from lookupvivit.evaluation.metrics import (
+    bootstrap_interval,
     confusion_matrix,
     mean_class_accuracy,
     top_k_correct,
@@ -81,3 +82,12 @@ def test_wilson_interval_agrees_with_scipy(counts):
 def test_invalid_arguments_are_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_bootstrap_interval_agrees_with_scipy():
+    values = np.random.default_rng(0).exponential(size=(60, 2, 3))
+    low, high = bootstrap_interval(values)
+    expected = bootstrap([values], np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+    width = expected.high - expected.low
+    np.testing.assert_array_less(abs(low - expected.low), 0.05 * width)
+    np.testing.assert_array_less(abs(high - expected.high), 0.05 * width)

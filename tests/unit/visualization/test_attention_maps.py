@@ -8,7 +8,7 @@ from scipy import ndimage
 
 import lookupvivit
 from lookupvivit.models.lookupvit import LookupViT
-from lookupvivit.visualization.attention_maps import attention_maps, display_range, upsample_maps
+from lookupvivit.visualization.attention_maps import attention_maps, display_range, token_coverage, upsample_maps
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,26 @@ def test_default_maps_are_means_over_heads_and_tokens(model, video, attention):
     np.testing.assert_allclose(maps.multiples.mean(axis=(1, 2, 3)), 1, rtol=1e-5)
     assert maps.pixels().shape == (2, 8, 64, 48) and maps.cell(0) is None
     np.testing.assert_allclose(maps.pixels(80, 60).mean(), 1, atol=0.1)
+
+
+def test_attention_within_a_part_is_its_mass_over_its_share_of_the_pixels(model, video, attention):
+    mask = np.random.default_rng(0).random((8, 64, 48)) ** 4
+    mass, total = 0.0, 0.0
+    matrix = attention[1].reshape(4 * 24, 4, 8, 6)
+    for frame, row, column in np.ndindex(mask.shape):  # every pixel has an equal part of the weight of its token
+        weight = matrix[:, frame // 2, row // 8, column // 8].mean() / (2 * 8 * 8)
+        mass, total = mass + weight * mask[frame, row, column], total + mask[frame, row, column]
+    maps = attention_maps(model, video, blocks=[0, 1])
+    within = maps.within(token_coverage(mask, (4, 8, 6)))
+    assert within.shape == (2,)
+    np.testing.assert_allclose(within[1], mass / (total / mask.size), rtol=1e-5)
+    np.testing.assert_allclose(maps.within(np.ones((4, 8, 6))), 1, rtol=1e-5)
+    one_token = np.zeros((4, 8, 6))
+    one_token[3, 2, 5] = 0.25
+    np.testing.assert_allclose(maps.within(one_token), maps.multiples[:, 3, 2, 5], rtol=1e-5)
+    for coverage in (np.zeros((4, 8, 6)), np.ones((4, 8))):
+        with pytest.raises(ValueError, match=r"^coverage: found .* expected \(4, 8, 6\) and a positive sum"):
+            maps.within(coverage)
 
 
 def test_maps_of_selected_tokens_and_heads_are_their_rows_of_the_attention_matrix(model, video, attention):

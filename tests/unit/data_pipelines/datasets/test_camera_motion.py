@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from data_pipelines.datasets.camera_motion import Recipe, camera_paths, footage,
 from data_pipelines.datasets.camera_motion.camera_paths import SPEEDS, CameraPath, camera_path
 from data_pipelines.datasets.camera_motion.encoding import Encoding, write_video
 from data_pipelines.datasets.camera_motion.footage import TAKES, Take, footage_texture, load_take
-from data_pipelines.datasets.camera_motion.frames import render_frames
+from data_pipelines.datasets.camera_motion.frames import MEAN_LOG_SCALE, render_frames, render_opacity
 from data_pipelines.datasets.camera_motion.photographs import PHOTOGRAPHS, load_photograph
 from data_pipelines.datasets.camera_motion.preparation import draw_clip
 from data_pipelines.datasets.camera_motion.recipe import LOG_SCALE, MOTIONS, SPLITS, X, Y, template_of
@@ -221,6 +222,31 @@ def one_plane(texture):
     centres, unchanged = np.full((2, 2), 0.5), np.zeros((24, 4))
     plane = Plane((texture, texture), TEXTURE_SIDE, centres, np.ones(4), unchanged)
     return Scene((plane,), np.zeros(2), 0.0, np.zeros(4))
+
+
+def test_the_opacity_of_an_object_is_exact():
+    """A rectangle that moves by whole pixels before a still camera; it is the frame if the object is white on black."""
+    texture = torch.zeros(1, 4, TEXTURE_SIDE, TEXTURE_SIDE)
+    texture[:, :, 90:102, 80:100] = 1  # white and opaque
+    black = torch.zeros(1, 3, TEXTURE_SIDE, TEXTURE_SIDE)
+    background = replace(one_plane(black).planes[0], motion=np.zeros((4, 4)))
+    motion = np.zeros((4, 4))
+    motion[:, X] = 5 * np.arange(4)  # the plane moves against its motion
+    plane = Plane((texture, texture), TEXTURE_SIDE, np.full((2, 2), 0.5), np.ones(4), motion)
+    scene = Scene((background, plane), np.zeros(2), 0.0, np.zeros(4))
+    poses = np.zeros((4, 4))
+    poses[:, LOG_SCALE] = -MEAN_LOG_SCALE  # one pixel of the texture is one pixel of the frame
+    camera = CameraPath(poses, np.zeros(4, int))
+    opacity = render_opacity(plane, scene, camera, 64, 64)
+    for frame in range(4):
+        left = 80 - 64 - 5 * frame
+        inside = torch.zeros(64, 64)
+        inside[27:37, max(0, left + 1) : left + 19] = 1  # without the pixels at the edge, which are interpolated
+        around = torch.zeros(64, 64)
+        around[25:39, max(0, left - 1) : left + 21] = 1
+        assert (opacity[frame][inside == 1] == 1).all() and (opacity[frame][around == 0] == 0).all()
+        assert opacity[frame].sum() == pytest.approx(12 * 20, rel=1e-4)
+    torch.testing.assert_close(opacity, render_frames(scene, camera, 64, 64)[:, 0])
 
 
 @pytest.fixture(params=range(10), ids=lambda label: MOTIONS[label].name)
