@@ -81,7 +81,10 @@ def evaluate(
     preprocess = preprocess_of(model)
     answers: list[list[int]] = [[] for _ in sizes]
     for views_of_video in progress(
-        _read(preprocess, videos.videos, views), desc=f"{run}: {videos.name}", total=len(videos.videos), unit="video"
+        read_views(preprocess, videos.videos, views),
+        desc=f"{run}: {videos.name}",
+        total=len(videos.videos),
+        unit="video",
     ):
         clips = to_model_input(views_of_video, device)
         for size, predictions in zip(sizes, answers, strict=True):
@@ -96,8 +99,8 @@ def _logits(model: Model, clips: Tensor, size: Size | None) -> Tensor:
     return model(clips, **call).logits.double().mean(0)
 
 
-def _read(preprocess: Preprocess, videos: Sequence[LabelledVideo], views: tuple[int, int]) -> Iterator[Tensor]:
-    """The views of each video, uint8 (V, 3, T, crop, crop)."""
+def read_views(preprocess: Preprocess, videos: Sequence[LabelledVideo], views: tuple[int, int]) -> Iterator[Tensor]:
+    """The views of each video, uint8 (V, 3, T, crop, crop); those of a part of a video are `clips_between`."""
     clips, crops = views
     for video in videos:
         with open_any(video.path) as reader:

@@ -18,6 +18,8 @@ COMMANDS = {  # subcommand: its module, and what it does
     "aggregate": ("lookupvivit.cli.aggregate", "score stored predictions in other ways"),
     "cost-accuracy": ("lookupvivit.cli.cost_accuracy", "accuracy against GFLOPs and speed at many compressed sizes"),
     "camera-motion": ("lookupvivit.cli.camera_motion", "test camera motion models"),
+    "object-attention": ("lookupvivit.cli.object_attention", "measure the attention to moving objects"),
+    "static-footage": ("lookupvivit.cli.static_footage", "measure token keeping before a still camera"),
     "robustness": ("lookupvivit.cli.robustness", "test on ImageNet-A, -C, -O and -R"),
     "few-shot": ("lookupvivit.cli.few_shot", "linear probes with few examples per class"),
     "prepare": ("lookupvivit.cli.prepare", "scan a dataset; write copies or shards"),

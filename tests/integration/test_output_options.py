@@ -23,9 +23,11 @@ OUTPUTS = {
     "features.py": {"--output": output_folder},
     "few_shot.py": {"--json": output_file},
     "gpu_report.py": {"--output": output_folder},
+    "object_attention.py": {"--output": output_folder},
     "predict.py": {"--csv": output_file, "--json": output_file, "--output": output_folder},
     "probe.py": {"--json": output_file},
     "prepare_dataset.py": {"--output": output_folder},
+    "static_footage.py": {"--output": output_folder},
     "test_camera_motion.py": {"--output": output_folder},
     "test_robustness.py": {"--output": output_folder},
     "visualize_attention.py": {"--output": output_folder, "--tensorboard": output_folder},
@@ -44,6 +46,7 @@ INPUTS = {
     "--imagenet",
     "--dataset",
     "--labels",
+    "--masks",
 }
 INPUTS |= {f"--imagenet-{letter}" for letter in "acor"}
 CHECKED_BY_A_CHECK = {"doctor.py": {"--output"}}  # the check of the output disk is its result
