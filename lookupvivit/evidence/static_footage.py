@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -55,7 +56,7 @@ class BatchResult:
 
     Attributes:
         share: kept tokens divided by all tokens.
-        times: seconds per clip of each round, of the full model and of motion-based and uniform keeping.
+        times: CPU seconds per clip of each round, of the full model and of motion-based and uniform keeping.
         changes: of each clip's logits relative to those of the full model, by selection; the mean over the random ones.
         flips: share of the calls that predict another class than the full model, of each clip, by selection.
     """
@@ -75,7 +76,7 @@ class Row:
         rule: as text.
         batches: number of calls that were compared, each with one batch.
         share: kept tokens divided by all tokens: smallest, median and largest.
-        milliseconds: per clip, medians of the full model and of motion-based and uniform keeping.
+        milliseconds: CPU time per clip, medians of the full model and of motion-based and uniform keeping.
         speed: of both relative to the full model, of the same batch in the same round.
         changes: norm of the change of the centred logits relative to the norm of the full model's, by selection.
         flips: share of the clips with another predicted class, by selection.
@@ -135,7 +136,8 @@ def measure_batch(
     calls: list[Callable[[], object]] = [partial(model, videos)]
     for rule, keep in zip(rules, keeps, strict=True):
         calls += [partial(_keep_by, rule, model, videos), partial(model, videos, keep=Keep(keep.share, "uniform"))]
-    times = [[t / len(videos) for t in each] for each in time_calls(calls, CPU, range(rounds), WARMUP)]
+    times = time_calls(calls, CPU, range(rounds), WARMUP, clock=time.process_time)
+    times = [[seconds / len(videos) for seconds in each] for each in times]
     num_tokens = math.prod(model.embedding.grid_of(videos))
     full = model(videos).logits if num_random else None
     results = []

@@ -26,7 +26,7 @@ def to_markdown(rows: Sequence[Row], caption: str) -> str:
             changes = [_spread(row.changes[name], 100, 1) for name in SELECTIONS]
             flips = [f"{100 * row.flips[name]:.1f}" for name in SELECTIONS]
             lines.append(f"| {' | '.join([row.clips, row.rule, *changes, *flips])} |")
-    return "\n".join([*lines, "", f"Medians and quartiles; times are per clip. {caption}.", ""])
+    return "\n".join([*lines, "", f"Medians and quartiles; times are CPU times per clip. {caption}.", ""])
 
 
 def _spread(spread: Spread, factor: float, digits: int) -> str:

@@ -54,6 +54,7 @@ def time_calls(
     rounds: Iterable[int],
     warmup: int = 2,
     after: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] | None = None,
 ) -> list[list[float]]:
     """Seconds of each call in each round.
 
@@ -66,7 +67,9 @@ def time_calls(
         rounds: each call is timed once per item; an iterable, so that it can be a progress bar.
         warmup: number of untimed calls before the rounds.
         after: called after every call, outside its time, for a progress bar of single calls.
+        clock: returns seconds; default: wall-clock time. `time.process_time` excludes the time of other processes.
     """
+    clock = clock or time.perf_counter
     times: list[list[float]] = [[] for _ in calls]
     shuffle = random.Random(0)
     for call in calls:
@@ -76,10 +79,10 @@ def time_calls(
     for _ in rounds:
         for i in shuffle.sample(range(len(calls)), len(calls)):
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             calls[i]()
             synchronize(device)
-            times[i].append(time.perf_counter() - start)
+            times[i].append(clock() - start)
             after()
     return times
 
