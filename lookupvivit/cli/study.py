@@ -108,7 +108,7 @@ def write_results(study: Study, jobs: list[Job]) -> None:
     table = to_markdown(study, rows, machine)
     write_text(folder / "results.md", table)
     save_png(folder / "results.png", study_figure(study, rows))
-    finished = sum(read_result(job) is not None for job in jobs)
+    finished = sum(bool((result := read_result(job)) and result["tests"]) for job in jobs)
     print(f"{table}\n{finished} of {len(jobs)} runs are finished; saved {folder}/results.md, .csv, .json and .png")
 
 

@@ -24,7 +24,7 @@ from lookupvivit.evaluation.run_summary import last_validation
 from lookupvivit.models.base import Model
 from lookupvivit.models.token_settings import check_token_setting
 from lookupvivit.profiling.flops import count_cost
-from lookupvivit.sizes import TokenSetting, format_size
+from lookupvivit.sizes import Size, TokenSetting, format_size
 from lookupvivit.studies.plan import Job
 from lookupvivit.training.build import build_model, build_on_meta
 
@@ -87,22 +87,34 @@ class JobRunner:
         return failures
 
     def _run_job(self, job: Job, sizes: Sequence[TokenSetting] | None) -> None:
-        if (result := read_result(job)) is not None and (sizes is None or result["tests"]):
+        """Train, unless it is done, and run the tests that are missing; ``sizes`` None: no tests."""
+        result = read_result(job)
+        if result is None:
+            result = self._train(job)
+        if sizes is None:
             return
         config = job.config(self.base)
+        done, own_size = {test["compressed_size"] for test in result["tests"]}, _own_size(config)
+        for tokens in supported_sizes(config, sizes):
+            if full_setting(own_size, tokens) not in done:
+                self._start([*self.test, *self._arguments(job), *_test_overrides(tokens)], job.folder)
+                result["tests"].append(_test_result(config, tokens))
+                write_json(job.folder / RESULT, result)
+
+    def _train(self, job: Job) -> dict[str, Any]:
+        """Train and store the result, without tests."""
         job.folder.mkdir(parents=True, exist_ok=True)
         is_resumed = (job.folder / "log.jsonl").is_file()  # of an earlier call, whose time is not known
         start = time.monotonic()
-        arguments = ["--cfg", str(self.base), *job.overrides]
-        self._start([*self.train, *arguments], job.folder)
+        self._start([*self.train, *self._arguments(job)], job.folder)
         seconds = None if is_resumed else round(time.monotonic() - start, 1)
-        tests = []
-        if sizes is not None:
-            for tokens in supported_sizes(config, sizes):
-                self._start([*self.test, *arguments, *_test_overrides(tokens)], job.folder)
-                tests.append(_test_result(config, tokens))
         result = {"settings": job.settings, "seed": job.seed, "validation": last_validation(job.folder / "log.jsonl")}
-        write_json(job.folder / RESULT, {**result, "training_seconds": seconds, "tests": tests})
+        result |= {"training_seconds": seconds, "tests": []}
+        write_json(job.folder / RESULT, result)
+        return result
+
+    def _arguments(self, job: Job) -> list[str]:
+        return ["--cfg", str(self.base), *job.overrides]
 
     def _start(self, command: Sequence[str], folder: Path) -> None:
         """Run a command to its end; its output goes to a file in ``folder``."""
@@ -177,6 +189,15 @@ def _gflops(model: Model, call: dict[str, Any]) -> float:
         return count_cost(model, (1, 3, *model.input_size), **call).macs / 1e9
 
 
+def _own_size(config: RunConfig) -> Size | None:
+    return getattr(build_on_meta(lambda: build_model(config)), "compressed_size", None)
+
+
+def full_setting(own_size: Size | None, tokens: TokenSetting) -> str | None:
+    """What results call a test: the setting with the model's own size where it states none; None: the whole model."""
+    return str(tokens._replace(compressed_size=tokens.compressed_size or own_size)) or None
+
+
 def _test_result(config: RunConfig, tokens: TokenSetting) -> dict[str, Any]:
     """Numbers of tokens, cost and scores of a finished test."""
     views = f"{config.eval.clips}x{config.eval.crops}"
@@ -185,9 +206,8 @@ def _test_result(config: RunConfig, tokens: TokenSetting) -> dict[str, Any]:
     if "top1" not in summary["views"][views]:
         raise ConfigError(f"{config.output_dir}: found several labels per video, expected one; studies compare top-1")
     model = build_on_meta(lambda: build_model(config))
-    size = tokens.compressed_size or getattr(model, "compressed_size", None)
     return {
-        "compressed_size": str(TokenSetting(size, tokens.keep)) or None,
+        "compressed_size": full_setting(getattr(model, "compressed_size", None), tokens),
         "is_own_size": tokens == TokenSetting(),
         "gflops": _gflops(model, tokens.call),
         "views": views,

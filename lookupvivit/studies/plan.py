@@ -60,7 +60,9 @@ class Study(Section):
     base: str
     """Configuration that all variants share: a path relative to the study's file, or a name such as k400_9x9x8."""
     output_dir: str
-    """Folder of all runs and results."""
+    """Folder of the results, and of the runs unless `runs_dir` is set."""
+    runs_dir: str | None = None
+    """Folder of the runs. Studies with the same folder share the runs of variants with the same name and settings."""
     overrides: Settings = Field(default_factory=dict)
     """Settings of all variants."""
     variants: Annotated[dict[str, Settings], Field(min_length=1)]
@@ -153,7 +155,7 @@ def study_jobs(study: Study, chosen: dict[str, dict[str, Any]]) -> list[Job]:
 
 def _job(study: Study, name: str, seed: int, chosen: dict[str, Any], run: str) -> Job:
     settings = {**study.overrides, **study.variants[name], **chosen}
-    return Job(name, seed, settings, Path(study.output_dir) / _slug(name) / run)
+    return Job(name, seed, settings, Path(study.runs_dir or study.output_dir) / _slug(name) / run)
 
 
 def _slug(name: str) -> str:

@@ -10,7 +10,8 @@ from statistics import mean
 from typing import Any
 
 from lookupvivit.evaluation.metrics import half_interval
-from lookupvivit.studies.jobs import read_result
+from lookupvivit.sizes import parse_token_setting
+from lookupvivit.studies.jobs import full_setting, read_result
 from lookupvivit.studies.plan import Job, Study
 
 
@@ -45,13 +46,13 @@ class Row:
 
 def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:
     """The rows of all finished jobs, in the order of the variants, own size first."""
-    finished = [(job, result) for job in jobs if (result := read_result(job)) is not None]
+    finished = [(job, result) for job in jobs if (result := read_result(job)) is not None and result["tests"]]
     rows = []
     for name in study.variants:
         results = [(job, result) for job, result in finished if job.variant == name]
         tests: dict[tuple[bool, str], list[dict[str, Any]]] = {}
         for _, result in results:
-            for test in result["tests"]:
+            for test in _tests_of(study, result):
                 key = not test["is_own_size"], test["compressed_size"] or ""
                 tests.setdefault(key, []).append(test)
         for (is_other, size), entries in sorted(tests.items()):
@@ -72,6 +73,14 @@ def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:
                 )
             )
     return rows
+
+
+def _tests_of(study: Study, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tests of a run that the study asks for; other studies with the same runs may have asked for others."""
+    own = next((test["compressed_size"] for test in result["tests"] if test["is_own_size"]), None)
+    own_size = parse_token_setting(own).compressed_size if own else None
+    wanted = {own, *(full_setting(own_size, tokens) for tokens in study.test_sizes)}
+    return [test for test in result["tests"] if test["compressed_size"] in wanted]
 
 
 def _setting(study: Study, job: Job) -> str:

@@ -16,6 +16,8 @@ NOISE = (0.003, 0.08)  # standard deviation, of the range from black to white
 EXPOSURE_CHANGES = (0.02, 0.35)  # amplitude, in natural logarithms of the gain
 EXPOSURE_PERIODS = (8.0, 60.0)  # ticks
 MAX_BAR = 0.14  # of the frame's height or width
+MEAN, CONTRAST = 0.5, 0.15  # of videos that show details only; stronger ones would outweigh position embeddings
+LEAST_CONTRAST = 0.01  # of details that are made stronger
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Sensor:
         gains: factor of the exposure in each frame, (T,).
         noise: standard deviation.
         bars: height of the bars above and below the image, and width of those to its left and right, in pixels.
+        detail: size in pixels of the largest structures that the image keeps, an odd number; 0 keeps all.
     """
 
     defocus: float
     gains: np.ndarray
     noise: float
     bars: tuple[int, int]
+    detail: int
 
 
 def draw_sensor(height: int, width: int, recipe: Recipe, time: np.ndarray, rng: np.random.Generator) -> Sensor:
@@ -48,11 +52,14 @@ def draw_sensor(height: int, width: int, recipe: Recipe, time: np.ndarray, rng: 
         gains=np.exp(amplitude * np.sin(phase)),
         noise=log_uniform(rng, *NOISE) * has_noise,
         bars=bars,
+        detail=recipe.detail,
     )
 
 
 def expose(frames: Tensor, sensor: Sensor, rng: np.random.Generator) -> np.ndarray:
     """Turn frames, float (T, 3, H, W) in [0, 1], into uint8 (T, H, W, 3)."""
+    if sensor.detail:
+        frames = _without_large_structures(frames, sensor.detail)
     if sensor.defocus:
         padded = F.pad(frames, (1, 1, 1, 1), mode="replicate")
         frames = torch.lerp(frames, F.avg_pool2d(padded, 3, stride=1), sensor.defocus)
@@ -65,3 +72,10 @@ def expose(frames: Tensor, sensor: Sensor, rng: np.random.Generator) -> np.ndarr
     if columns:
         frames[..., :columns] = frames[..., -columns:] = 0
     return (frames * 255).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _without_large_structures(frames: Tensor, size: int) -> Tensor:
+    """Subtract the mean of a window of ``size`` pixels around each pixel, and give all videos the same contrast."""
+    padded = F.pad(frames, [size // 2] * 4, mode="reflect")
+    details = frames - F.avg_pool2d(padded, size, stride=1)
+    return MEAN + CONTRAST * details / (details.std() + LEAST_CONTRAST)

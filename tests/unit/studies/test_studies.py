@@ -145,6 +145,19 @@ def test_a_study_from_search_to_figure(study_file, runner):
     assert study_figure(study, rows).shape[2] == 3
 
 
+def test_studies_share_the_runs_of_one_folder(study_file, runner, tmp_path):
+    shared = {"search": None, "overrides": {"optim.lr": 0.1}, "runs_dir": str(tmp_path / "shared"), "seeds": (1,)}
+    first = read_study(study_file).replace(**shared, test_sizes=())
+    second = read_study(study_file).replace(**shared, title="Other", output_dir=str(tmp_path / "other"))
+    for study in (first, second):
+        assert runner.run(study_jobs(study, {}), study.test_sizes, "study") == []
+    jobs = study_jobs(first, {})
+    assert [job.folder for job in jobs] == [job.folder for job in study_jobs(second, {})]
+    assert all((job.folder / "starts.txt").read_text() == "train\n" for job in jobs)
+    assert [row.compressed_size for row in collect(first, jobs)] == ["4x4x4", "2x2x2", ""]
+    assert len(collect(second, jobs)) == 9
+
+
 def test_a_failed_run_is_reported_and_the_others_finish(study_file, runner):
     study = read_study(study_file).replace(overrides={"data.root": "fail", "optim.lr": 0.1}, search=None)
     jobs = study_jobs(study, {})[:3]

@@ -19,6 +19,7 @@ from data_pipelines.datasets.camera_motion.photographs import PHOTOGRAPHS, load_
 from data_pipelines.datasets.camera_motion.preparation import draw_clip
 from data_pipelines.datasets.camera_motion.recipe import LOG_SCALE, MOTIONS, SPLITS, X, Y, template_of
 from data_pipelines.datasets.camera_motion.scenes import TEXTURE_SIDE, Plane, Scene
+from data_pipelines.datasets.camera_motion.sensor import draw_sensor, expose
 from data_pipelines.datasets.camera_motion.textures import photograph_texture
 from data_pipelines.datasets.something_something import read_something_something
 from data_pipelines.io.errors import DataError
@@ -92,6 +93,16 @@ def test_a_dataset_of_an_earlier_version_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_dataset_without_a_newer_parameter_is_continued(small_set, tmp_path):
+    root = shutil.copytree(small_set, tmp_path / "set")
+    recipe = json.loads((root / "recipe.json").read_text())
+    del recipe["detail"]
+    (root / "recipe.json").write_text(json.dumps(recipe))
+    assert unrendered(root, SMALL) == []
+    with pytest.raises(DataError, match="'detail': 7"):
+        unrendered(root, replace(SMALL, detail=7))
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -102,6 +113,7 @@ def test_a_dataset_of_an_earlier_version_is_refused_in_one_line(tmp_path):
         {"moves": 4},
         {"footage": 5, "moves": 2},
         {"variation": 101},
+        {"detail": 6},
     ],
     ids=str,
 )
@@ -325,6 +337,23 @@ def test_without_variation_nothing_but_the_camera_moves_and_the_image_is_clean()
         sensor = clip.sensor
         assert sensor.noise == sensor.defocus == 0 and sensor.bars == (0, 0) and (sensor.gains == 1).all()
         assert clip.encoding.quality == {"libx264": 16, "mjpeg": 2}[clip.encoding.codec]
+
+
+def test_detail_removes_large_structures_and_equalises_the_contrast():
+    """Structures much larger than the window vanish, smaller ones stay, and the amplitude does not matter."""
+    sensor = draw_sensor(48, 64, Recipe(variation=0, detail=7), TIME, np.random.default_rng(0))
+    columns = torch.arange(64.0)
+    waves = {period: torch.sin(2 * np.pi * columns / period).expand(24, 3, 48, 64) for period in (4, 60)}
+
+    def contrast(large, small):
+        frames = expose(0.5 + large * waves[60] + small * waves[4], sensor, np.random.default_rng(0)) / 255
+        spectrum = np.abs(np.fft.rfft(frames[0, 24, :60, 0]))  # whole periods of both
+        return spectrum[1] / 30, spectrum[15] / 30
+
+    for large, small in ((0.3, 0.1), (0.3, 0.05), (0.1, 0.2)):
+        remaining_large, remaining_small = contrast(large, small)
+        assert remaining_small == pytest.approx(0.15 * np.sqrt(2), rel=0.25)
+        assert remaining_large / remaining_small < 0.06 * large / small
 
 
 def has_pause(steps):
