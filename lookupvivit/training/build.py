@@ -16,7 +16,7 @@ from lookupvivit.models.shapes_only import shapes_only
 from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.sizes import Size
 from lookupvivit.training.distributed import World
-from lookupvivit.weights.files import read_description
+from lookupvivit.weights.files import MissingTensorsError, read_description
 from lookupvivit.weights.importing import ImportReport, import_weights
 from lookupvivit.weights.metadata import MULTI_LABEL
 
@@ -99,7 +99,11 @@ def _requested_sizes(config: RunConfig) -> dict[str, Size]:
 def load_init_from(model: Model, config: RunConfig) -> ImportReport:
     """Load the weights of ``init_from``, which must be set, into ``model``."""
     assert config.init_from is not None
-    return import_weights(model, config.init_from, config.init_inflation, config.init_pixels, new=config.init_missing)
+    new = config.init_missing
+    try:
+        return import_weights(model, config.init_from, config.init_inflation, config.init_pixels, new)
+    except MissingTensorsError as error:
+        raise MissingTensorsError(f"{error}; init_missing names the parameters that may start at random") from None
 
 
 def classifier_description(

@@ -33,6 +33,10 @@ class WeightsError(UserError):
     """A weights file is missing, corrupt or does not fit; names file and tensor in one line."""
 
 
+class MissingTensorsError(WeightsError):
+    """A weights file lacks tensors of the model."""
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What was done with every tensor.
@@ -270,9 +274,10 @@ def require_same_shapes(model: Model, shapes: Mapping[str, Sequence[int]], file:
 
 
 def _require_same_names(model: Model, own: Set[str], found: Set[str], file: Path) -> None:
-    for problem, names in (("missing", own - found), ("unexpected", found - own)):
+    problems = (("missing", own - found, MissingTensorsError), ("unexpected", found - own, WeightsError))
+    for problem, names, error in problems:
         if names:
-            raise WeightsError(
+            raise error(
                 f"{file}: {problem} tensor {min(names)} ({len(names)} in all); expected the weights of a "
                 f"{type(model).__name__} with the same options"
             )

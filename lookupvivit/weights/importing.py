@@ -21,6 +21,7 @@ from lookupvivit.models.vit import ViT
 from lookupvivit.weights.files import (
     DESCRIPTION,
     WEIGHTS,
+    MissingTensorsError,
     WeightsError,
     described_model,
     is_named,
@@ -291,7 +292,7 @@ def _copy(model: Model, state: dict[str, Tensor], report: ImportReport, path: st
     for name, tensor in own.items():
         if name not in state:
             if not _may_stay_random(model, name) and not is_named(name, new):
-                raise WeightsError(f"{path}: has no tensor for {name}")
+                raise MissingTensorsError(f"{path}: has no tensor for {name}")
             report.initialised.append(name)
         elif state[name].shape != tensor.shape:
             raise WeightsError(

@@ -4,7 +4,9 @@ import pytest
 import torch
 from support.other_models import shake
 
+from lookupvivit.config.loading import load_config
 from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.training.build import load_init_from
 from lookupvivit.weights.files import WeightsError, save_model
 from lookupvivit.weights.importing import import_weights
 
@@ -19,6 +21,9 @@ def test_new_parameters_must_be_named(tmp_path):
     model = LookupViT(5, **size, **small)
     with pytest.raises(WeightsError, match=r"missing tensor blocks\.1\.infuse\.\S+ \(\d+ in all\)"):
         import_weights(model, tmp_path, new=["lookup_norm", "lookup_head"])
+    config = load_config("camera_motion", [f"init_from={tmp_path}", "init_missing=[lookup_norm]"])
+    with pytest.raises(WeightsError, match=r"missing tensor .*; init_missing names"):
+        load_init_from(model, config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     new = ["infuse", "infuse_norm", "lookup_mlp", "lookup_mlp_norm", "lookup_norm", "lookup_head"]
     report = import_weights(model, tmp_path, new=new)
