@@ -25,6 +25,10 @@ from data_pipelines.io.listing import is_folder, is_hidden, is_image, is_video, 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation", "test")}
 
 
+class UnsplitFoldersError(MissingDataError):
+    """Class folders where a folder of training videos is expected."""
+
+
 def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifest:
     """The videos of ``split`` ("train" or "val"), class by class; ``source`` is the split's folder.
 
@@ -33,6 +37,7 @@ def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifes
     classes. Without any split folder, ``root`` is the validation folder.
 
     Raises:
+        UnsplitFoldersError: ``root`` contains the class folders themselves, and the split is "train".
         MissingDataError: the split has no folder.
         DataError: training and validation have different classes, or a training class is empty.
     """
@@ -42,7 +47,8 @@ def read_split_folders(root: str | os.PathLike[str], split: str) -> VideoManifes
     if folder is None and train_folder is None and split == "val" and _contains_classes(root):
         folder = root
     if folder is None:
-        raise MissingDataError(_missing_split(root, split))
+        is_unsplit = split == "train" and _contains_classes(root)
+        raise (UnsplitFoldersError if is_unsplit else MissingDataError)(_missing_split(root, split))
     classes = _class_folders(folder)
     if train_folder is not None and folder != train_folder:
         _require_same_classes(folder, classes, train_folder)
@@ -117,7 +123,7 @@ def _missing_split(root: Path, split: str) -> str:
         return f"{root}: {_found(root)}, {expected}"
     hint = f". Is {root.parent} the root?" if find_folder(root.parent, SPLIT_FOLDERS[split]) else ""
     if split == "train" and _contains_classes(root):
-        hint = "; class folders without splits can be tested only, unless a fraction is held out"
+        hint = "; class folders without splits can be tested only"
     return f"{root}: no folder of the split {split!r}, {expected}{hint}"
 
 

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.datasets.class_folders import read_split_folders, read_unsplit_folders
+from data_pipelines.datasets.class_folders import UnsplitFoldersError, read_split_folders, read_unsplit_folders
 from data_pipelines.datasets.class_names import class_names, describe_classes
 from data_pipelines.datasets.group_split import split_by_group
 from data_pipelines.datasets.kinetics import read_csv_classes, read_kinetics
@@ -80,7 +80,10 @@ def _read_hmdb51(data: DataConfig, split: str) -> VideoManifest:
 
 def _read_folders(data: DataConfig, split: str) -> VideoManifest:
     if data.val_fraction is None:
-        return read_split_folders(data.root, split)
+        try:
+            return read_split_folders(data.root, split)
+        except UnsplitFoldersError as error:
+            raise UnsplitFoldersError(f"{error}, unless data.val_fraction is set, such as to 0.2") from None
     with prefix_data_errors("data.val_fraction: "):
         return read_unsplit_folders(data.root)
 

@@ -233,6 +233,17 @@ def test_flips_exchange_labels_both_ways(two_classes):
         train_transform(unknown, manifest)
 
 
+def test_class_folders_without_splits_need_a_fraction_to_hold_out(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            (tmp_path / name / f"{number}.mp4").touch()
+    settings = ["data.dataset=folders", "data.num_classes=2"]
+    with pytest.raises(DataError, match=r"no folder of the split 'train'.*data\.val_fraction is set"):
+        listed_videos(kinetics(tmp_path, *settings), "train")
+    assert len(listed_videos(kinetics(tmp_path, *settings, "data.val_fraction=0.5"), "train")) == 2
+
+
 def test_the_pixel_limit_reaches_training_and_tests(tmp_path):
     """A larger video fails as a corrupt one does."""
     for name in ("small", "large"):
