@@ -174,7 +174,10 @@ class Trainer:
             return False
         if self.saved_step != self.step:
             self.save()
-        self.log.print(f"step {self.step} of {plan.total}: ends early, because the best validation was at step {best}")
+        self.log.print(
+            f"step {self.step} of {plan.total}: ends early, because the best validation was at step {best}; "
+            f"its model is in {self.run_dir / run_directory.BEST}"
+        )
         return True
 
     def stop_if_asked(self) -> None:

@@ -138,6 +138,7 @@ def test_a_small_dataset_run_freezes_balances_and_ends_early(tmp_path, command, 
     early = (*settings, "optim.lr=1e-9", "optim.max_steps=40", "optim.patience=1", "optim.warmup_epochs=0")
     output = shell(command("train_net.py", run, *early))
     assert "step 10 of 40: ends early, because the best validation was at step 5" in output
+    assert f"its model is in {run / 'best'}" in output
     assert [record["step"] for record in log_records(run, "val")] == [5, 10]
     again = shell(command("train_net.py", run, *early))
     assert "ends early" in again and len(log_records(run)) == 10
