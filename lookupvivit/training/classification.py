@@ -84,6 +84,7 @@ class Classification:
         self.num_samples, self.copies = len(self.train_set), self._copies(self.train_set)
         self.criterion = LOSSES[self.config.optim.loss]
         if self.config.optim.class_weights:
+            self._report_double_weights()
             weights = class_weights(self.train_set.labels, self.config.num_classes).to(self.world.device)
             self.criterion = partial(softmax_cross_entropy, weights=weights)
         if self.config.distill.teacher is not None:
@@ -102,6 +103,13 @@ class Classification:
                 raise ConfigError(f"data: found no label in {val_set.source}, expected a video of at least one class")
             balances = self.config.data.balance_classes
             require(not balances, "data.balance_classes", balances, f"false with {source}")
+
+    def _report_double_weights(self) -> None:
+        if self.world.is_main and self.copies is not None and self.copies.max() > 1:
+            print(
+                "optim.class_weights: data.balance_classes already repeats the videos of smaller classes; with both, "
+                "smaller classes have more influence than larger ones"
+            )
 
     def _copies(self, train_set: VideoManifest) -> np.ndarray | None:
         return balancing_copies(train_set.labels) if self.config.data.balance_classes else None
