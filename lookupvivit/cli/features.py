@@ -95,7 +95,8 @@ def store_features(arguments: argparse.Namespace) -> int:
         print(f"error: {reason}", file=sys.stderr)
     who = f"rank {rank} of {world_size}: " if world_size > 1 else ""
     earlier = f", {extraction.num_finished} of them by an earlier command" if extraction.num_finished else ""
-    print(f"{who}{len(extraction.files)} videos in {arguments.output}{earlier}")
+    count = len(extraction.files)
+    print(f"{who}{count} {'video' if count == 1 else 'videos'} in {arguments.output}{earlier}")
     if extraction.failed:
         print(f"{who}{len(extraction.failed)} videos could not be read", file=sys.stderr)
     return len(extraction.failed)
