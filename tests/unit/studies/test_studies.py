@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 from support.paths import ROOT
 
+from lookupvivit.cli.study import validate_all
 from lookupvivit.config import ConfigError
 from lookupvivit.config.yaml_files import dump_yaml, read_yaml
 from lookupvivit.sizes import parse_token_setting
@@ -76,6 +77,16 @@ def test_the_base_of_a_study_may_be_a_name(study_file):
     content = read_yaml(study_file)
     study_file.write_text(dump_yaml({**content, "base": "camera_motion"}))
     assert base_of(read_study(study_file), study_file).samefile(BASE)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_studies_of_the_repository_are_valid(path):
+    """All variants exist, and variants with the same name have the same settings in all studies, which share runs."""
+    study = read_study(path)
+    validate_all(study, base_of(study, path))
+    for other in map(read_study, path.parent.glob("*.yaml")):
+        assert (other.base, other.runs_dir) == (study.base, study.runs_dir) and other.overrides == study.overrides
+        assert all(study.variants.get(name, settings) == settings for name, settings in other.variants.items())
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 10, 11, 25, 100])
