@@ -10,6 +10,7 @@ from data_pipelines.datasets.class_names import class_names
 from data_pipelines.io.errors import DataError, MissingDataError
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import load_config
+from lookupvivit.training.classification import Classification
 from lookupvivit.training.data import multi_view_dataset, train_dataset, train_transform
 from lookupvivit.training.distributed import World
 from lookupvivit.training.manifests import READERS, exclude_absent, listed_videos, read_manifest
@@ -242,6 +243,19 @@ def test_class_folders_without_splits_need_a_fraction_to_hold_out(tmp_path):
     with pytest.raises(DataError, match=r"no folder of the split 'train'.*data\.val_fraction is set"):
         listed_videos(kinetics(tmp_path, *settings), "train")
     assert len(listed_videos(kinetics(tmp_path, *settings, "data.val_fraction=0.5"), "train")) == 2
+
+
+@pytest.mark.parametrize(("num_videos", "reports"), [(1, False), (3, True)])
+def test_class_weights_with_balanced_classes_are_reported(tmp_path, capsys, num_videos, reports):
+    """Both favour smaller classes; where all classes are equally large, neither changes anything."""
+    for split in ("train", "val"):
+        for name, count in (("a", 1), ("b", num_videos)):
+            for number in range(count):
+                touch(tmp_path / split / name / f"{number}.mp4")
+    both = ("optim.class_weights=true", "data.balance_classes=true", "optim.batch_size=2")
+    task = Classification(kinetics(tmp_path, "data.dataset=folders", "data.num_classes=2", *both), SINGLE)
+    task.read_data()
+    assert ("optim.class_weights: data.balance_classes already" in capsys.readouterr().out) == reports
 
 
 def test_the_pixel_limit_reaches_training_and_tests(tmp_path):
