@@ -217,7 +217,13 @@ def test_program_is_killed_with_its_descendants_at_its_time_limit(tmp_path):
 def test_deepspeed_that_cannot_be_imported(replace_module):
     replace_module("deepspeed", "raise ImportError('torch is too old')")
     finding = communication.check_deepspeed()
-    assert finding.mark == "fail" and "torch is too old" in finding.found
+    assert finding.mark == "fail" and "torch is too old" in finding.found and "pip install" in finding.advice
+
+
+def test_deepspeed_that_takes_too_long_needs_no_other_version(replace_module):
+    replace_module("deepspeed", "import time; time.sleep(600)")
+    finding = communication.check_deepspeed(limit=1.0)
+    assert finding.mark == "fail" and "was stopped after" in finding.found and "pip" not in finding.advice
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ def check_deepspeed(limit: float = IMPORT_SECONDS) -> Finding:
     """Import DeepSpeed in a child process."""
     code = "from lookupvivit.cli.doctor.communication import import_deepspeed; import_deepspeed()"
     outcome = programs.run(code, limit)
+    if outcome.status is None:
+        return fail(f"importing it {outcome.ending}", "try again when the machine and its disk are less busy")
     if outcome.status != 0:
         return fail(f"importing it {outcome.ending} ({outcome.reason})", "pip install -U 'deepspeed>=0.19'")
     facts = outcome.answer
