@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from lookupvivit.cli.config_program import require_output_dir
 from lookupvivit.cli.errors import one_line_errors
 
 if TYPE_CHECKING:
+    from lookupvivit.config import RunConfig
     from lookupvivit.studies.plan import Job, Study
 
 
@@ -30,9 +32,10 @@ def main() -> None:
         train, test = (python_command(f"from lookupvivit.cli.{name} import main; main()") for name in ("train", "test"))
         runner = JobRunner(base_of(study, arguments.study), train, test, arguments.jobs)
         require_output_dir(study.output_dir)
-        validate_all(study, runner.base)
+        configs = validate_all(study, runner.base)
         failures: list[str] = []
         if not arguments.report:
+            render_datasets(configs)
             searches = [job for jobs in search_jobs(study).values() for job in jobs]
             failures = runner.run(searches, (), "search", testing=False) if searches else []
         jobs = study_jobs(study, chosen_settings(study))
@@ -53,13 +56,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def validate_all(study: Study, base: Path) -> None:
+def validate_all(study: Study, base: Path) -> list[RunConfig]:
     """Build every configuration, so that a mistake shows before hours of training; raises ConfigError."""
     from lookupvivit.studies.plan import search_jobs, study_jobs
 
     jobs = [job for jobs in search_jobs(study).values() for job in jobs] + study_jobs(study, {})
-    for job in jobs:
-        job.config(base)
+    return [job.config(base) for job in jobs]
+
+
+def render_datasets(configs: Sequence[RunConfig]) -> None:
+    """Render the camera_motion datasets before the runs, which start at the same time and would all render them."""
+    from lookupvivit.training.manifests import render_camera_motion
+
+    for config in {config.data.root: config for config in configs if config.data.dataset == "camera_motion"}.values():
+        render_camera_motion(config)
 
 
 def chosen_settings(study: Study) -> dict[str, dict[str, Any]]:

@@ -166,7 +166,9 @@ def read_manifest(config: RunConfig, split: str, world: World) -> VideoManifest:
     with prefix_data_errors("data.backend: "):
         require_backend(data.backend)
     if data.dataset == "camera_motion":
-        _render_camera_motion(config, world)
+        if world.is_main:
+            render_camera_motion(config)
+        world.barrier()
     main_first = data.dataset == "shards"
     if main_first and not world.is_main:
         world.barrier()
@@ -236,14 +238,12 @@ def _require_same_on_every_rank(manifest: VideoManifest, split: str, world: Worl
     )
 
 
-def _render_camera_motion(config: RunConfig, world: World) -> None:
-    """Render what is missing of the dataset, on rank 0; collective."""
+def render_camera_motion(config: RunConfig) -> None:
+    """Render what is missing of the dataset; one process at a time."""
     from data_pipelines.datasets.camera_motion import prepare
 
-    if world.is_main:
-        with prefix_data_errors("data.root: "):
-            prepare(Path(config.data.root), camera_motion_recipe(config))
-    world.barrier()
+    with prefix_data_errors("data.root: "):
+        prepare(Path(config.data.root), camera_motion_recipe(config))
 
 
 def camera_motion_recipe(config: RunConfig) -> Recipe:

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from support.paths import ROOT
 
-from lookupvivit.cli.study import validate_all
+from lookupvivit.cli.study import render_datasets, validate_all
 from lookupvivit.config import ConfigError
 from lookupvivit.config.yaml_files import dump_yaml, read_yaml
 from lookupvivit.sizes import parse_token_setting
@@ -94,6 +94,15 @@ def test_the_interval_is_student_s(count):
     values = np.random.default_rng(count).normal(70, 3, count)
     expected = stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / math.sqrt(count)
     assert half_interval(values.tolist()) == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_dataset_is_rendered_once_for_all_runs(study_file, monkeypatch):
+    roots = []
+    monkeypatch.setattr("data_pipelines.datasets.camera_motion.prepare", lambda root, recipe: roots.append(str(root)))
+    configs = validate_all(read_study(study_file), BASE)
+    other = configs[0].replace(data=configs[0].data.replace(root="other"))
+    render_datasets([*configs, other])
+    assert roots == ["data/camera_motion", "other"]
 
 
 def test_one_run_has_no_interval():
