@@ -31,8 +31,16 @@ def random_color(clip: Tensor, rng: np.random.Generator) -> Tensor:
         video = adjust_saturation(frames.float().div_(255).add_(brightness), saturation)
         mean = video.mean((-2, -1), keepdim=True)
         video = shift_hue(video.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1), hue)
-        changed_frames.copy_(video.mul_(255).round_())
+        _copy_bytes(video.mul_(255).round_(), changed_frames)
     return changed
+
+
+def _copy_bytes(source: Tensor, target: Tensor) -> None:
+    """Copy whole numbers from 0 to 255, float32 -> uint8. On the CPU, NumPy converts several times as fast as torch."""
+    if target.device.type == "cpu":
+        np.copyto(target.numpy(), source.numpy(), casting="unsafe")
+    else:
+        target.copy_(source)
 
 
 def adjust_saturation(video: Tensor, factor: float) -> Tensor:
