@@ -19,6 +19,7 @@ import numpy as np
 from data_pipelines.io.errors import DataError, VideoDecodeError, decode_errors, first_line
 from data_pipelines.video.image_reader import ImageReader
 from data_pipelines.video.orientation import UPRIGHT, orientation_of
+from data_pipelines.video.seeking import SeekingReader
 from data_pipelines.video.streams import (
     file_url,
     frame_rate,
@@ -207,6 +208,7 @@ class SequentialReader:
 
 
 READERS: dict[str, type[Reader]] = {
+    "seek": SeekingReader,
     "decord": DecordReader,
     "pyav": PyAVReader,
     "torchcodec": TorchcodecReader,

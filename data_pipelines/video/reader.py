@@ -1,10 +1,10 @@
 """Read frames of a video with decord, PyAV or torchcodec, in a separate process that may hang or crash.
 
-The correct frames are those that decoding from the start yields, in display order. decord seeks to the key frame before
-the requested frame. That is faster, but only exact if every group of pictures is closed and has time stamps. For other
-files (open groups of pictures, AVI, ASF, MPEG-TS, ...), decord 0.6 silently returns other frames. The backend "auto"
-therefore uses decord where seeking is exact. For all other files, and as a fallback, it uses PyAV, which decodes from
-the start.
+The correct frames are those that decoding from the start yields, in display order. Seeking to the key frame before the
+requested frame is faster, but only exact if every group of pictures is closed and has time stamps. The backend "auto"
+then seeks with PyAV (`data_pipelines.video.seeking`), or with decord where that has always determined the pixels. For
+all other files (open groups of pictures, AVI, ASF, MPEG-TS, ...), of which decord 0.6 silently returns other frames,
+and as a fallback, it uses PyAV, which decodes from the start.
 
 An image is a video of one frame. In a folder of images, each image is a frame. An image may be inside a tar file
 (`data_pipelines.io.tar_paths`).
@@ -53,7 +53,8 @@ class VideoReader:
     ) -> None:
         self.path, self._timeout, self._max_pixels = os.fspath(path), timeout, max_pixels
         _require_file(self.path)
-        self._untried = _backends_for(self.path, backend, timeout, max_pixels)
+        self._untried = _backends_for(self.path, backend)
+        self._is_auto = backend == "auto"
         self._failures: list[str] = []
         self._reader: GuardedReader | RemoteReader | None = None
         reader = self._open_next()
@@ -101,6 +102,8 @@ class VideoReader:
         """Open the file with the next backend that can open it, or raise a VideoDecodeError."""
         while self._untried:
             backend = self._backend = self._untried.pop(0)
+            if backend == "decord" and self._is_auto and not self._seeking_is_exact():
+                continue
             try:
                 if self._timeout:
                     self._reader = RemoteReader(backend, self.path, self._timeout, self._max_pixels)
@@ -110,6 +113,11 @@ class VideoReader:
             except VideoDecodeError as error:
                 self._failures.append(str(error))
         raise VideoDecodeError(f"{self.path}: {CANNOT_BE_DECODED}; " + "; ".join(self._failures))
+
+    def _seeking_is_exact(self) -> bool:
+        if self._timeout:
+            return remote_seeking_is_exact(self.path, self._timeout, self._max_pixels)
+        return seeking_is_exact(self.path, self._max_pixels)
 
 
 @contextmanager
@@ -148,16 +156,13 @@ def read_frames(
         return video.read(indices)
 
 
-def _backends_for(path: str, backend: str, timeout: float, max_pixels: int | None) -> list[str]:
+def _backends_for(path: str, backend: str) -> list[str]:
     """Return the names in ``backends.READERS`` to try, in order."""
     if backend not in BACKENDS:
         raise DataError(f"backend: found {backend!r}, expected one of {', '.join(BACKENDS)}")
     if os.path.isdir(path) or is_image(path):
         return ["images"]
-    if backend != "auto":
-        return [backend]
-    is_exact = remote_seeking_is_exact(path, timeout, max_pixels) if timeout else seeking_is_exact(path, max_pixels)
-    return ["decord", "pyav"] if is_exact else ["pyav"]
+    return ["seek", "decord", "pyav"] if backend == "auto" else [backend]
 
 
 def _require_file(path: str) -> None:

@@ -53,7 +53,7 @@ class OpenStream:
         """Decode from the start, in display order; every failure is a VideoDecodeError."""
         with decode_errors("pyav"):
             for frame in self.container.decode(self.stream):
-                _require_size(frame.width, frame.height, self.max_pixels)  # it may change
+                require_size(frame.width, frame.height, self.max_pixels)  # it may change
                 yield frame
 
 
@@ -96,13 +96,13 @@ def best_stream(container: av.container.InputContainer, max_pixels: int) -> av.V
     context = cast("av.VideoCodecContext | None", stream.codec_context)
     if context is None:
         raise VideoDecodeError("pyav: found a video stream of a codec that FFmpeg cannot decode")
-    _require_size(context.width, context.height, max_pixels)
+    require_size(context.width, context.height, max_pixels)
     context.options = {"max_pixels": str(2 * max_pixels + PADDING)}  # before a larger frame is allocated
     context.thread_count = 1
     return stream
 
 
-def _require_size(width: int, height: int, max_pixels: int) -> None:
+def require_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise VideoDecodeError(
             f"pyav: found frames of {width} x {height} pixels, expected at most {max_pixels} in total"
@@ -140,29 +140,39 @@ def inspect_stream(path: str, max_pixels: int | None = None) -> StreamTraits:
 @lru_cache(maxsize=8)  # both the choice of the backends and the backend that is chosen ask
 def _inspect_stream(path: str, max_pixels: int | None, stamp: tuple[int, int, int]) -> StreamTraits:
     with open_stream(path, max_pixels) as opened, decode_errors("pyav"):
-        first_frame, is_seekable = _read_packets(opened)
+        first_frame, index = index_packets(opened)
         is_mirrored = first_frame is not None and orientation_of(first_frame, path).is_mirrored
         num_streams = sum(not _is_cover(stream) for stream in opened.container.streams.video)
-        is_seekable = is_seekable and num_streams == 1 and not is_mirrored and first_frame is not None
-        return StreamTraits(opened.stream.index, num_streams, is_mirrored, is_seekable)
+        pixels = opened.stream.codec_context.format
+        # With more than 8 bits per colour, decord's values differ from FFmpeg's.
+        has_8_bits = pixels is not None and max(component.bits for component in pixels.components) <= 8
+        is_readable = first_frame is not None and num_streams == 1 and not is_mirrored and has_8_bits
+        return StreamTraits(opened.stream.index, num_streams, is_mirrored, index is not None and is_readable)
 
 
-def _read_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, bool]:
-    """Return the first frame, if it can be decoded, and whether decord decodes exactly as far as the packets show.
+class PacketIndex(NamedTuple):
+    """When the frames of a stream are shown, in its time base.
+
+    Attributes:
+        times: of all frames, ascending.
+        key_times: of the key frames, ascending.
+    """
+
+    times: list[int]
+    key_times: list[int]
+
+
+def index_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, PacketIndex | None]:
+    """Read all packets. Return the first frame, and the index if decoding may begin at any key frame.
 
     This requires that all packets are shown and time-stamped, and that after a key frame in the file, no packet is
-    shown before it, unlike the leading frames of an open group of pictures. Excludes more than 8 bits per colour,
-    for which decord's values differ from FFmpeg's, and incomplete files, of which decord finds different numbers of
-    frames each time.
+    shown before it, unlike the leading frames of an open group of pictures. Of incomplete files, decoders find
+    different numbers of frames. The first frame is None if it cannot be decoded.
     """
-    pixels = opened.stream.codec_context.format
-    is_seekable = (
-        pixels is not None
-        and max(component.bits for component in pixels.components) <= 8
-        and not SEEKABLE_FORMATS.isdisjoint(opened.container.format.name.split(","))
-    )
+    is_seekable = not SEEKABLE_FORMATS.isdisjoint(opened.container.format.name.split(","))
     first_frame: av.VideoFrame | None = None
-    key_time, num_packets = None, 0
+    times: list[int] = []
+    key_times: list[int] = []
     for packet in opened.container.demux(opened.stream):
         if first_frame is None:
             first_frame = next(iter(opened.stream.decode(packet)), None)
@@ -170,15 +180,19 @@ def _read_packets(opened: OpenStream) -> tuple[av.VideoFrame | None, bool]:
             break
         if packet.size == 0:  # marks the end of the stream
             continue
-        num_packets += 1
-        if packet.pts is None or packet.is_discard or packet.is_corrupt:
+        time = packet.pts
+        if time is None or packet.is_discard or packet.is_corrupt:
             is_seekable = False
-        elif packet.is_keyframe:
-            key_time = packet.pts
-        elif key_time is None or packet.pts < key_time:
+            continue
+        if packet.is_keyframe:
+            key_times.append(time)
+        if not key_times or time < key_times[-1]:
             is_seekable = False
-    is_complete = opened.stream.frames in (0, num_packets)  # 0: the container does not state the number
-    return first_frame, is_seekable and is_complete and key_time is not None
+        times.append(time)
+    is_complete = opened.stream.frames in (0, len(times))  # 0: the container does not state the number
+    index = PacketIndex(sorted(times), sorted(key_times))
+    is_exact = is_seekable and is_complete and key_times and len(set(times)) == len(times)
+    return first_frame, index if is_exact else None
 
 
 def _is_cover(stream: av.VideoStream) -> bool:

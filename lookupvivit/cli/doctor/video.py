@@ -14,10 +14,11 @@ from data_pipelines.video.decoding_process import RemoteReader
 from lookupvivit.cli.doctor.report import Finding, fail, ok, warn
 
 BACKENDS = tuple(sorted(READERS, key=lambda name: name != "pyav"))  # PyAV first: the others are compared with it
-PACKAGES = {"decord": "decord", "pyav": "av", "torchcodec": "torchcodec"}  # the other backend reads folders of images
+# The other backend reads folders of images.
+PACKAGES = {"decord": "decord", "pyav": "av", "seek": "av", "torchcodec": "torchcodec"}
 NOT_INSTALLED = {
-    "decord": warn("not installed", "PyAV reads all videos, but more slowly; pip install decord (x86-64 only)"),
-    "pyav": fail("not installed", "no other backend can read all files; pip install av"),
+    "decord": warn("not installed", "interlaced videos are read more slowly; pip install decord (x86-64 only)"),
+    **dict.fromkeys(("pyav", "seek"), fail("not installed", "no other backend can read all files; pip install av")),
     "torchcodec": ok("not installed; optional (pip install 'lookupvivit[torchcodec]')"),
 }
 FRAMES, HEIGHT, WIDTH = 16, 64, 80
