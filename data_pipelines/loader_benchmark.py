@@ -1,7 +1,7 @@
 """Benchmark decoding and loading: backends, loader workers, prepared copies, test views, and pytorchvideo.
 
-Every case reads the same videos, after a warm-up, and reports the median. Cases without a loader run on one core, like
-a loader worker: some libraries start as many threads as they find cores.
+Every case reads the same videos, after a warm-up, and reports the median time and the mean CPU time. Cases without a
+loader run on one core, like a loader worker: some libraries start as many threads as they find cores.
 """
 
 from __future__ import annotations
@@ -130,7 +130,9 @@ def measure_views(
 def measure_loader(
     videos: Sequence[str], sampling: Sampling, duration: float, workers: int, backend: str, on_device: bool = False
 ) -> Measurement:
-    """Load training clips with the augmentation of Kinetics-400; also reports the memory of one worker.
+    """Load training clips with the augmentation of Kinetics-400; also reports CPU time and the memory of one worker.
+
+    On a machine with other load, the CPU time of a clip is the better measure.
 
     Args:
         duration: seconds of the measurement.
@@ -154,14 +156,17 @@ def measure_loader(
     batches = iter(loader)
     for _ in range(max(2, 2 * workers)):  # start with full prefetch queues
         next(batches)
-    num_clips, start = 0, time.perf_counter()
+    num_clips, start, cpu_start = 0, time.perf_counter(), cpu_seconds(os.getpid())
     while time.perf_counter() - start < duration:
         num_clips += len(next(batches)["video"])
-    elapsed = time.perf_counter() - start
+    elapsed, cpu = time.perf_counter() - start, cpu_seconds(os.getpid()) - cpu_start
     memory = resident_megabytes(_first_worker(batches))
     augmentation = "K400 augmentation without colour changes" if on_device else "K400 augmentation"
     case = f"loader, {augmentation}, {backend}, {workers} worker{'' if workers == 1 else 's'}"
-    note = f"{num_clips / elapsed:.1f} clips/s, {memory:.0f} MB per worker"
+    note = (
+        f"{num_clips / elapsed:.1f} clips/s, {1000 * cpu / num_clips:.0f} ms of CPU time per clip, "
+        f"{memory:.0f} MB per worker"
+    )
     return Measurement(case, 1000 * elapsed / num_clips, note)
 
 
@@ -180,6 +185,17 @@ def resident_megabytes(process: int) -> float:
         return float("nan")
     kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return kilobytes / 1024 + sum(resident_megabytes(int(child)) for child in children)
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process and its children, user and system (Linux only; elsewhere NaN)."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return float("nan")
+    ticks = int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(cpu_seconds(int(child)) for child in children)
 
 
 def _manifest(videos: Sequence[str], repeats: int = 1) -> VideoManifest:
@@ -216,6 +232,7 @@ def _measure(case: str, videos: Sequence[str], rounds: int, read: ReadFunction) 
     try:
         for path in videos:
             read(path, np.random.default_rng(0))
+        cpu_start = cpu_seconds(os.getpid())
         for seed in progress(range(rounds), file=sys.stderr, desc=case, leave=False):
             for path in videos:
                 start = time.perf_counter()
@@ -225,7 +242,8 @@ def _measure(case: str, videos: Sequence[str], rounds: int, read: ReadFunction) 
         return Measurement(case, None, str(error))
     finally:
         torch.set_num_threads(num_threads)
-    return Measurement(case, 1000 * statistics.median(times))
+    cpu = 1000 * (cpu_seconds(os.getpid()) - cpu_start) / len(times)
+    return Measurement(case, 1000 * statistics.median(times), f"{cpu:.0f} ms of CPU time")
 
 
 def markdown_table(measurements: Sequence[Measurement]) -> str:

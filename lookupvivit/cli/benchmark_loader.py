@@ -73,7 +73,7 @@ def run_benchmark(arguments: argparse.Namespace) -> list[Measurement]:
             rows += [benchmark.measure_pytorchvideo(videos, sampling, rounds, name) for name in ("decord", "pyav")]
             row = of_copies(benchmark.measure_decoding(copies, sampling, rounds, "auto", TIMEOUT))
             note = f"short side {SHORT_SIDE}, a key frame every {KEYFRAME_EVERY} frames, {growth:.1f} times the bytes"
-            rows.append(replace(row, note=note if row.milliseconds is not None else row.note))
+            rows.append(replace(row, note=f"{row.note}; {note}" if row.milliseconds is not None else row.note))
             rows += benchmark.measure_views(videos, sampling, rounds, num_clips=4, num_crops=3)
         for workers, on_device in itertools.product(arguments.workers, (False, True)):
             settings = (sampling, arguments.seconds, workers, "auto", on_device)
