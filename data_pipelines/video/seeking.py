@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # swscale and decord's filters differ in 4:2:0 with an odd number of rows, interlaced frames and unusual formats.
 PLANAR_8_BITS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"}
+MAX_FRAMES_INSTEAD_OF_SEEKING = 4
 SLICES, SUPPLEMENTS = range(1, 6), (6, 9, 12)  # types of H.264's units; supplements: SEI, delimiter, filler
 
 
@@ -69,9 +70,8 @@ class SeekingReader:
     def _frames_at(self, times: list[int]) -> Iterator[av.VideoFrame]:
         self._needed, self._last_needed = set(times), times[-1]
         for time in times:
-            key_time = self._key_times[bisect_right(self._key_times, time) - 1]
-            if self._position is None or not key_time <= self._position < time:
-                self._pass = self._decode_from(key_time)
+            if not self._is_ahead(time):
+                self._pass = self._decode_from(self._key_times[bisect_right(self._key_times, time) - 1])
             for frame in self._pass:
                 if frame.pts is None or frame.pts >= time:
                     break
@@ -81,6 +81,14 @@ class SeekingReader:
                 raise VideoDecodeError(f"seek: found another frame than expected at time {time}")
             self._position = time
             yield frame
+
+    def _is_ahead(self, time: int) -> bool:
+        """Whether the current pass reaches a frame sooner than a seek would."""
+        if self._position is None or self._position >= time:
+            return False
+        key_frames_between = bisect_right(self._key_times, time) - bisect_right(self._key_times, self._position)
+        frames_between = bisect_right(self._times, time) - bisect_right(self._times, self._position)
+        return key_frames_between == 0 or frames_between <= MAX_FRAMES_INSTEAD_OF_SEEKING
 
     def _decode_from(self, key_time: int) -> Iterator[av.VideoFrame]:
         self._position = None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -252,10 +252,20 @@ def upright_frames(frames: Iterable[av.VideoFrame], path: str) -> Iterator[np.nd
         yield orientation.apply(to_rgb(frame, *size))
 
 
+@cache
+def _one_thread() -> dict[str, Any]:
+    """From version 17 on, PyAV starts threads for every conversion by default, which takes longer than a small one."""
+    import av
+
+    return {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+
+
 def to_rgb(frame: av.VideoFrame, width: int, height: int) -> np.ndarray:
     """Convert a frame to uint8 RGB (height, width, 3), with its own colour matrix and range.
 
     PyAV before 17 does that only if the destination's are stated and differ. RGB has neither.
     """
     colors: dict[str, Any] = {"src_colorspace": int(frame.colorspace), "src_color_range": int(frame.color_range)}
-    return frame.to_ndarray(format="rgb24", width=width, height=height, dst_colorspace=SWSCALE_BT601, **colors)
+    return frame.to_ndarray(
+        format="rgb24", width=width, height=height, dst_colorspace=SWSCALE_BT601, **colors, **_one_thread()
+    )

@@ -48,4 +48,9 @@ def initial_positions(kind: str, grid: Size, width: int) -> Tensor:
     return POSITION_INITS[kind](grid, width)
 
 
-POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions}
+def unit_sincos_positions(grid: Size, width: int) -> Tensor:
+    """`sincos_positions` of amplitude 1, with which models learn in what order things happen several times sooner."""
+    return sincos_positions(grid, width, scale=1.0)
+
+
+POSITION_INITS = {"normal": normal_positions, "sincos": sincos_positions, "unit_sincos": unit_sincos_positions}

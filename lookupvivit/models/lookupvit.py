@@ -128,7 +128,8 @@ class LookupViT(Model):
         compressed_init: how compressed tokens are created: "resample" (Eq. 1), or an ablation of Table 5: "random"
             (learned tokens, the same for every input) or "conv" (a learned reduction of the lookup tokens). In these
             ablations, the shape of the weights depends on ``compressed_size``, so that a call accepts no other size.
-        position_init: initial values of the learned position embeddings, "normal" (N(0, 0.02)) or "sincos".
+        position_init: initial values of the learned position embeddings: "normal" (N(0, 0.02)), "sincos" or
+            "unit_sincos" (see `lookupvivit.layers.pos_embed`).
         antialias: whether T of Eq. 1 widens its triangle kernel when shrinking (default in JAX, not in PyTorch).
         eps, gelu: LayerNorm epsilon, and GELU form ("tanh", or "none" for the exact form); the defaults are those of
             ViT and ViViT in JAX.

@@ -37,7 +37,8 @@ class ViT(Model):
         drop_path: stochastic depth of the last block; the rates increase linearly from 0 in the first.
         pooling: "gap" averages the normed tokens, "gap_norm" norms the average (timm, VideoMAE), "token" reads a class
             token, which has no position embedding (big_vision). Table 1's GFLOPs of ViT-B are those of "gap".
-        position_init: initial values of the learned position embeddings, "normal" (N(0, 0.02)) or "sincos".
+        position_init: initial values of the learned position embeddings: "normal" (N(0, 0.02)), "sincos" or
+            "unit_sincos" (see `lookupvivit.layers.pos_embed`).
         antialias, eps, gelu, classifier_bias: as in LookupViT.
     """
 

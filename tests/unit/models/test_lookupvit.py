@@ -77,6 +77,9 @@ def test_sincos_positions_are_distinct_and_similar_for_neighbours():
     frame = positions[0]
     neighbours, opposite = (frame[:, 1:] - frame[:, :-1]).norm(dim=-1), (frame[:, -1] - frame[:, 0]).norm(dim=-1)
     assert neighbours.mean() < opposite.mean()
+    unit = small_model(position_init="unit_sincos", input_size=(4, 64, 64)).positions.detach()[0]
+    torch.testing.assert_close(unit, positions / 0.4)
+    assert unit.abs().max() == 1
 
 
 def test_drop_path_drops_whole_branches_only_during_training(video):
