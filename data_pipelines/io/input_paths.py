@@ -111,8 +111,9 @@ def _matches(argument: str) -> list[str]:
 def _add_folder(found: _Found, root: str, separate_images: bool) -> None:
     """Add the videos and images below ``root``."""
     num_files = num_media = 0
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if not is_hidden(name))  # in place: os.walk reads it
+    visited = {os.path.realpath(root)}  # links to other folders are followed, as in class folders, but not in circles
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        subfolders[:] = _new_folders(folder, subfolders, visited)  # in place: os.walk reads it
         names = sorted(name for name in names if not is_hidden(name))
         media = [name for name in names if is_video(name) or is_image(name)]
         num_files, num_media = num_files + len(names), num_media + len(media)
@@ -125,6 +126,24 @@ def _add_folder(found: _Found, root: str, separate_images: bool) -> None:
     found.num_ignored += num_files - num_media
     if not num_media:
         raise MissingDataError(f"{root}: found no video or image among {num_files} files, expected at least one")
+
+
+def _new_folders(parent: str, names: list[str], visited: set[str]) -> list[str]:
+    """The names of the subfolders to read, sorted: not hidden, and no link into a folder that is read anyway.
+
+    Args:
+        visited: real paths of such folders, to which the targets of links are added.
+    """
+    new = []
+    for name in sorted(name for name in names if not is_hidden(name)):
+        path = os.path.join(parent, name)
+        if os.path.islink(path):
+            real = os.path.realpath(path)
+            if any(os.path.commonpath([real, folder]) in (real, folder) for folder in visited):
+                continue
+            visited.add(real)
+        new.append(name)
+    return new
 
 
 def _folder_name(folder: str) -> str:

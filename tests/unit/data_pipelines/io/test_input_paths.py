@@ -76,6 +76,17 @@ def test_equal_names_of_several_folders_are_preceded_by_the_folders(tree):
     assert os.path.samefile(paths["2/a.mp4"], "b/a.mp4")
 
 
+def test_links_to_folders_outside_are_followed_once_and_never_in_circles(tree, tmp_path_factory):
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "x.mp4").touch()
+    (outside / "inner").mkdir()
+    for link, target in (("again", outside), ("back", tree), ("inner/up", outside)):
+        (outside / link).symlink_to(target)
+    (tree / "b" / "linked").symlink_to(outside)
+    (tree / "b" / "self").symlink_to(tree)
+    assert list(expand_inputs(["b"]).paths) == ["a.mp4", "c/d.AVI", "linked/x.mp4"]
+
+
 @pytest.mark.parametrize("argument", ["nowhere.mp4", "*.mkv", "empty", "texts"])
 def test_an_argument_without_inputs_is_an_error(tree, argument):
     with pytest.raises(MissingDataError) as error:
