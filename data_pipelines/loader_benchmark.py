@@ -6,6 +6,7 @@ loader run on one core, like a loader worker: some libraries start as many threa
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import sys
@@ -188,14 +189,15 @@ def resident_megabytes(process: int) -> float:
 
 
 def cpu_seconds(process: int) -> float:
-    """Return the CPU time of a process and its children, user and system (Linux only; elsewhere NaN)."""
+    """Return the CPU time of a process and its children, also of ended ones, user and system (Linux; elsewhere NaN)."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     except OSError:
         return float("nan")
-    ticks = int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK") + sum(cpu_seconds(int(child)) for child in children)
+    ticks = sum(map(int, fields[11:15]))  # user, system, and both of the children that have ended
+    of_children = [cpu_seconds(int(child)) for child in children]
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(seconds for seconds in of_children if not math.isnan(seconds))
 
 
 def _manifest(videos: Sequence[str], repeats: int = 1) -> VideoManifest:

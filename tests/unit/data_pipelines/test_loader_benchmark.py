@@ -1,6 +1,5 @@
 """The CPU time that the loader benchmark reports."""
 
-import os
 import subprocess
 import sys
 
@@ -8,14 +7,27 @@ import pytest
 
 from data_pipelines.loader_benchmark import cpu_seconds
 
+WORK = "import time\nwhile time.process_time() < 0.3: pass\nprint(time.process_time(), flush=True)\ninput()"
+PARENT = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {WORK!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+print(child.stdout.readline().decode(), end="", flush=True)
+input()
+child.communicate(b"\\n")
+print("ended", flush=True)
+input()
+"""
+
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_cpu_time_includes_children():
-    code = "import time\nwhile time.process_time() < 0.5: pass\nprint(time.process_time(), flush=True); input()"
-    start = cpu_seconds(os.getpid())
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        spent = float(child.stdout.readline())
-        assert cpu_seconds(child.pid) > spent - 0.05  # counted in ticks of the system's clock
-        assert cpu_seconds(os.getpid()) - start > spent - 0.05
-        child.communicate(b"\n")
+def test_cpu_time_includes_running_and_ended_children():
+    """The child states its CPU time; the kernel counts it in ticks of 10 ms."""
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        spent = float(parent.stdout.readline())
+        assert cpu_seconds(parent.pid) > spent - 0.05
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
+        assert parent.stdout.readline() == b"ended\n"
+        assert cpu_seconds(parent.pid) > spent - 0.05
+        parent.communicate(b"\n")
