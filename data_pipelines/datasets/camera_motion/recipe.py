@@ -86,6 +86,7 @@ class Recipe:
     def __post_init__(self) -> None:
         footage = 100 if self.moves == 1 else 0
         maxima = {"moves": 3, "axes": 4, "footage": footage, "min_fps": self.max_fps, "variation": 100}
+        maxima["detail"] = self.short_side
         for name, value in asdict(self).items():
             minimum = 0 if name in ("seed", "footage", "variation", "detail") else 1
             if value < minimum:

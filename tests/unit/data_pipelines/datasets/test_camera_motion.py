@@ -114,6 +114,7 @@ def test_a_dataset_without_a_newer_parameter_is_continued(small_set, tmp_path):
         {"footage": 5, "moves": 2},
         {"variation": 101},
         {"detail": 6},
+        {"detail": 65},
     ],
     ids=str,
 )
