@@ -186,6 +186,16 @@ def test_a_failed_run_is_reported_and_the_others_finish(study_file, runner):
     assert [read_result(job) is not None for job in jobs] == [True, True, False]
 
 
+def test_a_run_whose_test_failed_is_tested_but_not_trained_again(study_file, runner):
+    study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None)
+    [job] = study_jobs(study, {})[:1]
+    working, runner.test = runner.test, [sys.executable, "-c", "raise SystemExit('no memory')"]
+    assert "no memory" in runner.run([job], (), "study")[0] and collect(study, [job]) == []
+    runner.test = working
+    assert runner.run([job], (), "study") == []
+    assert (job.folder / "starts.txt").read_text() == "train\n" and len(collect(study, [job])) == 1
+
+
 def test_a_folder_with_other_settings_is_refused(study_file, runner):
     study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None)
     [job] = study_jobs(study, {})[:1]
