@@ -32,10 +32,10 @@ def main() -> None:
         train, test = (python_command(f"from lookupvivit.cli.{name} import main; main()") for name in ("train", "test"))
         runner = JobRunner(base_of(study, arguments.study), train, test, arguments.jobs)
         require_output_dir(study.output_dir)
-        configs = validate_all(study, runner.base)
+        unfinished = unfinished_configs(study, runner.base)
         failures: list[str] = []
         if not arguments.report:
-            render_datasets(configs)
+            render_datasets(unfinished)
             searches = [job for jobs in search_jobs(study).values() for job in jobs]
             failures = runner.run(searches, (), "search", testing=False) if searches else []
         jobs = study_jobs(study, chosen_settings(study))
@@ -56,12 +56,28 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def validate_all(study: Study, base: Path) -> list[RunConfig]:
-    """Build every configuration, so that a mistake shows before hours of training; raises ConfigError."""
+def unfinished_configs(study: Study, base: Path) -> list[RunConfig]:
+    """Build all configurations, so that a mistake shows before hours of training; return those of unfinished runs.
+
+    Raises:
+        ConfigError: a mistake in a variant, or a finished run with other settings than now.
+    """
+    from lookupvivit.studies.jobs import missing_tests, read_result, require_same_settings
     from lookupvivit.studies.plan import search_jobs, study_jobs
 
-    jobs = [job for jobs in search_jobs(study).values() for job in jobs] + study_jobs(study, {})
-    return [job.config(base) for job in jobs]
+    chosen, unfinished = chosen_settings(study), []
+    searches = [job for jobs in search_jobs(study).values() for job in jobs]
+    for job in [*searches, *study_jobs(study, chosen)]:
+        config = job.config(base)
+        is_search = job in searches
+        if study.search and not is_search and job.variant not in chosen:  # its settings are not known yet
+            unfinished.append(config)
+            continue
+        require_same_settings(job, config)
+        result = read_result(job)
+        if result is None or (not is_search and missing_tests(config, result, study.test_sizes)):
+            unfinished.append(config)
+    return unfinished
 
 
 def render_datasets(configs: Sequence[RunConfig]) -> None:

@@ -19,6 +19,7 @@ from data_pipelines.io.json_files import SMALL_BYTES, read_json
 from data_pipelines.io.progress import progress
 from data_pipelines.io.text import numbered_lines
 from lookupvivit.config import ConfigError, RunConfig
+from lookupvivit.config.loading import changes, load_config, to_dict
 from lookupvivit.config.yaml_files import dump_yaml
 from lookupvivit.evaluation.run_summary import last_validation
 from lookupvivit.models.base import Model
@@ -27,9 +28,11 @@ from lookupvivit.profiling.flops import count_cost
 from lookupvivit.sizes import Size, TokenSetting, format_size
 from lookupvivit.studies.plan import Job
 from lookupvivit.training.build import build_model, build_on_meta
+from lookupvivit.training.run_directory import CONFIG
 
 RESULT, OUTPUT = "study_job.json", "output.txt"  # in the run directory
 _TRACING = threading.Lock()  # torch traces one model at a time
+NOT_COMPARED = ("log.", "runtime.", "data.workers:", "eval.batch_size:")  # settings that do not change what is learned
 SECONDS_TO_SAVE = 120.0  # that a run has for its checkpoint when the study is stopped
 
 
@@ -94,12 +97,10 @@ class JobRunner:
         if sizes is None:
             return
         config = job.config(self.base)
-        done, own_size = {test["compressed_size"] for test in result["tests"]}, _own_size(config)
-        for tokens in supported_sizes(config, sizes):
-            if full_setting(own_size, tokens) not in done:
-                self._start([*self.test, *self._arguments(job), *_test_overrides(tokens)], job.folder)
-                result["tests"].append(_test_result(config, tokens))
-                write_json(job.folder / RESULT, result)
+        for tokens in missing_tests(config, result, sizes):
+            self._start([*self.test, *self._arguments(job), *_test_overrides(tokens)], job.folder)
+            result["tests"].append(_test_result(config, tokens))
+            write_json(job.folder / RESULT, result)
 
     def _train(self, job: Job) -> dict[str, Any]:
         """Train and store the result, without tests."""
@@ -160,6 +161,24 @@ def read_result(job: Job) -> dict[str, Any] | None:
             "output_dir"
         )
     return result
+
+
+def require_same_settings(job: Job, config: RunConfig) -> None:
+    """Raise ConfigError if the job is finished, but was trained when the base configuration had other settings."""
+    file = job.folder / CONFIG
+    if not ((job.folder / RESULT).is_file() and file.is_file()):
+        return
+    before, now = to_dict(load_config(file)), to_dict(config)
+    different = [line for line in changes(before, now) if not line.startswith(NOT_COMPARED)]
+    if different:
+        found = "; ".join(different)
+        raise ConfigError(f"{job.folder}: found a run with other settings ({found}); use another output_dir")
+
+
+def missing_tests(config: RunConfig, result: dict[str, Any], sizes: Sequence[TokenSetting]) -> list[TokenSetting]:
+    """Tests of a trained run that are not done: at its own size, and at those of ``sizes`` that the model supports."""
+    done, own_size = {test["compressed_size"] for test in result["tests"]}, _own_size(config)
+    return [tokens for tokens in supported_sizes(config, sizes) if full_setting(own_size, tokens) not in done]
 
 
 def supported_sizes(config: RunConfig, sizes: Sequence[TokenSetting]) -> list[TokenSetting]:

@@ -12,8 +12,9 @@ import pytest
 from scipy import stats
 from support.paths import ROOT
 
-from lookupvivit.cli.study import render_datasets, validate_all
+from lookupvivit.cli.study import render_datasets, unfinished_configs
 from lookupvivit.config import ConfigError
+from lookupvivit.config.loading import to_yaml
 from lookupvivit.config.yaml_files import dump_yaml, read_yaml
 from lookupvivit.sizes import parse_token_setting
 from lookupvivit.studies.figure import study_figure
@@ -83,7 +84,7 @@ def test_the_base_of_a_study_may_be_a_name(study_file):
 def test_studies_of_the_repository_are_valid(path):
     """All variants exist, and variants with the same name have the same settings in all studies, which share runs."""
     study = read_study(path)
-    validate_all(study, base_of(study, path))
+    unfinished_configs(study, base_of(study, path))
     for other in map(read_study, path.parent.glob("*.yaml")):
         assert (other.base, other.runs_dir) == (study.base, study.runs_dir) and other.overrides == study.overrides
         assert all(study.variants.get(name, settings) == settings for name, settings in other.variants.items())
@@ -99,7 +100,7 @@ def test_the_interval_is_student_s(count):
 def test_a_dataset_is_rendered_once_for_all_runs(study_file, monkeypatch):
     roots = []
     monkeypatch.setattr("data_pipelines.datasets.camera_motion.prepare", lambda root, recipe: roots.append(str(root)))
-    configs = validate_all(read_study(study_file), BASE)
+    configs = unfinished_configs(read_study(study_file), BASE)
     other = configs[0].replace(data=configs[0].data.replace(root="other"))
     render_datasets([*configs, other])
     assert roots == ["data/camera_motion", "other"]
@@ -203,6 +204,29 @@ def test_a_folder_with_other_settings_is_refused(study_file, runner):
     [other] = study_jobs(study.replace(overrides={"optim.lr": 0.3}), {})[:1]
     with pytest.raises(ConfigError, match=r"found a run with the settings .*0\.1.*, expected .*0\.3"):
         read_result(other)
+
+
+def test_only_unfinished_runs_are_rendered_for(study_file, runner):
+    study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None)
+    jobs = study_jobs(study, {})
+    assert len(unfinished_configs(study, BASE)) == len(jobs) == 9
+    runner.run(jobs[:4], study.test_sizes, "study")
+    runner.run(jobs[4:5], (), "study")  # other tests are missing
+    assert len(unfinished_configs(study, BASE)) == 5
+    assert len(unfinished_configs(study.replace(test_sizes=()), BASE)) == 4
+
+
+def test_a_finished_run_of_another_base_is_refused(study_file, runner):
+    study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None)
+    [job] = study_jobs(study, {})[:1]
+    runner.run([job], study.test_sizes, "study")
+    config = job.config(BASE)
+    before = config.replace(log=config.log.replace(every=7))
+    (job.folder / "config.yaml").write_text(to_yaml(before))
+    assert len(unfinished_configs(study, BASE)) == 8
+    (job.folder / "config.yaml").write_text(to_yaml(before.replace(data=config.data.replace(crop=48))))
+    with pytest.raises(ConfigError, match=r"seed_1: found a run with other settings \(data\.crop: 48 -> 64\)"):
+        unfinished_configs(study, BASE)
 
 
 @pytest.mark.parametrize(
