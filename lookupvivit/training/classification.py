@@ -60,6 +60,8 @@ class Classification:
         train_set, val_set = (present_videos(self.config, split) for split in ("train", "val"))
         val_set.in_class_order(train_set.class_names, train_set.source)
         self._require_settings_of_labels(train_set, val_set)
+        if self.config.distill.teacher is not None:
+            Distillation(self.config, train_set.class_names, self.world)  # raises what the run would raise
         return len(train_set) if (copies := self._copies(train_set)) is None else int(copies.sum())
 
     def _count_unrendered(self) -> int:

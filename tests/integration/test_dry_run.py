@@ -56,6 +56,11 @@ def test_multi_resolution_training(dry_run):
     assert "activation checkpointing" in output
 
 
+def test_a_missing_teacher_is_an_error(dry_run, small_set):
+    output = dry_run("distill.teacher=runs/nobody", expect=2)
+    assert "error: runs/nobody: not found" in output and "Traceback" not in output
+
+
 def test_an_operator_of_unknown_cost_is_named(monkeypatch, capsys):
     monkeypatch.delitem(flops.ELEMENTWISE, "gelu")
     config = load_config(CONFIG)
