@@ -40,10 +40,13 @@ class CompressedInit(nn.Module):
 
     Attributes:
         any_size: whether a call may request another size than the one of the constructor.
+        is_linear: whether it is a linear map over the grid, the same for every channel. It may then be applied to pixels
+            (B, t, h, w, P) and to positions (1, t, h, w, D) instead of tokens, which token keeping does.
         no_weight_decay: names of own parameters without weight decay, in addition to all 1-D parameters.
     """
 
     any_size = False
+    is_linear = False
     no_weight_decay: tuple[str, ...] = ()
 
 
@@ -53,7 +56,7 @@ class Resample(CompressedInit):
     The lookup tokens already contain their positions. As T is linear, T(tokens) + T(positions) = T(tokens + positions).
     """
 
-    any_size = True
+    any_size = is_linear = True
 
     def __init__(self, grid: Size, size: Size, width: int, antialias: bool) -> None:
         super().__init__()

@@ -290,7 +290,7 @@ class LookupViT(Model):
     @property
     def keep_strategies(self) -> tuple[str, ...]:
         """How a call may keep only some of the lookup tokens; not at all in ablations that do not resample them."""
-        return SELECTIONS if self.compress.any_size and self.blocks[0].exchange != "none" else ()
+        return SELECTIONS if self.compress.is_linear and self.blocks[0].exchange != "none" else ()
 
     @property
     def supervised(self) -> tuple[str, ...]:

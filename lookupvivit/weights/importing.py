@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +44,6 @@ from lookupvivit.weights.source_formats import Source, read_source
 from lookupvivit.weights.upcycling import upcycle
 
 PIXELS = ("symmetric", "imagenet")
-FITTED = {"positions": resize_positions, "embedding.projection.weight": spread_kernel}  # of runs of the same model
 
 
 @dataclass
@@ -122,7 +122,7 @@ def _import_weights(
         raise WeightsError(f"pixels: found {pixels!r}, expected one of {', '.join(PIXELS)}")
     own_model = _own_model(path)
     if own_model is not None and not _converts(own_model, model):
-        return _load_own(model, own_model, path, new)
+        return _load_own(model, own_model, path, inflation, new)
     if not isinstance(model, ViT | LookupViT) or isinstance(model, TokenLearner):
         raise WeightsError(
             f"{path}: another model's weights cannot initialise a {type(model).__name__}, only ViT, ViViT and LookupViT"
@@ -163,14 +163,16 @@ def _converts(source: Model, model: Model) -> bool:
     return isinstance(model, LookupViT) or is_image_to_video
 
 
-def _load_own(model: Model, source: Model, path: str | Path, new: Sequence[str]) -> ImportReport:
+def _load_own(model: Model, source: Model, path: str | Path, inflation: str, new: Sequence[str]) -> ImportReport:
     """Load a run of the same model, whose classes and input size may differ."""
     imported = ImportReport(f"{type(source).__name__}, trained here")
     if isinstance(model, ViT | LookupViT) and isinstance(source, ViT | LookupViT):
         conventions = _conventions(source)
         _require_same_sizes(model, Source(imported.kind, {}, conventions), path)
         _compare_conventions(model, conventions, imported)
-    report = load_weights(model, path, fit=FITTED, new=new)
+    fit_kernel = partial(spread_kernel, inflation=inflation)
+    fitted = {"positions": resize_positions, "embedding.projection.weight": fit_kernel}
+    report = load_weights(model, path, fit=fitted, new=new)
     imported.loaded, imported.resized = report.loaded, report.resized
     imported.initialised = report.initialised + report.missing
     for classifier in sorted({name.rpartition(".")[0] for name in report.initialised}):

@@ -90,14 +90,16 @@ def resize_positions(table: Tensor, grid: Size) -> Tensor:
     return resample(table, grid)
 
 
-def spread_kernel(kernel: Tensor, tubelet: Size) -> Tensor:
+def spread_kernel(kernel: Tensor, tubelet: Size, inflation: str) -> Tensor:
     """Fit a kernel (D, 3, t, h, w) to a tubelet of n times as many frames: it reads every n-th frame, at first.
 
-    Other kernels are returned unchanged.
+    The kernel of an image model, with t = 1, is inflated. Kernels of other sizes are returned unchanged.
     """
     frames = kernel.shape[2]
     if kernel.shape[3:] != tubelet[1:] or tubelet[0] % frames:
         return kernel
+    if frames == 1:
+        return inflate(kernel[:, :, 0], tubelet[0], inflation)
     spread = kernel.new_zeros(*kernel.shape[:2], *tubelet)
     spread[:, :, :: tubelet[0] // frames] = kernel
     return spread

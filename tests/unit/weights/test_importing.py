@@ -196,6 +196,22 @@ def test_a_run_initialises_a_model_with_a_longer_tubelet(tmp_path):
     torch.testing.assert_close(model(video).logits, expected)
 
 
+@pytest.mark.parametrize("inflation", ["central", "average"])
+def test_a_lookupvit_of_images_becomes_one_of_videos(tmp_path, inflation):
+    """On a still video of one tubelet, it computes what the image model does; "central" reads the middle frame alone."""
+    options = {"width": 16, "depth": 1, "num_heads": 2, "compressed_size": [1, 2, 2]}
+    overrides = {**options, "input_size": [1, 32, 32], "tubelet": [1, 8, 8]}
+    source = shake(lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, **overrides)).eval()
+    description = {"name": "lookupvivit_pico8x2_4x4x4", "num_classes": 3, "overrides": overrides}
+    save_model(tmp_path, source.state_dict(), description)
+    longer = {**options, "input_size": (2, 32, 32), "tubelet": (2, 8, 8)}
+    model = lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, **longer).eval()
+    import_weights(model, tmp_path, inflation)
+    frames = torch.randn(2, 3, 2, 32, 32)
+    image = frames[:, :, 1] if inflation == "central" else frames.mean(dim=2)
+    torch.testing.assert_close(model(frames).logits, source(image).logits)
+
+
 def test_positions_of_another_size_are_resized_in_space():
     table = torch.arange(16.0).reshape(1, 16, 1)
     expected = nn.functional.interpolate(table.reshape(1, 1, 4, 4), size=(8, 8), mode="bilinear")
