@@ -6,7 +6,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -34,12 +33,14 @@ def read_ahead(
         return
     remaining = iter(items)
     channels: deque[_Channel[Item, Part]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="read_ahead")
+    waiting: queue.SimpleQueue[_Channel[Item, Part] | None] = queue.SimpleQueue()
+    for number in range(threads):  # daemons: a caller that does not take everything can still end the process
+        threading.Thread(target=_fill_all, args=(waiting, read), name=f"read_ahead_{number}", daemon=True).start()
     try:
         while True:
             for item in islice(remaining, 2 * threads - len(channels)):
                 channels.append(_Channel(item, parts))
-                pool.submit(channels[-1].fill, read)
+                waiting.put(channels[-1])
             if not channels:
                 return
             yield channels[0].item, channels[0].take()
@@ -47,7 +48,15 @@ def read_ahead(
     finally:
         for channel in channels:
             channel.abandoned.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(threads):
+            waiting.put(None)
+
+
+def _fill_all(waiting: queue.SimpleQueue[_Channel[Item, Part] | None], read: Callable[[Item], Iterator[Part]]) -> None:
+    """Read items in a thread, until there is None."""
+    while (channel := waiting.get()) is not None:
+        if not channel.abandoned.is_set():
+            channel.fill(read)
 
 
 class _End:
@@ -65,7 +74,7 @@ class _Channel(Generic[Item, Part]):
         self._waiting: queue.Queue[Part | _End] = queue.Queue(parts)
 
     def fill(self, read: Callable[[Item], Iterator[Part]]) -> None:
-        """Read all parts; in a thread of the pool."""
+        """Read all parts; in a thread of its own."""
         end = _End(None)
         try:
             for part in read(self.item):

@@ -20,11 +20,11 @@ from lookupvivit.accuracy_cost.figures import points_figure
 from lookupvivit.accuracy_cost.plan import Options, PlannedPoint, at_image_size, load_checkpoint, plan_points
 from lookupvivit.accuracy_cost.record import Point, Record, scores
 from lookupvivit.accuracy_cost.report import cascade_report, cascade_summary, frontier, save_csv, table
-from lookupvivit.config import RunConfig
+from lookupvivit.config import RunConfig, require
 from lookupvivit.evaluation.multi_view import predict_views
 from lookupvivit.evaluation.stored_predictions import Predictions
 from lookupvivit.profiling.timing import describe_machine, median_times
-from lookupvivit.sizes import TokenSetting
+from lookupvivit.sizes import Size
 from lookupvivit.training import distributed
 from lookupvivit.training.build import compute_dtype
 from lookupvivit.training.data import view_loader
@@ -44,6 +44,7 @@ def cost_accuracy(config: RunConfig, options: Options) -> None:
     Raises:
         ConfigError, WeightsError, PredictionsError, DataError: as the modules of this package.
     """
+    require(not config.eval.single_frame, "eval.single_frame", True, "false: accuracies are those of whole clips")
     paths = list(dict.fromkeys((options.run, *options.individuals)))
     for path in paths:
         weights_file(path)  # raises for a missing checkpoint before any data is read
@@ -71,7 +72,7 @@ def _evaluate(config: RunConfig, options: Options, paths: Sequence[str], world: 
         return
     points = [record.points[point.key] for point in planned]
     _measure_speeds(planned, points, config, options, world.device, dtype)
-    _report(points, record, options, _views(config), manifest)
+    _report(points, record, options, checkpoints[0].own_size, _views(config), manifest)
 
 
 def _views(config: RunConfig) -> str:
@@ -181,9 +182,16 @@ def _bind(point: PlannedPoint, clip: Tensor) -> Callable[[], Tensor]:
     return lambda: point(clip)
 
 
-def _report(points: Sequence[Point], record: Record, options: Options, views: str, manifest: VideoManifest) -> None:
+def _report(
+    points: Sequence[Point],
+    record: Record,
+    options: Options,
+    own_size: Size | None,
+    views: str,
+    manifest: VideoManifest,
+) -> None:
     """Write JSON, CSV and figure, and print a table."""
-    cascade = _cascade(points, record, options)
+    cascade = _cascade(points, record, options, own_size)
     best = [{"checkpoint": point.checkpoint, "tokens": point.size_name} for point in frontier(points)]
     record.save(cascade=cascade, frontier=best)
     save_csv(record.file.with_suffix(".csv"), points, cascade)
@@ -195,17 +203,16 @@ def _report(points: Sequence[Point], record: Record, options: Options, views: st
     print(f"saved {record.file}, .csv and .png")
 
 
-def _is_in(point: Point, tokens: Sequence[TokenSetting]) -> bool:
-    """Whether the point is one of these; without a compressed size, they mean the model's own."""
-    return any(point.tokens == each or (not each.compressed_size and point.keep == each.keep) for each in tokens)
+def _cascade(points: Sequence[Point], record: Record, options: Options, own_size: Size | None) -> dict[str, Any] | None:
+    """The cascade of two sizes of the main checkpoint; None for a single size or several image sizes.
 
-
-def _cascade(points: Sequence[Point], record: Record, options: Options) -> dict[str, Any] | None:
-    """The cascade of two sizes of the main checkpoint; None for a single size or several image sizes."""
+    A setting without a compressed size means the model's own.
+    """
     candidates = [point for point in points if point.checkpoint == options.run]
     if len(candidates) < 2 or len(options.image_sizes) > 1:
         return None
     if options.cascade:
-        candidates = [point for point in candidates if _is_in(point, options.cascade)]
+        chosen = [tokens._replace(compressed_size=tokens.compressed_size or own_size) for tokens in options.cascade]
+        candidates = [point for point in candidates if point.tokens in chosen]
     by_cost = sorted(candidates, key=lambda point: point.gflops)
     return cascade_report(record, by_cost[0], by_cost[-1])

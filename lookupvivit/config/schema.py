@@ -49,13 +49,18 @@ class MultiResolution(Section):
         return (max(self.t), max(self.k), max(self.k))
 
 
-class ModelConfig(Section):
-    """The model. Its input size follows from ``data.frames`` and ``data.crop``."""
+class TeacherModelConfig(Section):
+    """A model. Its input size follows from ``data.frames`` and ``data.crop``."""
 
     name: str
     """A name from lookupvivit.list_models()."""
     overrides: Mapping[Any] = Field(default_factory=dict)
     """Arguments of the model's class, such as depth: 4."""
+
+
+class ModelConfig(TeacherModelConfig):
+    """The model, and how training varies its numbers of tokens."""
+
     multi_resolution: MultiResolution | None = None
     """LookupViT only: train at several compressed sizes, such as {t: [4, 8, 16], k: [5, 6, 7, 8, 9]}."""
     keep: Pair[PositiveFraction] | None = None
@@ -142,7 +147,7 @@ class DistillConfig(Section):
 
     teacher: str | None = None
     """A run directory or a file as for init_from; self: this model at the largest size of model.multi_resolution."""
-    model: ModelConfig | None = None
+    model: TeacherModelConfig | None = None
     """The teacher's name and overrides, for files of other libraries; a run knows its own."""
     targets: Literal["logits", "features"] = "logits"
     """logits: KL divergence of the class probabilities; features: 1 - cosine of what the classifiers read."""
@@ -227,6 +232,12 @@ class EvalConfig(Section):
     def call(self) -> dict[str, Any]:
         """Keyword arguments of the model's call."""
         return self.tokens.call
+
+    @property
+    def result_name(self) -> str:
+        """Name of a test's files in ``predictions/``, such as "4x3" or "4x3_compressed_4x5x5_single_frame"."""
+        frame = "_single_frame" if self.single_frame else ""
+        return f"{self.clips}x{self.crops}{self.tokens.file_suffix}{frame}"
 
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]

@@ -16,7 +16,8 @@ from torch import Tensor
 from data_pipelines.datasets.camera_motion.frames import render_opacity
 from data_pipelines.datasets.camera_motion.preparation import Clip
 from data_pipelines.io.csv_files import read_csv
-from data_pipelines.preprocess import Preprocess
+from data_pipelines.io.errors import DataError
+from data_pipelines.preprocess import Preprocess, open_any
 from lookupvivit.evidence.rendered import render, still_clips
 
 MIN_COVERED, MAX_COVERED = 0.02, 0.5  # share of a clip's pixels; other clips are skipped
@@ -90,11 +91,25 @@ def recorded_pairs(preprocess: Preprocess, file: Path) -> Iterator[Pair | None]:
         DataError: the file has another form, or a video cannot be read.
     """
     for _, (path, mask_path) in read_csv(file, MASK_COLUMNS, strip=True):
-        video = preprocess.clip(file.parent / path)
-        mask = preprocess.clip(file.parent / mask_path)[0].numpy() / 255 if mask_path else changed_pixels(video)
+        if mask_path:
+            video, mask = _clip_and_mask(preprocess, file.parent / path, file.parent / mask_path)
+        else:
+            video = preprocess.clip(file.parent / path)
+            mask = changed_pixels(video)
         middle = np.full(len(mask), len(mask) // 2)
         pair = Pair(ObjectClip(video, mask), ObjectClip(video[:, middle], mask[middle]))
         yield pair if pair.moving.is_usable and pair.frozen.is_usable else None
+
+
+def _clip_and_mask(preprocess: Preprocess, path: Path, mask_path: Path) -> tuple[Tensor, np.ndarray]:
+    """The same frames of a video, uint8 (3, T, H, W), and of its mask, [0, 1] (T, H, W)."""
+    with open_any(path) as video, open_any(mask_path) as mask:
+        if mask.num_frames != video.num_frames:
+            found = f"{mask.num_frames} frames in {mask_path}"
+            raise DataError(f"mask: found {found}, expected {video.num_frames}, as in {path}")
+        indices = preprocess.sampling.test_clips(video.num_frames, video.fps, num_clips=1)
+        clips = [preprocess.views_of(reader, indices, num_crops=1)[0][0] for reader in (video, mask)]
+    return clips[0], clips[1][0].numpy() / 255
 
 
 def changed_pixels(video: Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import count
 
@@ -34,7 +35,7 @@ def still_clips(preprocess: Preprocess) -> Iterator[tuple[int, Clip]]:
             f"preprocessing: found short_side {preprocess.short_side} and {fps} frames per second, expected an even "
             "number of pixels and at least 1 frame per second"
         )
-    ticks = round(sampling.frames * TICKS_PER_SECOND / fps)
+    ticks = math.ceil(sampling.frames * TICKS_PER_SECOND / fps)  # at least as many frames as a clip has
     recipe = Recipe(1, 1, SEED, frames=ticks, short_side=preprocess.short_side, min_fps=fps, max_fps=fps, variation=100)
     for index in count():
         yield index, draw_clip(recipe, SPLIT, STILL, recipe.rng(SPLIT, index))

@@ -53,4 +53,8 @@ def workspace(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _give_back(memory: Tensor) -> None:
-    _free[:] = [max([*_free, memory], key=Tensor.numel)]
+    try:
+        other = _free.pop()  # never read without taking it, because another thread may take it as well
+    except IndexError:
+        other = memory
+    _free[:] = [max(memory, other, key=Tensor.numel)]

@@ -40,8 +40,8 @@ class CompressedInit(nn.Module):
 
     Attributes:
         any_size: whether a call may request another size than the one of the constructor.
-        is_linear: whether it is a linear map over the grid, the same for every channel. It may then be applied to pixels
-            (B, t, h, w, P) and to positions (1, t, h, w, D) instead of tokens, which token keeping does.
+        is_linear: whether it is a linear map over the grid, the same for every channel. Token keeping requires this,
+            because it applies the map to pixels (B, t, h, w, P) and to positions (1, t, h, w, D).
         no_weight_decay: names of own parameters without weight decay, in addition to all 1-D parameters.
     """
 

@@ -43,8 +43,7 @@ def test(config: RunConfig) -> None:
     folder = Path(config.output_dir) / "predictions"
     require_output_folder(folder)
     world = distributed.start(config.runtime.threads)
-    name = f"{config.eval.clips}x{config.eval.crops}{config.eval.tokens.file_suffix}"
-    name += "_single_frame" if config.eval.single_frame else ""
+    name = config.eval.result_name
     with distributed.exclusive(folder / f".{name}.lock", "output_dir", world):
         run_test(config, folder, name, world)
     distributed.stop()
@@ -55,16 +54,19 @@ def run_test(config: RunConfig, folder: Path, name: str, world: World) -> None:
     # Model: what is wrong with the checkpoint shows before any data is read.
     source = config.checkpoint or config.output_dir
     weights = weights_file(source)
-    manifest = read_manifest(config, "val", world)
-    if trained_classes := read_description(source).get("class_names"):
-        manifest = manifest.in_class_order(trained_classes, source)
-    require_trained_as(source, classifier_description(config, manifest.class_names, manifest.is_multi_label))
+    expected = classifier_description(config, ())
+    del expected["class_names"]
+    require_trained_as(source, expected)
     model = build_model(config)
     report = load_weights(model, source, heads_may_differ=False)
     if world.is_main:
         print(f"checkpoint {source}: {report}")
     dtype = compute_dtype(config, world)
     model.eval().to(world.device, dtype)
+    manifest = read_manifest(config, "val", world)
+    if trained_classes := read_description(source).get("class_names"):
+        manifest = manifest.in_class_order(trained_classes, source)
+    require_trained_as(source, classifier_description(config, manifest.class_names, manifest.is_multi_label))
 
     # Results, and what an interrupted test left of them.
     clips, crops, size = config.eval.clips, config.eval.crops, config.eval.compressed_size

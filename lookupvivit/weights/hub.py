@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, snapshot_download
 from torch import nn
 
+from data_pipelines.io.atomic import atomic_files
 from lookupvivit.models.base import Model
 from lookupvivit.models.outputs import ModelOutput
 from lookupvivit.models.shapes_only import shapes_only
@@ -113,7 +114,8 @@ class HubModel(
         with shapes_only():  # before anything is written that could not be loaded
             rebuilt = described_model(description)
         require_same_shapes(rebuilt, {name: tensor.shape for name, tensor in state.items()}, save_directory / WEIGHTS)
-        save_model(save_directory, state, description)
+        with atomic_files(save_directory, last=DESCRIPTION) as folder:  # never a description with other weights
+            save_model(folder, state, description)
 
     @classmethod
     def _from_pretrained(  # type: ignore[override]  # unknown arguments fail

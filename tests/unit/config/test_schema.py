@@ -111,7 +111,7 @@ def test_sections_are_immutable_and_copies_are_validated():
 def test_every_field_has_a_description():
     schema = editor_schema()
     sections = {name: definition for name, definition in schema["$defs"].items() if "properties" in definition}
-    assert len(sections) == 10
+    assert len(sections) == 11
     for name, section in {**sections, "RunConfig": schema}.items():
         assert section["description"], name
         for key, value in section["properties"].items():

@@ -1,5 +1,7 @@
 """Reading several items ahead, in threads."""
 
+import subprocess
+import sys
 import threading
 from itertools import islice
 
@@ -63,3 +65,9 @@ def test_closing_ends_the_threads_and_closes_what_they_read():
     assert (item, next(parts)) == ("a", "a")
     stream.close()
     assert closed.acquire(timeout=60) and closed.acquire(timeout=60)
+
+
+def test_a_program_that_does_not_take_everything_ends():
+    program = "from data_pipelines.read_ahead import read_ahead; from itertools import repeat\n"
+    program += "stream = read_ahead('abc', repeat, threads=2, parts=1); next(stream)"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -8,17 +8,19 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 from support.in_process import run_tool
 from support.saved_models import save_random_model
 
 import lookupvivit
 from data_pipelines.datasets.camera_motion.encoding import Encoding, write_video
+from data_pipelines.io.errors import DataError
 from data_pipelines.preprocess import Preprocess
 from data_pipelines.sampling import Sampling
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.evidence.object_attention import ObjectAttention, measure, untrained_like
-from lookupvivit.evidence.object_clips import changed_pixels, rendered_pairs
+from lookupvivit.evidence.object_clips import changed_pixels, recorded_pairs, rendered_pairs
 from lookupvivit.evidence.rendered import still_clips
 
 PREPROCESS = Preprocess(Sampling(4, 1), 64, 64)
@@ -118,3 +120,22 @@ def test_the_command_measures_the_user_s_videos_with_masks(tmp_path, monkeypatch
     (tmp_path / "masks.csv").write_text("path,mask\na.mp4,empty.mp4\n", encoding="utf-8")
     status, _, errors = run_tool(monkeypatch, capsys, "object_attention.py", *arguments)
     assert status == 2 and "masks.csv: found 1 videos, expected one with an object in 2 to 50 % of it" in errors
+
+
+def test_masks_are_of_the_frames_that_the_model_sees(tmp_path):
+    """Video and masks differ in their frame rates: an image folder has 25, and the clip is a selection of frames."""
+    frames = np.zeros((60, 64, 64, 3), np.uint8)
+    for index, frame in enumerate(frames):
+        frame[16:48, index // 4 * 4 : index // 4 * 4 + 16] = 255
+    write_video(tmp_path / "a.mp4", frames, Encoding(fps=30, quality=10))
+    (tmp_path / "mask").mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "mask" / f"{index:03}.png")
+    preprocess = Preprocess(Sampling(8, 1, target_fps=12.0), short_side=64, crop=64)
+    (tmp_path / "masks.csv").write_text("path,mask\na.mp4,mask\n", encoding="utf-8")
+    [pair] = recorded_pairs(preprocess, tmp_path / "masks.csv")
+    seen = pair.moving.video.numpy().mean(axis=0) / 255
+    assert np.abs(seen - pair.moving.mask).mean() < 0.02
+    (tmp_path / "mask" / "059.png").unlink()
+    with pytest.raises(DataError, match=r"mask: found 59 frames in .*mask, expected 60"):
+        next(recorded_pairs(preprocess, tmp_path / "masks.csv"))

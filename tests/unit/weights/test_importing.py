@@ -198,7 +198,7 @@ def test_a_run_initialises_a_model_with_a_longer_tubelet(tmp_path):
 
 @pytest.mark.parametrize("inflation", ["central", "average"])
 def test_a_lookupvit_of_images_becomes_one_of_videos(tmp_path, inflation):
-    """On a still video of one tubelet, it computes what the image model does; "central" reads the middle frame alone."""
+    """On a clip of one tubelet, it computes what the image model does on the middle frame or on the mean."""
     options = {"width": 16, "depth": 1, "num_heads": 2, "compressed_size": [1, 2, 2]}
     overrides = {**options, "input_size": [1, 32, 32], "tubelet": [1, 8, 8]}
     source = shake(lookupvivit.create_model("lookupvivit_pico8x2_4x4x4", 3, **overrides)).eval()
