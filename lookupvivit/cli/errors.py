@@ -3,8 +3,8 @@
     with one_line_errors("results printed so far are valid"):
         ...
 
-Exit status: 0, or 2 for an error that the user can correct, 1 for any other; 75 after a signal that asks to stop; 130
-after Ctrl-C.
+Exit status: 0, or 2 for an error that the user can correct, 3 if a training diverged, 1 for any other error; 75 after a
+signal that asks to stop; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.text import one_line
 from lookupvivit.cli.closed_output import exit_if_output_is_closed
 from lookupvivit.errors import UserError
-from lookupvivit.training.failure_watch import end_process
+from lookupvivit.training.failure_watch import DIVERGED_STATUS, end_process
 from lookupvivit.training.signals import EXIT_STATUS, StoppedBySignal
 
 USER_ERRORS = (UserError, DataError, FloatingPointError, OSError)
@@ -60,7 +60,7 @@ def one_line_errors(after_interrupt: str) -> Iterator[None]:
             message = message.splitlines()[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
         rank = f" (rank {os.environ['RANK']})" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
         _print_last(f"error{rank}: {one_line(message)}{free_space(error)}")
-        _fail(2)
+        _fail(DIVERGED_STATUS if isinstance(error, FloatingPointError) else 2)
     except StoppedBySignal as signal:
         _print_last(f"stopped by {signal}; {after_interrupt}")
         end_process(EXIT_STATUS)  # all ranks do

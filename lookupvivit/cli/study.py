@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_pipelines.io.atomic import write_json, write_text
 from data_pipelines.io.processes import python_command
@@ -25,7 +25,8 @@ def main() -> None:
     """Run what is not finished, and write the results of what is."""
     arguments = parse_args()
     from lookupvivit.studies.jobs import JobRunner
-    from lookupvivit.studies.plan import base_of, read_study, search_jobs, study_jobs
+    from lookupvivit.studies.plan import base_of, read_study, search_jobs
+    from lookupvivit.studies.search import known_jobs
 
     with one_line_errors("the same command continues; finished runs are kept"):
         study = read_study(arguments.study)
@@ -38,7 +39,7 @@ def main() -> None:
             render_datasets(unfinished)
             searches = [job for jobs in search_jobs(study).values() for job in jobs]
             failures = runner.run(searches, (), "search", testing=False) if searches else []
-        jobs = study_jobs(study, chosen_settings(study))
+        jobs = known_jobs(study)
         if not (arguments.report or failures):
             failures = runner.run(jobs, study.test_sizes, "study")
         write_results(study, jobs)
@@ -64,20 +65,18 @@ def unfinished_configs(study: Study, base: Path) -> list[RunConfig]:
     """
     from lookupvivit.studies.jobs import missing_tests, read_result, require_same_settings
     from lookupvivit.studies.plan import search_jobs, study_jobs
+    from lookupvivit.studies.search import known_jobs, require_scores
 
-    chosen, unfinished = chosen_settings(study), []
-    searches = [job for jobs in search_jobs(study).values() for job in jobs]
-    for job in [*searches, *study_jobs(study, chosen)]:
-        config = job.config(base)
-        is_search = job in searches
-        if study.search and not is_search and job.variant not in chosen:  # its settings are not known yet
-            unfinished.append(config)
-            continue
+    searches, known = [job for jobs in search_jobs(study).values() for job in jobs], known_jobs(study)
+    unfinished = {job.folder: job.config(base) for job in [*study_jobs(study, {}), *searches, *known]}
+    for job in [*searches, *known]:
+        config = unfinished[job.folder]
+        require_scores(study, config)
         require_same_settings(job, config)
         result = read_result(job)
-        if result is None or (not is_search and missing_tests(config, result, study.test_sizes)):
-            unfinished.append(config)
-    return unfinished
+        if result is not None and (job in searches or not missing_tests(job, base, result, study.test_sizes)):
+            del unfinished[job.folder]
+    return list(unfinished.values())
 
 
 def render_datasets(configs: Sequence[RunConfig]) -> None:
@@ -86,27 +85,6 @@ def render_datasets(configs: Sequence[RunConfig]) -> None:
 
     for config in {config.data.root: config for config in configs if config.data.dataset == "camera_motion"}.values():
         render_camera_motion(config)
-
-
-def chosen_settings(study: Study) -> dict[str, dict[str, Any]]:
-    """The best setting of every variant whose trials are finished."""
-    from lookupvivit.studies.jobs import read_result
-    from lookupvivit.studies.plan import search_jobs
-
-    if study.search is None:
-        return {}
-    return {
-        name: {study.search.key: max(jobs, key=_validation_score).settings[study.search.key]}
-        for name, jobs in search_jobs(study).items()
-        if all(read_result(job) is not None for job in jobs)
-    }
-
-
-def _validation_score(job: Job) -> float:
-    from lookupvivit.studies.jobs import read_result
-
-    result = read_result(job)
-    return result["validation"]["top1"] if result and result["validation"] else 0.0
 
 
 def write_results(study: Study, jobs: list[Job]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -24,6 +25,7 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
     add_text(figure, LEFT, 48, _caption(study, rows), fontsize=9.5, color="0.4")
     axes = add_axes(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
     curves: dict[str, list[Row]] = {}
+    rows = [row for row in rows if not math.isnan(row.gflops)]
     for row in rows:
         curves.setdefault(study.groups.get(row.variant, row.variant), []).append(row)
     for (name, curve), color, marker in zip(curves.items(), cycle(PALETTE), cycle(MARKERS)):
@@ -41,7 +43,8 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, labelcolor=INK)
+    if curves:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, labelcolor=INK)
     return render(figure)
 
 

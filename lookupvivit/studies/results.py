@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import mean
@@ -21,10 +22,10 @@ class Row:
 
     Attributes:
         variant: its name.
-        setting: what its search chose, such as "optim.lr 0.001"; "" without a search.
+        setting: the value that its search chose, such as "0.001"; "" without a search.
         compressed_size: TxHxW; "" for models without compressed tokens.
         is_own_size: whether the model was trained at this size.
-        gflops: per view, multiply-adds.
+        gflops: per view, multiply-adds; NaN if the cost of an operator is unknown.
         top1: mean over the seeds, per cent.
         half_interval: half of the 95 % interval of the mean over seeds (Student's t), per cent; None for one seed.
         seeds: number of runs.
@@ -64,7 +65,7 @@ def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:
                     setting=_setting(study, results[0][0]),
                     compressed_size=size,
                     is_own_size=not is_other,
-                    gflops=entries[0]["gflops"],
+                    gflops=math.nan if entries[0]["gflops"] is None else entries[0]["gflops"],
                     top1=mean(scores),
                     half_interval=half_interval(scores),
                     seeds=len(scores),
@@ -84,7 +85,10 @@ def _tests_of(study: Study, result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _setting(study: Study, job: Job) -> str:
-    return "" if study.search is None else f"{study.search.key} {job.settings[study.search.key]:g}"
+    if study.search is None:
+        return ""
+    value = job.settings[study.search.key]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -105,8 +109,13 @@ def to_markdown(study: Study, rows: Sequence[Row], machine: str) -> str:
     for row in rows:
         score = f"{row.top1:.1f}" + ("" if row.half_interval is None else f" ± {row.half_interval:.1f}")
         size = row.compressed_size or "-"
-        cells = [row.variant, *([row.setting.rpartition(" ")[2]] if has_search else [])]
-        cells += [size if row.is_own_size else f"{size} (not its own)", f"{row.gflops:.4g}", score, str(row.seeds)]
+        cells = [row.variant, *([row.setting] if has_search else [])]
+        cells += [
+            size if row.is_own_size else f"{size} (not its own)",
+            "unknown" if math.isnan(row.gflops) else f"{row.gflops:.4g}",
+            score,
+            str(row.seeds),
+        ]
         lines.append(_line([*cells, "-" if row.minutes is None else f"{row.minutes:.1f}"]))
     return "\n".join([*lines, "", f"GFLOPs are multiply-adds per view. {machine}.", ""])
 

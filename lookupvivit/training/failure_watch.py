@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 5.0  # in which a rank can end with its own message
 FAILED_RANK = "failed_rank"  # key in the store
+DIVERGED_STATUS = 3  # exit status of a training whose loss or gradients are not finite
 
 
 class FailureWatch:

@@ -6,7 +6,7 @@ unused tensor of the source is reported as ignored, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.shapes_only import shapes_only
 from lookupvivit.models.token_learner import TokenLearner
 from lookupvivit.models.vit import ViT
+from lookupvivit.sizes import Size
 from lookupvivit.weights.files import (
     DESCRIPTION,
     WEIGHTS,
@@ -170,8 +171,10 @@ def _load_own(model: Model, source: Model, path: str | Path, inflation: str, new
         conventions = _conventions(source)
         _require_same_sizes(model, Source(imported.kind, {}, conventions), path)
         _compare_conventions(model, conventions, imported)
-    fit_kernel = partial(spread_kernel, inflation=inflation)
-    fitted = {"positions": resize_positions, "embedding.projection.weight": fit_kernel}
+    fitted: dict[str, Callable[[Tensor, Size], Tensor]] = {
+        "positions": resize_positions,
+        "embedding.projection.weight": partial(spread_kernel, inflation=inflation),
+    }
     report = load_weights(model, path, fit=fitted, new=new)
     imported.loaded, imported.resized = report.loaded, report.resized
     imported.initialised = report.initialised + report.missing

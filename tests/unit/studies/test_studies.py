@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from support.paths import ROOT
 
@@ -16,11 +17,13 @@ from lookupvivit.cli.study import render_datasets, unfinished_configs
 from lookupvivit.config import ConfigError
 from lookupvivit.config.loading import to_yaml
 from lookupvivit.config.yaml_files import dump_yaml, read_yaml
+from lookupvivit.profiling import flops
 from lookupvivit.sizes import parse_token_setting
 from lookupvivit.studies.figure import study_figure
 from lookupvivit.studies.jobs import JobRunner, read_result, supported_sizes
 from lookupvivit.studies.plan import base_of, read_study, search_jobs, study_jobs
 from lookupvivit.studies.results import collect, half_interval, to_csv, to_markdown
+from lookupvivit.studies.search import chosen_settings, known_jobs
 
 BASE = ROOT / "configs" / "camera_motion.yaml"
 VARIANTS = {
@@ -36,6 +39,8 @@ run, seed = pathlib.Path(json.loads(settings["output_dir"])), int(settings["seed
 rate = float(settings["optim.lr"])
 if "ViViT" in str(run) and "fail" in settings.get("data.root", ""):
     sys.exit("error: data.root: no such folder")
+if rate > 10:
+    sys.exit(3)  # as a training whose loss is not finite
 if sys.argv[1] == "train":
     score = 100 * rate if "2x2x2" in str(run) else 50 - 100 * rate
     (run / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "val", "top1": score}) + "\\n")
@@ -45,7 +50,8 @@ else:
     size = settings.get("eval.compressed_size")
     (run / "predictions").mkdir(exist_ok=True)
     keep = settings.get("eval.keep")
-    name = "4x3" + (f"_compressed_{size}" if size else "") + (f"_keep_{keep}".replace(":", "_") if keep else "")
+    frame = "_single_frame" if settings.get("eval.single_frame") == "true" else ""
+    name = "4x3" + (f"_compressed_{size}" if size else "") + (f"_keep_{keep}".replace(":", "_") if keep else "") + frame
     summary = {"videos": 10, "views": {"4x3": {"top1": 10 * seed + (5 if size else 1 if keep else 0)}}}
     (run / "predictions" / f"{name}.json").write_text(json.dumps(summary))
 """
@@ -128,8 +134,6 @@ def test_sizes_that_a_model_does_not_support_are_not_tested(study_file):
 
 
 def test_a_study_from_search_to_figure(study_file, runner):
-    from lookupvivit.cli.study import chosen_settings
-
     study = read_study(study_file)
     searches = [job for jobs in search_jobs(study).values() for job in jobs]
     assert runner.run(searches, (), "search", testing=False) == []
@@ -164,6 +168,67 @@ def test_a_study_from_search_to_figure(study_file, runner):
     assert len(parsed) == 9 and parsed[0]["scores"] == "10.00 20.00 40.00"
     assert to_markdown(study, rows, "a machine").count("\n| ") == 11
     assert study_figure(study, rows).shape[2] == 3
+
+
+def test_a_trial_that_diverges_is_not_chosen(study_file, runner):
+    study = read_study(study_file).replace(search={"key": "optim.lr", "values": [99.0, 0.1]})
+    searches = [job for jobs in search_jobs(study).values() for job in jobs]
+    assert known_jobs(study) == [] and len(unfinished_configs(study, BASE)) == 15
+    assert runner.run(searches, (), "search", testing=False) == []
+    assert chosen_settings(study) == {name: {"optim.lr": 0.1} for name in VARIANTS}
+    runner.train = ["false"]
+    assert runner.run(searches, (), "search", testing=False) == []  # not tried again
+    hopeless = study.replace(search={"key": "optim.lr", "values": [99.0]})
+    with pytest.raises(ConfigError, match=r"found \[99.0\], expected .* Lookup 4x4x4 does not diverge"):
+        chosen_settings(hopeless)
+    with pytest.raises(ConfigError, match=r"log.validate_every_epochs: found 0"):
+        unfinished_configs(study.replace(overrides={"log.validate_every_epochs": 0}, output_dir="other"), BASE)
+
+
+def test_a_search_over_names_and_lists(study_file, runner):
+    """The report of a search that has grown contains the variants whose trials are finished."""
+    values = [[0.9, 0.95], [0.9, 0.99]]
+    study = read_study(study_file).replace(
+        overrides={"optim.lr": 0.1, "optim.name": "adamw"}, search={"key": "optim.betas", "values": values}
+    )
+    searches = [job for jobs in search_jobs(study).values() for job in jobs]
+    assert runner.run(searches, (), "search", testing=False) == []
+    jobs = known_jobs(study)
+    assert runner.run(jobs, (), "study") == []
+    rows = collect(study, jobs)
+    assert [row.setting for row in rows] == ["[0.9, 0.95]"] * 3 and "| [0.9, 0.95] |" in to_markdown(study, rows, "")
+    assert known_jobs(study.replace(search={"key": "optim.betas", "values": [*values, [0.8, 0.9]]})) == []
+
+
+def test_a_study_of_single_frames(study_file, runner):
+    overrides = {"optim.lr": 0.1, "eval.single_frame": True}
+    study = read_study(study_file).replace(overrides=overrides, search=None, test_sizes=())
+    jobs = study_jobs(study, {})[:1]
+    assert runner.run(jobs, (), "study") == [] and len(collect(study, jobs)) == 1
+    assert (jobs[0].folder / "predictions" / "4x3_single_frame.json").is_file()
+
+
+def test_an_operator_of_unknown_cost_does_not_end_a_study(study_file, runner, monkeypatch):
+    monkeypatch.delitem(flops.ELEMENTWISE, "gelu")
+    study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None, test_sizes=())
+    jobs = study_jobs(study, {})[:3]
+    assert runner.run(jobs, (), "study") == []
+    rows = collect(study, jobs)
+    assert to_markdown(study, rows, "").count("| unknown |") == 3 and study_figure(study, rows).shape[2] == 3
+
+
+def test_runs_at_the_same_time_have_gpus_of_their_own(study_file, runner, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7")
+    program = "import os, pathlib, sys, time; time.sleep(0.2); "
+    program += (
+        "pathlib.Path(sys.argv[3].partition('=')[2] or '.'); print(os.environ['CUDA_VISIBLE_DEVICES']); sys.exit(9)"
+    )
+    runner.train = [sys.executable, "-c", program]
+    study = read_study(study_file).replace(overrides={"optim.lr": 0.1}, search=None)
+    jobs = study_jobs(study, {})[:6]
+    assert len(runner.run(jobs, (), "study")) == 6
+    assert {(job.folder / "output.txt").read_text().strip() for job in jobs} == {"5", "GPU-7"}
 
 
 def test_studies_share_the_runs_of_one_folder(study_file, runner, tmp_path):
