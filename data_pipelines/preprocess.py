@@ -249,23 +249,20 @@ class Preprocess:
         views = torch.cat([torch.stack([frames[index] for index in clip], dim=2) for clip in clips.tolist()])
         return views, cropped[0][1]
 
-    def clips(
-        self, video: Video, seconds_between: float | None = None, num_clips: int | None = None
-    ) -> Iterator[TimedClip]:
+    def clips(self, video: Video, seconds_between: float | None = None) -> Iterator[TimedClip]:
         """Yield the central crops of clips that cover a video, in order. Only one clip is in memory at a time.
 
         Args:
             video: as for `clip`.
             seconds_between: time between the starts of two clips, by default the duration of a clip. The last clip ends
                 with the video.
-            num_clips: number of evenly spaced clips, used instead of ``seconds_between``.
 
         Raises:
-            as `clip`, and DataError for a number that is not positive.
+            as `clip`, and DataError for a time that is not positive.
         """
         with open_any(video) as reader:
             spacing = None if seconds_between is None else exact_seconds(seconds_between)
-            spans = self.sampling.sliding_clips(reader.num_frames, reader.fps, spacing, num_clips)
+            spans = self.sampling.sliding_clips(reader.num_frames, reader.fps, spacing)
             unread = np.unique(np.concatenate([span.indices for span in spans]))  # ascending
             frames: dict[int, Tensor] = {}  # cropped frames of this clip and of those that overlap it
             for start, end, indices in spans:

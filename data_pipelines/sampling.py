@@ -94,9 +94,7 @@ class Sampling:
         """Duration of a clip in frame periods: F strides. Segments have no duration of their own."""
         return self.frames * self._stride(fps)
 
-    def sliding_clips(
-        self, num_frames: int, fps: Fraction, seconds_between: Fraction | None = None, num_clips: int | None = None
-    ) -> list[ClipSpan]:
+    def sliding_clips(self, num_frames: int, fps: Fraction, seconds_between: Fraction | None = None) -> list[ClipSpan]:
         """Clips from the first frame of a video to the last, in order of time.
 
         Args:
@@ -105,43 +103,32 @@ class Sampling:
             seconds_between: time between the starts of two clips, by default the duration of a clip. The last clip
                 starts as late as possible, so that the end of the video is covered. With segments, each clip covers a
                 part of the video of about this duration.
-            num_clips: number of clips, used instead of ``seconds_between``: placed by `uniform_starts`, or one for each
-                of as many parts with segments.
 
         Raises:
-            DataError: the video has no frame, or a number is not positive.
+            DataError: the video has no frame, or ``seconds_between`` is not positive.
         """
         _require_frames(num_frames)
-        for name, value in (("seconds_between", seconds_between), ("num_clips", num_clips)):
-            if value is not None and value <= 0:
-                raise DataError(f"{name}: found {float(value):g}, expected a number above 0")
+        if seconds_between is not None and seconds_between <= 0:
+            raise DataError(f"seconds_between: found {float(seconds_between):g}, expected a number above 0")
         if self.segments:
-            return self._segmented_parts(num_frames, fps, seconds_between, num_clips)
+            return self._segmented_parts(num_frames, fps, seconds_between)
 
-        stride, length = self._stride(fps), self.clip_periods(fps)
-        if num_clips:
-            starts = uniform_starts(num_frames, self.frames, stride, num_clips)
-        else:
-            latest = math.floor(max(0, num_frames - length))
-            step = seconds_between * fps if seconds_between else length
-            earlier = [math.floor(i * step) for i in range(math.ceil(latest / step))]
-            starts = sorted({*earlier, latest})
+        length = self.clip_periods(fps)
+        latest = math.floor(max(0, num_frames - length))
+        step = seconds_between * fps if seconds_between else length
+        earlier = [math.floor(i * step) for i in range(math.ceil(latest / step))]
         return [
             ClipSpan(
                 start=start / fps,
                 end=min(start + length, num_frames) / fps,
                 indices=self.clip_from(start, num_frames, fps),
             )
-            for start in starts
+            for start in sorted({*earlier, latest})
         ]
 
-    def _segmented_parts(
-        self, num_frames: int, fps: Fraction, seconds_between: Fraction | None, num_clips: int | None
-    ) -> list[ClipSpan]:
+    def _segmented_parts(self, num_frames: int, fps: Fraction, seconds_between: Fraction | None) -> list[ClipSpan]:
         """Cut the video into parts of equal length; a clip of each."""
-        num_parts = num_clips or 1
-        if seconds_between and not num_clips:
-            num_parts = round(num_frames / (seconds_between * fps))
+        num_parts = round(num_frames / (seconds_between * fps)) if seconds_between else 1
         num_parts = min(max(num_parts, 1), num_frames)
         bounds = [i * num_frames // num_parts for i in range(num_parts + 1)]
         return [
