@@ -35,6 +35,11 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
         axes.errorbar(gflops, top1, errors, color=color, capsize=3, linewidth=1.2, label=name)
         fill = [color if row.is_own_size else "white" for row in curve]
         axes.scatter(gflops, top1, s=42, c=fill, edgecolors=color, marker=marker, zorder=3)
+        seeds = [(row.gflops, score) for row in curve for score in row.scores]
+        axes.scatter(*zip(*seeds, strict=True), s=20, color=color, edgecolors="white", linewidths=0.7, zorder=4)
+    scores = [score for row in rows for score in row.scores]
+    if scores:  # the interval of a few seeds that differ can exceed what is possible
+        axes.set_ylim(max(0, min(scores) - 4), min(100.5, max(scores) + 4))
     axes.set(xlabel="GFLOPs per view (multiply-adds)", ylabel="top-1 accuracy, %")
     if rows and max(row.gflops for row in rows) > 4 * min(row.gflops for row in rows):
         axes.set_xscale("log")
@@ -51,4 +56,4 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
 def _caption(study: Study, rows: Sequence[Row]) -> str:
     seeds = sorted({row.seeds for row in rows})
     runs = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
-    return f"mean of {runs} seeds; bars: 95 % interval of the mean; hollow: sizes that the model was not trained at"
+    return f"mean of {runs} seeds; dots: seeds; bars: 95 % interval; hollow: sizes that the model was not trained at"

@@ -42,7 +42,7 @@ class Row:
     half_interval: float | None
     seeds: int
     minutes: float | None
-    scores: str
+    scores: tuple[float, ...]
 
 
 def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:
@@ -70,7 +70,7 @@ def collect(study: Study, jobs: Sequence[Job]) -> list[Row]:
                     half_interval=half_interval(scores),
                     seeds=len(scores),
                     minutes=mean(durations) / 60 if durations else None,
-                    scores=" ".join(f"{score:.2f}" for score in scores),
+                    scores=tuple(scores),
                 )
             )
     return rows
@@ -96,7 +96,8 @@ def to_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Row)])
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    for row in rows:
+        writer.writerow(asdict(row) | {"scores": " ".join(f"{score:.2f}" for score in row.scores)})
     return text.getvalue()
 
 
@@ -104,7 +105,7 @@ def to_markdown(study: Study, rows: Sequence[Row], machine: str) -> str:
     """The rows as a table, under the study's title and above the machine."""
     has_search = study.search is not None
     header = ["variant", *([study.search.key] if study.search else []), "compressed size", "GFLOPs", "top-1 %"]
-    header += ["seeds", "minutes per training"]
+    header += ["of each seed", "minutes per training"]
     lines = [f"### {study.title}", "", _line(header), _line(["---"] * len(header))]
     for row in rows:
         score = f"{row.top1:.1f}" + ("" if row.half_interval is None else f" ± {row.half_interval:.1f}")
@@ -114,7 +115,7 @@ def to_markdown(study: Study, rows: Sequence[Row], machine: str) -> str:
             size if row.is_own_size else f"{size} (not its own)",
             "unknown" if math.isnan(row.gflops) else f"{row.gflops:.4g}",
             score,
-            str(row.seeds),
+            ", ".join(f"{one:.1f}" for one in row.scores),
         ]
         lines.append(_line([*cells, "-" if row.minutes is None else f"{row.minutes:.1f}"]))
     return "\n".join([*lines, "", f"GFLOPs are multiply-adds per view. {machine}.", ""])
