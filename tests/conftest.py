@@ -17,8 +17,8 @@ from support.paths import ROOT
 from support.runs import SMALL_RUN, free_port
 from support.warm_start import WarmProcess, WarmStart
 
-# Two tests share the machine, so the time of an example means nothing.
-hypothesis.settings.register_profile("suite", deadline=None)
+# Two tests share the machine, so the time of an example means nothing. The examples are the same in every run.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
 

@@ -40,6 +40,11 @@ class CopySettings:
     keyframe_every: int = 16
     crf: int = 20
 
+    @property
+    def encoding(self) -> str:
+        """What the pixels of the copies depend on, such as "short_side 256, keyframe_every 16, crf 20"."""
+        return f"short_side {self.short_side}, keyframe_every {self.keyframe_every}, crf {self.crf}"
+
     def target(self, path: str) -> Path:
         """Return the path of a video's copy."""
         relative = os.path.relpath(path, self.root)

@@ -51,6 +51,7 @@ class VideoRecord:
         exact_jumps: whether decoding may begin at any key frame; otherwise every clip is decoded from the first frame.
         reason: why the status is not "ok".
         copy: path of the copy, if one was written.
+        encoding: how the copy was encoded, `CopySettings.encoding`; "" in files of version 0.1.
     """
 
     path: str
@@ -67,6 +68,7 @@ class VideoRecord:
     exact_jumps: bool = False
     reason: str = ""
     copy: str = ""
+    encoding: str = ""
 
 
 def scan(
@@ -81,7 +83,7 @@ def scan(
     """Inspect every video of a manifest and return the records in its order.
 
     Args:
-        file: CSV file of the records. Videos that it already describes are not scanned again.
+        file: CSV file of the records. Videos that it already describes are not scanned again, unless they failed.
         workers: number of decoding processes.
         timeout: seconds per video.
         copies: how to write copies, if at all.
@@ -124,7 +126,9 @@ def _reusable_records(manifest: VideoManifest, file: Path, copies: CopySettings 
     reusable = {}
     for path, label in zip(manifest.paths, manifest.only_labels.tolist(), strict=True):
         record = earlier.get(path)
-        if record and record.label == label and _is_unchanged(record) and _is_copied(record, copies):
+        if record and record.status != "failed" and record.label == label and _is_unchanged(record):
+            if not _is_copied(record, copies):
+                continue
             reusable[path] = record
     return reusable
 
@@ -139,7 +143,7 @@ def _scan_video(
     try:
         found = decoding_process().call(timeout, inspect_video, path=path, max_pixels=max_pixels)
         if copies and found["codec"] != IMAGES:
-            found["copy"] = str(copies.target(path))
+            found |= {"copy": str(copies.target(path)), "encoding": copies.encoding}
             decoding_process().call(
                 timeout,
                 copy_video,
@@ -163,9 +167,11 @@ def _is_unchanged(record: VideoRecord) -> bool:
 
 
 def _is_copied(record: VideoRecord, copies: CopySettings | None) -> bool:
-    """Whether the copy exists, or none is needed."""
+    """Whether the copy exists with the same encoding, or none is needed."""
     if copies is None or record.status != "ok" or record.codec == IMAGES:
         return True
+    if record.encoding not in ("", copies.encoding):
+        return False
     return record.copy == str(copies.target(record.path)) and os.path.exists(record.copy)
 
 
@@ -247,6 +253,7 @@ def _inspect_stream(path: str, max_pixels: int | None) -> dict[str, Any]:
 # CSV files
 
 COLUMNS = [field.name for field in fields(VideoRecord)]
+COLUMNS_OF_VERSION_0_1 = COLUMNS[:-1]  # without the encoding
 _PARSERS: dict[Any, Any] = {"int": int, "float": float, "str": str, "bool": "True".__eq__}
 _VALUES_OF_VERSION_0_1 = {("status", "broken"): "failed", ("codec", "pictures"): IMAGES}
 
@@ -262,7 +269,7 @@ def read_records(file: Path) -> list[VideoRecord]:
     text = file.read_bytes().decode(*ENCODING)
     complete_lines = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(io.StringIO(complete_lines, newline=""))
-    if reader.fieldnames != COLUMNS:
+    if reader.fieldnames not in (COLUMNS, COLUMNS_OF_VERSION_0_1):
         raise DataError(
             f"{file}: found columns {reader.fieldnames}, expected those of an earlier scan; remove or rename the file"
         )
@@ -271,7 +278,13 @@ def read_records(file: Path) -> list[VideoRecord]:
 
 def _parse_row(row: dict[str, str]) -> VideoRecord:
     values = {name: _VALUES_OF_VERSION_0_1.get((name, text), text) for name, text in row.items()}
-    return VideoRecord(**{field.name: _PARSERS[field.type](values[field.name]) for field in fields(VideoRecord)})
+    return VideoRecord(
+        **{
+            field.name: _PARSERS[field.type](values[field.name])
+            for field in fields(VideoRecord)
+            if field.name in values
+        }
+    )
 
 
 def write_records(file: Path, records: Iterable[VideoRecord]) -> None:

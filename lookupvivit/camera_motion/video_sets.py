@@ -68,7 +68,6 @@ def second_renderer_set(folder: Path, count: int) -> VideoSet:
     Raises:
         UserError: ``count`` is not a multiple of ten.
     """
-    folder = folder.with_name(f"{folder.name}_{count}")  # its name states the content, because it is only written once
     if not folder.exists():
         try:
             second_renderer.write_videos(folder, count, SEED)
@@ -82,7 +81,7 @@ def second_renderer_set(folder: Path, count: int) -> VideoSet:
 
 def dataset(root: Path) -> VideoSet:
     """The validation videos of a camera_motion dataset, which a run has rendered."""
-    return VideoSet("dataset", f"validation videos of {root}", validation_videos(root))
+    return VideoSet(str(root), f"validation videos of {root}", validation_videos(root))
 
 
 def validation_videos(root: Path) -> tuple[LabelledVideo, ...]:
@@ -117,7 +116,7 @@ def labelled_set(file: Path) -> VideoSet:
         videos.append(LabelledVideo(str(file.parent / path), CLASS_IDS[name], span))
     if not videos:
         raise DataError(f"{file}: found no videos")
-    return VideoSet(file.stem, f"videos of {file.name}", tuple(videos))
+    return VideoSet(str(file), f"videos of {file}", tuple(videos))
 
 
 def _seconds(text: str, file: Path, line: int) -> float:

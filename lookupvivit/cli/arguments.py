@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.io.errors import first_line
 from data_pipelines.io.output_paths import OutputPathError, require_output_file, require_output_folder
 from lookupvivit.sizes import Size, TokenSetting, parse_size, parse_token_setting
 from lookupvivit.weights.shipped import SHIPPED_MODELS
@@ -65,6 +67,13 @@ def view_counts(text: str) -> tuple[int, int]:
     return int(clips), int(crops)
 
 
+def non_negative_int(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 0")
+    return int(text)
+
+
 def positive_seconds(text: str) -> float:
     """A positive number of seconds."""
     try:
@@ -77,18 +86,20 @@ def positive_seconds(text: str) -> float:
 
 
 def device(text: str) -> torch.device:
-    """A device on which a tensor can be created."""
+    """A device on which a tensor can be created; "cuda" is the GPU of this rank if a launcher has started several."""
     import torch
 
     if text == BEST_DEVICE:
         text = "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cuda":
+        text += f":{os.environ.get('LOCAL_RANK', 0)}"
     try:
         return torch.zeros(1, device=text).device
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError) as error:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         count = torch.accelerator.device_count() if accelerator else 0
         available = ["cpu", *(f"{accelerator.type}:{index}" for index in range(count) if accelerator)]
-        message = f"found {text!r}, expected an available device: {', '.join(available)}"
+        message = f"found {text!r}, expected an available device: {', '.join(available)} ({first_line(error)})"
         raise argparse.ArgumentTypeError(message) from None
 
 

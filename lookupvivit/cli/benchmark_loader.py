@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from data_pipelines.io.errors import DataError, VideoDecodeError
 from data_pipelines.sampling import Sampling
 from data_pipelines.video.reader import BACKENDS, TIMEOUT
-from lookupvivit.cli.arguments import positive_int
+from lookupvivit.cli.arguments import non_negative_int, positive_int
 from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import exit_with_error
 
@@ -44,9 +44,8 @@ def parse_args() -> argparse.Namespace:
         "--rounds", type=positive_int, default=10, metavar="N", help="clips per video and case (default: 10)"
     )
     parser.add_argument("--seconds", type=float, default=20, help="duration of each loader measurement (default: 20)")
-    parser.add_argument(
-        "--workers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="loader workers (default: 0 1 2)"
-    )
+    help = "loader workers (default: 0 1 2)"
+    parser.add_argument("--workers", type=non_negative_int, nargs="+", default=[0, 1, 2], metavar="N", help=help)
     parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS, help="default: all")
     return parser.parse_args()
 

@@ -43,8 +43,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dataset", action="append", default=[], type=Path, metavar="FOLDER", help=help)
     help = "labelled videos instead of rendered ones: CSV with the columns path, start, end, class; can be repeated"
     parser.add_argument("--labels", action="append", default=[], type=Path, metavar="FILE", help=help)
-    help = "number of videos to render per set (default: 500)"
-    parser.add_argument("--videos", type=positive_int, default=500, metavar="N", help=help)
+    help = "number of videos to render per set, a multiple of 10 (default: 500)"
+    parser.add_argument("--videos", type=_multiple_of_ten, default=500, metavar="N", help=help)
     help = "compressed sizes (default: the model's own)"
     parser.add_argument("--sizes", type=token_sizes, default=(), metavar="TxHxW,...", help=help)
     help = "views of each video whose logits are averaged (default: 1x1)"
@@ -54,6 +54,13 @@ def parse_args() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.run = arguments.run or [DEFAULT_RUN]
     return arguments
+
+
+def _multiple_of_ten(text: str) -> int:
+    count = positive_int(text)
+    if count % 10:
+        raise argparse.ArgumentTypeError(f"found {text}, expected a multiple of 10")
+    return count
 
 
 def test(arguments: argparse.Namespace) -> None:
@@ -87,9 +94,10 @@ def video_sets(arguments: argparse.Namespace) -> Iterator[VideoSet]:
     yield from map(sets.dataset, arguments.dataset)
     yield from map(sets.labelled_set, arguments.labels)
     if not (arguments.dataset or arguments.labels):
-        yield sets.first_renderer_set(arguments.output / "first_renderer", arguments.videos)
-        yield sets.second_renderer_set(arguments.output / "second_renderer", arguments.videos)
-        yield sets.virtual_camera_set(arguments.output / "virtual_camera", arguments.videos)
+        count = arguments.videos  # part of the folders' names, because each is only written once
+        yield sets.first_renderer_set(arguments.output / f"first_renderer_{count}", count)
+        yield sets.second_renderer_set(arguments.output / f"second_renderer_{count}", count)
+        yield sets.virtual_camera_set(arguments.output / f"virtual_camera_{count}", count)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from lookupvivit.cli.arguments import (
     add_json_file_option,
     add_output_option,
     add_run_option,
+    non_negative_int,
     positive_int,
 )
 from lookupvivit.cli.closed_output import ends_quietly
@@ -85,7 +86,9 @@ def parse_args() -> argparse.Namespace:
     add_json_file_option(parser, "the captions")
     add_device_option(parser)
     add_batch_size_option(parser, default=16, unit="images")
-    parser.add_argument("--workers", type=int, default=0, help="with --score: processes that read images (default: 0)")
+    parser.add_argument(
+        "--workers", type=non_negative_int, default=0, help="with --score: processes that read images (default: 0)"
+    )
     arguments = parser.parse_args()
     if bool(arguments.images) == bool(arguments.score):
         parser.error("expected either images or --score DATASET")

@@ -13,6 +13,7 @@ from lookupvivit.cli.arguments import (
     add_compressed_size_option,
     add_device_option,
     add_run_option,
+    non_negative_int,
     output_folder,
     positive_seconds,
     view_counts,
@@ -52,8 +53,9 @@ def parse_args() -> argparse.Namespace:
     add_compressed_size_option(parser)
     add_device_option(parser)
     add_batch_size_option(parser, default=8)
-    help = "processes that decode (default: one per CPU)"
-    parser.add_argument("--workers", type=int, default=num_workers(), help=help)
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    help = "processes that decode (default: one per CPU, shared by the ranks of this machine)"
+    parser.add_argument("--workers", type=non_negative_int, default=max(1, num_workers() // ranks), help=help)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # added by the deepspeed launcher
     arguments = parser.parse_intermixed_args()
     if not arguments.videos and not arguments.cfg:
@@ -83,7 +85,7 @@ def store_features(arguments: argparse.Namespace) -> int:
             compressed_size=arguments.compressed_size,
             batch_size=arguments.batch_size,
             workers=arguments.workers,
-            device=_device_of_rank(arguments.device),
+            device=arguments.device,
             rank=rank,
             world_size=world_size,
         )
@@ -116,13 +118,6 @@ def _videos(arguments: argparse.Namespace, verbose: bool) -> dict[str, Any]:
     data = config.data
     open_reader = partial(open_video, backend=data.backend, timeout=data.decode_seconds, max_pixels=data.max_pixels)
     return {"videos": present_videos(config, split, verbose), "split": split, "open_reader": open_reader}
-
-
-def _device_of_rank(device: Any) -> Any:
-    """The GPU of this rank if a launcher has started several ranks on this machine."""
-    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        return type(device)("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
 
 
 def _blocks(text: str) -> str | tuple[int, ...]:

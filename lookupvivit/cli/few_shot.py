@@ -12,6 +12,7 @@ from lookupvivit.cli.arguments import (
     add_device_option,
     add_json_file_option,
     add_run_option,
+    non_negative_int,
     positive_int,
 )
 from lookupvivit.cli.closed_output import ends_quietly
@@ -70,7 +71,10 @@ def parse_args() -> argparse.Namespace:
     add_device_option(parser)
     add_batch_size_option(parser, default=64, unit="images")
     parser.add_argument(
-        "--workers", type=int, default=num_workers(), help="processes that read images (default: one per CPU)"
+        "--workers",
+        type=non_negative_int,
+        default=num_workers(),
+        help="processes that read images (default: one per CPU)",
     )
     return parser.parse_args()
 

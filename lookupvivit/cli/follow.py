@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -134,14 +135,19 @@ def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A function that appends a JSON object to a file, as one line that is complete when it returns.
 
     Args:
-        path: file to replace; None writes nothing.
+        path: file to replace by the first object, not before; None writes nothing.
     """
     if path is None:
         yield lambda content: None
         return
-    with open(path, "wb", buffering=0) as file, full_disk_names(path):
+    with ExitStack() as stack, full_disk_names(path):
+        file: FileIO | None = None
 
         def save(content: dict[str, Any]) -> None:
+            nonlocal file
+            if file is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(open(path, "wb", buffering=0))
             file.write(escape_surrogates(json.dumps(content, ensure_ascii=False)).encode() + b"\n")
 
         yield save

@@ -8,7 +8,6 @@ Needs torch, triton, timm and einops only; DeepSpeed is measured if installed.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 
 from lookupvivit.cli.arguments import add_output_option
@@ -23,6 +22,7 @@ def main() -> None:
     arguments = parse_args()
     import torch
 
+    from data_pipelines.io.atomic import write_text
     from lookupvivit.kernels import tuned
     from lookupvivit.profiling.gpu_report.runner import run_report
     from lookupvivit.profiling.gpu_report.state import Context
@@ -40,8 +40,13 @@ def main() -> None:
         print(f"{line}; see {write_report(context)}", flush=True)
 
     states = run_report(context, arguments.seconds, report, in_process=arguments.dry_run)
-    if arguments.install and not arguments.dry_run and table_file(context).exists():
-        shutil.copyfile(table_file(context), tuned.FILE)
+    has_table = not arguments.dry_run and all(states[name].complete for name in ("tuning", "alternatives"))
+    if arguments.install and has_table:
+        try:
+            write_text(tuned.FILE, table_file(context).read_text(encoding="utf-8"))
+        except OSError as error:
+            print(f"error: {error}; {table_file(context)} has the table", file=sys.stderr)
+            sys.exit(2)
         print(f"{tuned.FILE}: replaced")
     if not all(state.complete for state in states.values()):
         print("not complete: the same command continues")

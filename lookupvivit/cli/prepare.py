@@ -15,7 +15,7 @@ from data_pipelines.io.errors import DataError
 from data_pipelines.io.lock import locked
 from data_pipelines.io.real_paths import real_path
 from data_pipelines.io.text import one_line
-from lookupvivit.cli.arguments import output_folder, positive_int
+from lookupvivit.cli.arguments import output_folder, positive_int, positive_seconds
 from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import one_line_errors
 from lookupvivit.config import ConfigError, DataConfig, RunConfig
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     add("--output", required=True, type=output_folder, metavar="FOLDER", help="folder for the lists, copies or shards")
     add("--splits", nargs="+", default=SPLITS, choices=SPLITS)
     add("--workers", type=positive_int, default=num_workers(), metavar="N", help="videos at a time (default: cores)")
-    add("--seconds", type=float, default=600, help="time limit per video (default: 600)")
+    add("--seconds", type=positive_seconds, default=600, help="time limit per video (default: 600)")
     formats = parser.add_mutually_exclusive_group()
     formats.add_argument("--copies", action="store_true", help="write copies that decode faster to FOLDER/videos")
     formats.add_argument("--shards", action="store_true", help="pack the decodable images into tars in FOLDER")

@@ -15,6 +15,7 @@ from lookupvivit.cli.arguments import (
     add_device_option,
     add_output_option,
     add_run_option,
+    non_negative_int,
 )
 from lookupvivit.cli.closed_output import ends_quietly
 from lookupvivit.cli.errors import exit_with_error, one_line_errors
@@ -77,7 +78,10 @@ def parse_args() -> argparse.Namespace:
     add_device_option(parser)
     add_batch_size_option(parser, default=64, unit="images")
     parser.add_argument(
-        "--workers", type=int, default=num_workers(), help="processes that read images (default: one per CPU)"
+        "--workers",
+        type=non_negative_int,
+        default=num_workers(),
+        help="processes that read images (default: one per CPU)",
     )
     arguments = parser.parse_args()
     if all(getattr(arguments, name) is None for name in TITLES):

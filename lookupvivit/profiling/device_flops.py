@@ -28,7 +28,14 @@ GPUS = {
     "H200": (989, 67),
     "B200": (2250, 80),
 }
-VARIANTS = {"NVL", "Laptop", "Ti", "SUPER", "D"}  # words that mark another card, whose peak is measured
+VARIANTS = {
+    "MIG",
+    "NVL",
+    "Laptop",
+    "Ti",
+    "SUPER",
+    "D",
+}  # words of other cards, or parts of one, which are measured
 
 
 @lru_cache(maxsize=8)

@@ -131,7 +131,7 @@ def macs_by_operator(runner: CaseRunner, folded: bool = False) -> dict[str, int]
     """
     model = meta_model(runner.case).eval()
     rows = _record_rows(model)
-    by_module = count_cost(model, runner.video.shape).by_module
+    by_module = count_cost(model, runner.video.shape, **runner.call).by_module
     macs: defaultdict[str, int] = defaultdict(int)
 
     def visit(module: nn.Module, path: str, row: str) -> None:
@@ -292,12 +292,14 @@ def _label_in_vit_block(module: nn.Module, parent: nn.Module, block: str) -> Lab
 
 
 def _by_stream(model: LookupViT, operator: str) -> Label:
-    """A row for each token stream, recognised by its number of tokens."""
+    """A row for each token stream, recognised by its number of tokens: a call may keep fewer lookup tokens."""
+    num_compressed = torch.Size(model.compressed_size).numel()
     num_lookup = torch.Size(model.embedding.grid(model.input_size)).numel()
 
     def label(inputs: tuple[Any, ...]) -> str:
         tokens: Tensor = inputs[0]
-        stream = "lookup" if tokens.shape[1:-1].numel() == num_lookup else "compressed"
+        count = tokens.shape[1:-1].numel()
+        stream = "compressed" if count == num_compressed != num_lookup else "lookup"
         return f"{operator}, {stream} tokens"
 
     return label

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from data_pipelines.datasets.imagenet_c import corruption_folders, unrecognized_
 from data_pipelines.datasets.manifest import VideoManifest
 from data_pipelines.io.errors import DataError
 from data_pipelines.io.hashing import file_digest
+from data_pipelines.io.tar_paths import size_and_mtime
 from lookupvivit.evaluation.array_files import PredictionsError, load_arrays, save_arrays
 from lookupvivit.evaluation.image_outputs import ImageOutputs, image_names, image_outputs
 from lookupvivit.models.base import Model
@@ -183,8 +186,8 @@ class RobustnessSuite:
             columns: the model's class ids of the part's classes.
             clean: features to compute deviations from.
         """
-        names = image_names(manifest)
-        saved = self._saved(name)
+        names, images = image_names(manifest), _files_digest(manifest) + (clean.digest if clean else "")
+        saved = self._saved(name, images)
         if saved is not None and np.array_equal(saved.names, names) and (clean is None or len(saved.deviation)):
             return saved
         is_cropped = name.startswith("imagenet_c/")
@@ -201,18 +204,24 @@ class RobustnessSuite:
             deviation=deviation.astype(np.float32),
         )
         arrays = {field.name: getattr(results, field.name) for field in fields(results)}
-        save_arrays(self._file(name), {**arrays, "model": np.array(self.fingerprint)})
+        save_arrays(self._file(name), {**arrays, "model": np.array(self.fingerprint), "images": np.array(images)})
         return results
 
-    def _saved(self, name: str) -> ImageResults | None:
-        """The results that an earlier call saved for the same weights; None if there are none or they are corrupt."""
+    def _saved(self, name: str, images: str | None = None) -> ImageResults | None:
+        """The results that an earlier call saved for the same weights; None if there are none or they are corrupt.
+
+        Args:
+            images: digest of the images that they must be of; None: any.
+        """
         keys = [field.name for field in fields(ImageResults)]
         try:
-            arrays = load_arrays(self._file(name), [*keys, "model"])
+            arrays = load_arrays(self._file(name), [*keys, "model", "images"])
         except (FileNotFoundError, PredictionsError):
             return None
-        if arrays.pop("model").item() != self.fingerprint:
+        is_other = images is not None and arrays["images"].item() != images
+        if arrays.pop("model").item() != self.fingerprint or is_other:
             return None
+        del arrays["images"]
         return ImageResults(**arrays)
 
     def _require_saved(self, name: str) -> ImageResults:
@@ -231,6 +240,7 @@ class _CleanFeatures:
     def __init__(self, suite: RobustnessSuite, manifest: VideoManifest) -> None:
         self._suite, self._manifest = suite, manifest
         self._rows = {name: row for row, name in enumerate(image_names(manifest).tolist())}
+        self.digest = _files_digest(manifest)
         self._features: np.ndarray | None = None
 
     def of(self, names: np.ndarray, source: str) -> np.ndarray:
@@ -253,3 +263,9 @@ def _require_same_images(manifest: VideoManifest, first: ImageResults) -> None:
             f"{manifest.source}: found {len(names)} images, expected the same {len(first.names)} as in the first "
             "corruption and severity; is it unpacked completely?"
         )
+
+
+def _files_digest(manifest: VideoManifest) -> str:
+    """A digest of the sizes and modification times of all images."""
+    facts = [size_and_mtime(path) for path in manifest.paths]
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()

@@ -22,6 +22,7 @@ from lookupvivit.visualization.labelled_grid import GAP, GridRow, draw_grid
 COLORMAP = "inferno"
 COLORBAR_LABEL = "\u00d7 uniform"  # multiples of uniform attention
 MARK, MARK_OUTLINE = (0, 255, 255), (0, 0, 0)  # cyan does not occur in the colour map; black keeps it visible on white
+MIN_TILE = 24  # pixels, of rows in `frame_grid`
 CLIP_TILE, FRAME_TILE = 176, 256  # pixels: shorter side of a frame in `clip_grid` and in `frame_grid`
 
 
@@ -80,11 +81,11 @@ def frame_grid(
         maps_per_size, title, size_labels: as for `clip_grid`. The entries may also differ in the size of their frames.
         frame: index of the frame in the clip.
         frame_label: text above the frame.
-        max_height: pixels, of all rows together. The default suits videos.
+        max_height: pixels, of all rows together, unless a row would be lower than `MIN_TILE`. The default suits videos.
     """
     first, num_rows, single = maps_per_size[0], len(maps_per_size[0].rows), len(maps_per_size) == 1
     height, width = tile_size(first.frames[0], FRAME_TILE)
-    shrink = min(1.0, (max_height - GAP * num_rows) / (height * num_rows))
+    shrink = min(1.0, max(MIN_TILE / height, (max_height - GAP * num_rows) / (height * num_rows)))
     height, width = round(height * shrink), round(width * shrink)
     size_labels = size_labels or (["attention"] if single else [size_text(maps) for maps in maps_per_size])
 
@@ -129,13 +130,16 @@ def size_text(maps: AttentionMaps) -> str:
 
 
 def _displayed_frames(count: int, max_columns: int, cells: Sequence[slice]) -> list[int]:
-    """Evenly spaced frames. Where none lies within a cell, the nearest one is replaced by the cell's middle frame."""
+    """Evenly spaced frames. A cell without one gets its middle frame, in place of the nearest that can be spared."""
     frames = np.linspace(0, count - 1, min(count, max(1, max_columns))).round().astype(int).tolist()
     for cell in cells:
         if not any(cell.start <= index < cell.stop for index in frames):
             middle = (cell.start + cell.stop) // 2
-            nearest = min(range(len(frames)), key=lambda i: abs(frames[i] - middle))
-            frames[nearest] = middle
+            shown = [[index for index in frames if other.start <= index < other.stop] for other in cells]
+            spare = set(frames) - {inside[0] for inside in shown if len(inside) == 1}
+            if spare:
+                frames.remove(min(spare, key=lambda index: abs(index - middle)))
+            frames.append(middle)
     return sorted(set(frames))
 
 

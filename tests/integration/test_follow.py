@@ -70,6 +70,15 @@ def test_a_file_has_the_segments_of_predict(tmp_path, monkeypatch, capsys, run, 
 
 
 @pytest.mark.slow
+def test_results_of_another_call_are_kept_until_there_are_new_ones(tmp_path, follow, video):
+    results = tmp_path / "night.jsonl"
+    results.write_text("earlier\n")
+    status, _, error = follow(tmp_path / "offline.mp4", "--json", results)
+    assert status == 2 and "offline.mp4" in error and results.read_text() == "earlier\n"
+    status, _, error = follow(video, "--json", tmp_path / "new" / "lines.jsonl")
+    assert not status and len((tmp_path / "new" / "lines.jsonl").read_text().splitlines()) > 8, error
+
+
 def test_a_pipe_ends_with_ctrl_c(tmp_path, run):
     """Raw video on standard input, which does not end."""
     raw = encode(tmp_path / "raw.y4m", "rawvideo", frames=40, width=80, height=64)

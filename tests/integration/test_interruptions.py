@@ -7,8 +7,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.paths import ROOT
-from support.runs import assert_same_weights, log_records
+from support.runs import assert_same_weights, log_records, with_fault
 
 OFTEN = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
 
@@ -17,7 +16,7 @@ OFTEN = ("log.checkpoint_every_epochs=0.6",)  # every 3 of 5 steps
 def test_a_signalled_run_saves_and_exits(tmp_path, command, shell, signal_when, number):
     straight, signalled = tmp_path / "straight", tmp_path / "signalled"
     shell(command("train_net.py", straight, *OFTEN))
-    training = command("train_net.py", signalled, "data.workers=1")
+    training = with_fault(command("train_net.py", signalled, "data.workers=1"), "slow_steps")
     status, output = signal_when((signalled / "log.jsonl").exists, training, number)
     assert status == 75, output[-3000:]
     assert f"stopped by {number.name}: saved step " in output and "Traceback" not in output
@@ -32,9 +31,7 @@ def test_a_signal_during_a_validation_costs_no_further_step(tmp_path, command, s
     """Launchers kill processes that do not end in time."""
     run, status = tmp_path / "run", 75 if launcher == "python" else 1
     settings = (*OFTEN, "log.keep_checkpoints=9", "log.validate_every_epochs=1", "log.attention_every_epochs=0")
-    words = command("train_net.py", run, *settings, launcher=launcher)
-    tool = words.index(str(ROOT / "tools" / "train_net.py"))
-    stopped = [*words[:tool], str(ROOT / "tests" / "support" / "faults.py"), "stopped_in_validation", *words[tool:]]
+    stopped = with_fault(command("train_net.py", run, *settings, launcher=launcher), "stopped_in_validation")
     assert "saved step 5 of 10" in shell(stopped, expect=status)
     assert log_records(run)[-1]["step"] == log_records(run, "val")[-1]["step"] == 5
     assert "resuming from step 5 of 10" in shell(stopped)  # after the last validation, nothing remains to be done

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.paths import ROOT
-from support.runs import SMALL_RUN
+from support.runs import SMALL_RUN, with_fault
 
 from data_pipelines.video.reader import read_frames
 from lookupvivit.config.loading import load_config
@@ -190,7 +190,8 @@ def test_a_killed_test_continues_on_another_number_of_ranks(tmp_path, command, s
         return list(partial.glob("*.npz"))
 
     for launcher in ("python", "torchrun 2"):
-        signal_when(some_videos_finished, command("test_net.py", run, "eval.save_seconds=0"))
+        slow = with_fault(command("test_net.py", run, "eval.save_seconds=0"), "slow_test")
+        signal_when(some_videos_finished, slow)
         assert not file.exists(), "the test ended before it could be killed"
         output = shell(command("test_net.py", run, launcher=launcher))
         assert f"finished videos of {partial}" in output

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.paths import ROOT
-from support.runs import free_port
+from support.runs import free_port, with_fault
 
 FAULTS = {
     "out_of_memory": "OutOfMemoryError: CUDA out of memory",
@@ -19,7 +19,6 @@ FAULTS = {
     "small_shared_memory_for_labels": "unable to allocate shared memory",
     "decoder_error": "IndexError: list index out of range",
 }
-PROGRAM = ROOT / "tests" / "support" / "faults.py"
 WITH_WORKERS = (
     "data.workers=2",
     "data.decode_seconds=0",
@@ -33,9 +32,7 @@ def faulty(command):
     """The command line of a training run with a fault."""
 
     def build(fault: str, run: Path, launcher: str = "python") -> list[str]:
-        words = command("train_net.py", run, *WITH_WORKERS, launcher=launcher)
-        tool = words.index(str(ROOT / "tools" / "train_net.py"))
-        return [*words[:tool], str(PROGRAM), fault, *words[tool:]]
+        return with_fault(command("train_net.py", run, *WITH_WORKERS, launcher=launcher), fault)
 
     return build
 
@@ -150,7 +147,7 @@ def test_a_library_call_that_raises_does_not_block_the_exit(tmp_path, small_set,
     config, settings = words[words.index("--cfg") + 1], words[words.index("--cfg") + 2 :]
     program = tmp_path / "program.py"
     program.write_text(
-        f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'support')!r})\n"
         "import faults; faults.out_of_memory()\n"
         "from lookupvivit.config.loading import load_config\n"
         "from lookupvivit.training.trainer import train\n"

@@ -91,6 +91,45 @@ def slow_close() -> None:
     Trainer.close = wait
 
 
+def slow_steps() -> None:
+    """Every step takes long enough for a test to act before the next one."""
+    from lookupvivit.training.trainer import Trainer
+
+    step = Trainer.optimizer_step
+
+    def step_and_wait(self, losses):
+        step(self, losses)
+        time.sleep(0.5)
+
+    Trainer.optimizer_step = step_and_wait
+
+
+def slow_saving() -> None:
+    """A checkpoint is complete for a while before it has its name."""
+    from lookupvivit.training import checkpointing
+
+    move = checkpointing.move_folder
+
+    def wait_and_move(source, target):
+        time.sleep(2)
+        move(source, target)
+
+    checkpointing.move_folder = wait_and_move
+
+
+def slow_test() -> None:
+    """A test takes long after it has saved the first results."""
+    from lookupvivit.evaluation.resume import PartialResult
+
+    flush = PartialResult.flush
+
+    def flush_and_wait(self):
+        flush(self)
+        time.sleep(2)
+
+    PartialResult.flush = flush_and_wait
+
+
 def other_owner() -> None:
     """The run directory belongs to another user. Unpickling is printed."""
     import torch

@@ -1,11 +1,16 @@
 """A training run that is small enough for tests."""
 
+import contextlib
+import itertools
 import json
+import os
 import socket
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+from support.paths import ROOT
 
 SMALL_RUN = (
     "model.overrides={width: 32, depth: 2, num_heads: 2, compressed_size: [2, 3, 3]}",
@@ -24,10 +29,26 @@ SMALL_RUN = (
 
 
 def free_port() -> str:
-    """A port for a launcher, so that tests do not meet other runs on this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """A port for a launcher, which this process has not returned before.
+
+    Every worker of pytest-xdist has a range of its own, below the ports that the system gives to connections.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in _NUMBERS:
+        port = 12000 + (worker * 2000 + number) % 20000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return str(port)
+    raise AssertionError("no end")
+
+
+_NUMBERS = itertools.count(os.getpid() % 1000)
+
+
+def with_fault(command: list[str], fault: str) -> list[str]:
+    """The command with a fault of `faults.py` in its tool."""
+    tool = next(index for index, word in enumerate(command) if word.startswith(str(ROOT / "tools")))
+    return [*command[:tool], str(ROOT / "tests" / "support" / "faults.py"), fault, *command[tool:]]
 
 
 def log_records(run: Path, kind: str = "train") -> list[dict]:

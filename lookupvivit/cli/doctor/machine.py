@@ -82,11 +82,19 @@ def memory_sizes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -
     lines = (line.split() for line in meminfo.read_text().splitlines())
     sizes = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines}
     total, available = sizes["MemTotal"], sizes["MemAvailable"]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups v2 and v1
-        file = cgroup / name
+    versions = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    for maximum, usage in versions:  # of cgroups, 2 and 1
+        file = cgroup / maximum
         if file.is_file() and (limit := file.read_text().strip()) != "max":
-            total, available = min(total, int(limit)), min(available, int(limit))
+            used = int((cgroup / usage).read_text()) - _file_cache(file.with_name("memory.stat"))
+            total, available = min(total, int(limit)), min(available, int(limit) - used)
     return total / 1e9, available / 1e9
+
+
+def _file_cache(statistics: Path) -> int:
+    """Bytes of cached files that a container can give back."""
+    lines = dict(line.split() for line in statistics.read_text().splitlines())
+    return int(lines.get("total_inactive_file", lines.get("inactive_file", 0)))
 
 
 def check_memory(total_gb: float, available_gb: float, ranks: int) -> Finding:

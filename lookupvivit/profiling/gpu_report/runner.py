@@ -13,6 +13,7 @@ from lookupvivit.profiling.gpu_report import worker
 from lookupvivit.profiling.gpu_report.sections import SECTIONS, Section
 from lookupvivit.profiling.gpu_report.state import Context, SectionState, result_file
 
+FAIR_SECONDS = 60.0  # a process that is killed after less may have interrupted a slow but healthy item
 MIN_SECONDS = 5.0  # too little to start a process for
 
 Report = Callable[[str], object]
@@ -40,7 +41,7 @@ def run_report(
                 continue
             budget = left * section.seconds / sum(other.seconds for other in remaining)
             if in_process:
-                worker.run_section(section, context, budget)
+                worker.run_section(section, context, time.monotonic() + budget)
             else:
                 _run_processes(section, context, budget)
             state = _state(context, section)
@@ -71,14 +72,25 @@ def _run_processes(section: Section, context: Context, seconds: float) -> None:
 
 def _run_process(section: Section, context: Context, seconds: float) -> int:
     """Run one process for at most ``seconds``; returns its exit status."""
-    arguments = [section.name, str(context.folder), str(context.device), str(seconds)]
+    deadline = time.monotonic() + seconds
+    arguments = [section.name, str(context.folder), str(context.device), str(deadline)]
     command = python_command(f"from {worker.__name__} import main; main()", *arguments)
     process = subprocess.Popen(command + ["--dry-run"] * context.dry_run, start_new_session=True)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
+        if seconds < FAIR_SECONDS:
+            _take_back_attempts(section, context)
         return 0  # out of time: the next report continues
     finally:
         if process.poll() is None:  # its own children, such as compilers, end with it
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _take_back_attempts(section: Section, context: Context) -> None:
+    """Do not count the attempts of items that have no result, because the process had little time."""
+    state = _state(context, section)
+    for key in state.attempts.keys() - state.results.keys():
+        state.attempts[key] -= 1
+    state.save(result_file(context.folder, section.name))

@@ -25,7 +25,14 @@ def test_device_names_of_torch_match_the_table(name, half, single):
 
 
 @pytest.mark.parametrize(
-    "name", ["NVIDIA GeForce GTX 1080", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA RTX 3090 Ti"]
+    "name",
+    [
+        "NVIDIA GeForce GTX 1080",
+        "NVIDIA H100 NVL",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA RTX 3090 Ti",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+    ],
 )
 def test_variants_that_are_not_listed_have_no_data_sheet_peak(name):
     assert data_sheet_peak(name, torch.float16) is None

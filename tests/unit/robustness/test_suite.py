@@ -1,5 +1,6 @@
 """The robustness datasets with a small model, compared with one image at a time and with scikit-learn."""
 
+import os
 import shutil
 
 import numpy as np
@@ -134,6 +135,11 @@ def test_saved_results_are_reused_for_the_same_weights_only(tmp_path, two_class_
     (saved / "imagenet_c" / "fog_5.npz").write_bytes(b"corrupt")
     assert create_suite(two_class_run, saved).evaluate_corruptions(imagenet_c) == report
     assert sorted(computed) == ["imagenet_c/fog_5", "imagenet_c/snow_2"]
+    computed.clear()
+    image = next((imagenet_c / "snow" / "2").rglob("*.*"))
+    os.utime(image, ns=(1, 1))  # replaced
+    create_suite(two_class_run, saved).evaluate_corruptions(imagenet_c)
+    assert computed == ["imagenet_c/snow_2"]
     computed.clear()
     other = small_model(tmp_path / "other", CLASSES, seed=1)
     create_suite(other, saved).evaluate_corruptions(imagenet_c)

@@ -3,10 +3,12 @@
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from support.attention import make_maps
 
-from lookupvivit.visualization.attention_grid import MARK, clip_grid, frame_grid, overlay, size_text
+from lookupvivit.visualization.attention_grid import MARK, _displayed_frames, clip_grid, frame_grid, overlay, size_text
 
 GREY = 100  # of uniform frames
 STEP = 176 + 4  # pixels from one tile of a clip grid to the next
@@ -81,6 +83,20 @@ def test_the_brightest_pixels_are_those_of_the_attended_tokens():
     tiles = [grid[top + STEP :, left + STEP * column :][:176, :176].sum(axis=-1, dtype=int) for column in range(8)]
     frame, y, x = np.unravel_index(np.argmax(tiles), np.shape(tiles))
     assert frame >= 4 and 117 <= y <= 146 and 59 <= x <= 87
+
+
+@given(st.integers(1, 40), st.integers(1, 10), st.lists(st.integers(0, 39), max_size=4))
+def test_every_marked_token_has_a_frame(num_frames, columns, starts):
+    cells = [slice(start, start + 2) for start in starts if start + 2 <= num_frames]
+    shown = _displayed_frames(num_frames, columns, cells)
+    assert all(any(cell.start <= index < cell.stop for index in shown) for cell in cells)
+    assert shown == sorted(set(shown)) and len(shown) <= max(columns, len(cells)) and max(shown) < num_frames
+
+
+def test_many_rows_have_a_least_height():
+    blocks = tuple(range(100))
+    weights = np.full((100, 4, 6, 6), 0.01)
+    assert frame_grid([make_maps(blocks=blocks, weights=weights)]).shape[0] > 100 * 24
 
 
 def test_a_long_clip_shows_the_first_the_last_and_the_marked_frame():

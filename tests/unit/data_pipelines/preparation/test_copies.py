@@ -1,5 +1,6 @@
 """Copies that decode faster."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def test_copies_are_small_complete_and_seekable(tmp_path):
     modified = Path(records[0].copy).stat().st_mtime_ns
     assert scan(manifest, tmp_path / "videos.csv", workers=2, timeout=60, copies=settings) == records
     assert Path(records[0].copy).stat().st_mtime_ns == modified
+    smaller = replace(settings, short_side=40)
+    again = scan(manifest, tmp_path / "videos.csv", workers=2, timeout=60, copies=smaller)
+    assert [inspect_video(record.copy)["height"] for record in again[:3]] == [40, 40, 32]
 
 
 def test_copies_keep_the_frame_rate(tmp_path):

@@ -23,14 +23,14 @@ def clip(tmp_path_factory):
 def test_a_hanging_decoder_is_killed_and_the_next_backend_used(clip):
     """A stopped process behaves like one that loops in C code."""
     reference = decode_all(clip)
-    with open_video(clip, timeout=1) as video:
+    with open_video(clip, timeout=5) as video:
         os.kill(decoding_process().pid, signal.SIGSTOP)
         start = time.monotonic()
         np.testing.assert_array_equal(video.read([5, 50]), reference[[5, 50]])  # PyAV in a new process
-        assert time.monotonic() - start >= 1  # the time limit
+        assert time.monotonic() - start >= 5  # the time limit
     with (
-        pytest.raises(VideoDecodeError, match=r"clip\.mp4.*decord: no answer within 1 s"),
-        open_video(clip, "decord", timeout=1) as video,
+        pytest.raises(VideoDecodeError, match=r"clip\.mp4.*decord: no answer within 5 s"),
+        open_video(clip, "decord", timeout=5) as video,
     ):
         os.kill(decoding_process().pid, signal.SIGSTOP)
         video.read([0])
