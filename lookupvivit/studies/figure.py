@@ -19,7 +19,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
-    """Draw one curve per group, uint8 (height, width, 3). Filled markers are sizes that a model was trained at."""
+    """Draw one curve per group, uint8 (height, width, 3). Filled markers are the models' own sizes."""
     figure = new_figure(WIDTH, HEIGHT)
     add_text(figure, LEFT, 22, study.title, fontsize=14)
     add_text(figure, LEFT, 48, _caption(study, rows), fontsize=9.5, color="0.4")
@@ -57,4 +57,4 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
 def _caption(study: Study, rows: Sequence[Row]) -> str:
     seeds = sorted({row.seeds for row in rows})
     runs = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "no"
-    return f"mean of {runs} seeds; dots: seeds; bars: 95 % interval; hollow: sizes that the model was not trained at"
+    return f"mean of {runs} seeds; dots: seeds; bars: 95 % interval; hollow: other sizes than its own"
