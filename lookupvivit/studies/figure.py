@@ -37,7 +37,7 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
         axes.scatter(gflops, top1, s=42, c=fill, edgecolors=color, marker=marker, zorder=3)
         repeated = [row.gflops for row in curve for _ in row.scores]
         seeds = [score for row in curve for score in row.scores]
-        axes.scatter(repeated, seeds, s=20, color=color, edgecolors="white", linewidths=0.7, zorder=4)
+        axes.scatter(repeated, seeds, s=20, color=color, edgecolors="white", linewidths=0.7, zorder=2.5)
     scores = [score for row in rows for score in row.scores]
     if scores:  # the interval of a few seeds that differ can exceed what is possible
         axes.set_ylim(max(0, min(scores) - 4), min(100.5, max(scores) + 4))
