@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import cycle
+from textwrap import fill
 
 import numpy as np
 from matplotlib.ticker import ScalarFormatter
@@ -32,9 +33,9 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
         curve = sorted(curve, key=lambda row: row.gflops)
         gflops, top1 = [row.gflops for row in curve], [row.top1 for row in curve]
         errors = [row.half_interval or 0 for row in curve]
-        axes.errorbar(gflops, top1, errors, color=color, capsize=3, linewidth=1.2, label=name)
-        fill = [color if row.is_own_size else "white" for row in curve]
-        axes.scatter(gflops, top1, s=42, c=fill, edgecolors=color, marker=marker, zorder=3)
+        axes.errorbar(gflops, top1, errors, color=color, capsize=3, linewidth=1.2, label=fill(name, 26))
+        faces = [color if row.is_own_size else "white" for row in curve]
+        axes.scatter(gflops, top1, s=42, c=faces, edgecolors=color, marker=marker, zorder=3)
         repeated = [row.gflops for row in curve for _ in row.scores]
         seeds = [score for row in curve for score in row.scores]
         axes.scatter(repeated, seeds, s=20, color=color, edgecolors="white", linewidths=0.7, zorder=2.5)
