@@ -30,12 +30,15 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
     for row in rows:
         curves.setdefault(study.groups.get(row.variant, row.variant), []).append(row)
     for (name, curve), color, marker in zip(curves.items(), cycle(PALETTE), cycle(MARKERS)):
-        curve = sorted(curve, key=lambda row: row.gflops)
+        for line, style in _lines(curve):
+            gflops, top1 = [row.gflops for row in line], [row.top1 for row in line]
+            axes.plot(gflops, top1, style, color=color, linewidth=1.2)
         gflops, top1 = [row.gflops for row in curve], [row.top1 for row in curve]
         errors = [row.half_interval or 0 for row in curve]
-        axes.errorbar(gflops, top1, errors, color=color, capsize=3, linewidth=1.2, label=fill(name, 26))
+        axes.errorbar(gflops, top1, errors, fmt="none", color=color, capsize=3, linewidth=1.2)
         faces = [color if row.is_own_size else "white" for row in curve]
         axes.scatter(gflops, top1, s=42, c=faces, edgecolors=color, marker=marker, zorder=3)
+        axes.plot([], [], "-", marker=marker, color=color, label=fill(name, 26))  # for the legend
         repeated = [row.gflops for row in curve for _ in row.scores]
         seeds = [score for row in curve for score in row.scores]
         axes.scatter(repeated, seeds, s=20, color=color, edgecolors="white", linewidths=0.7, zorder=2.5)
@@ -53,6 +56,19 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
     if curves:
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9, labelcolor=INK)
     return render(figure)
+
+
+def _lines(curve: Sequence[Row]) -> list[tuple[list[Row], str]]:
+    """What to connect, and in which style: sizes with all tokens, and shares of kept tokens at each of these sizes."""
+    lines: dict[tuple[str, str], list[Row]] = {}
+    full = [row for row in curve if "@" not in row.compressed_size]
+    for row in curve:
+        size, _, keep = row.compressed_size.partition("@")
+        if keep:
+            whole = [other for other in full if other.compressed_size == size]
+            lines.setdefault((size, keep.rpartition(":")[0]), whole).append(row)
+    styles = [(full, "-"), *((line, ":") for line in lines.values())]
+    return [(sorted(line, key=lambda row: row.gflops), style) for line, style in styles]
 
 
 def _caption(study: Study, rows: Sequence[Row]) -> str:
