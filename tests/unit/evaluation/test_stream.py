@@ -114,8 +114,9 @@ def test_memory_is_constant(hop, monkeypatch):
 
     monkeypatch.setattr(stream, "_embedded", count)
     num_clips = sum(1 for _ in stream((FRAMES[index % 70] for index in range(num_frames)), 25))
-    if hop == 5 or not stream.can_share:
-        assert alive == [] and num_clips == 9
+    assert hop != 5 or num_clips == 9
+    if hop == 5 or not stream.can_share:  # whether tokens can be shared depends on the processor
+        assert alive == []
     else:
         assert max(alive[-100:]) <= max(alive[:30]) and max(frames for frames, _ in alive) <= 17
 
