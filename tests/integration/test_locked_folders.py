@@ -71,10 +71,11 @@ def test_two_starts_at_once_make_one_run(tmp_path, command, start_tool):
     processes = [start_tool(command("train_net.py", run, *QUICK, "optim.max_steps=1000000"))[0] for _ in range(2)]
     while not (ended := [process for process in processes if process.poll() is not None]):
         time.sleep(0.05)
-    while not (run / "log.jsonl").exists():
-        time.sleep(0.05)
     [refused] = ended
     [training] = [process for process in processes if process is not refused]
+    while not (run / "log.jsonl").exists():
+        assert training.poll() is None
+        time.sleep(0.05)
     training.send_signal(signal.SIGTERM)
     assert (refused.wait(60), training.wait(120)) == (2, 75)
     assert [record["step"] for record in log_records(run)] == list(range(1, len(log_records(run)) + 1))

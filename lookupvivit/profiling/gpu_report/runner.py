@@ -92,5 +92,5 @@ def _take_back_attempts(section: Section, context: Context) -> None:
     """Do not count the attempts of items that have no result, because the process had little time."""
     state = _state(context, section)
     for key in state.attempts.keys() - state.results.keys():
-        state.attempts[key] -= 1
+        state.attempts[key] = max(0, state.attempts[key] - 1)
     state.save(result_file(context.folder, section.name))
