@@ -135,8 +135,9 @@ def require_trained_as(source: str, expected: dict[str, Any]) -> None:
     Raises:
         ConfigError: any of these keys differs.
     """
-    trained = read_description(source)
-    expected = {MULTI_LABEL: False, **expected} if trained.get(MULTI_LABEL) else expected
+    trained = {MULTI_LABEL: False, **read_description(source)}
+    if "class_names" in expected:  # the data are known; without them, several classes per video are not a difference
+        expected = {MULTI_LABEL: False, **expected}
     differences = changes({key: trained.get(key) for key in expected}, expected)
     if differences:
         raise ConfigError(f"checkpoint: {source} was trained with other settings: {'; '.join(differences[:3])}")
