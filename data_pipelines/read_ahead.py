@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -12,6 +14,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Part = TypeVar("Part")
 POLL_SECONDS = 0.1  # after which a thread notices that nobody takes its parts any more
+END_SECONDS = 2.0  # in which threads end that nothing holds up
 
 
 def read_ahead(
@@ -34,8 +37,10 @@ def read_ahead(
     remaining = iter(items)
     channels: deque[_Channel[Item, Part]] = deque()
     waiting: queue.SimpleQueue[_Channel[Item, Part] | None] = queue.SimpleQueue()
-    for number in range(threads):  # daemons: a caller that does not take everything can still end the process
-        threading.Thread(target=_fill_all, args=(waiting, read), name=f"read_ahead_{number}", daemon=True).start()
+    # Daemons: a caller that does not take everything can still end the process.
+    readers = [threading.Thread(target=_fill_all, args=(waiting, read), daemon=True) for _ in range(threads)]
+    for reader in readers:
+        reader.start()
     try:
         while True:
             for item in islice(remaining, 2 * threads - len(channels)):
@@ -48,8 +53,17 @@ def read_ahead(
     finally:
         for channel in channels:
             channel.abandoned.set()
-        for _ in range(threads):
+        for _ in readers:
             waiting.put(None)
+        _wait_for(readers)
+
+
+def _wait_for(threads: list[threading.Thread]) -> None:
+    """Give threads time to end: one that releases tensors while the interpreter shuts down aborts the process."""
+    deadline = time.monotonic() + END_SECONDS
+    for thread in threads:
+        if not sys.is_finalizing():  # then they cannot run
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _fill_all(waiting: queue.SimpleQueue[_Channel[Item, Part] | None], read: Callable[[Item], Iterator[Part]]) -> None:

@@ -29,6 +29,7 @@ COMMANDS = {  # subcommand: its module, and what it does
     "benchmark": ("lookupvivit.cli.benchmark", "measure speed and memory of models"),
     "gpu-report": ("lookupvivit.cli.gpu_report", "measure kernels and models on a GPU"),
     "benchmark-loader": ("lookupvivit.cli.benchmark_loader", "measure decoding and augmentation"),
+    "benchmark-start": ("lookupvivit.cli.benchmark_start", "measure the start of tools, and predict on short videos"),
     "benchmark-stream": ("lookupvivit.cli.benchmark_stream", "measure predict on long videos, and streams"),
 }
 

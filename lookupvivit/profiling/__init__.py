@@ -13,6 +13,8 @@ Memory of a training step
 Speed on this machine
     timing              times of calls in alternation, and their spread
     device_flops        a device's peak FLOP/s, the reference of MFU
+    process_usage       time, CPU time and memory of a process and its children
+    generated_videos    videos to measure with
     operator_times      time and multiply-adds of a forward pass by operator
 
 Benchmark of several models (tools/benchmark.py)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from itertools import islice
 
 import pytest
@@ -51,9 +52,10 @@ def test_the_numbers_of_items_and_parts_ahead_are_limited():
 
 
 def test_closing_ends_the_threads_and_closes_what_they_read():
-    closed = threading.Semaphore(0)
+    started, closed = threading.Semaphore(0), threading.Semaphore(0)
 
     def endless(item):
+        started.release()
         try:
             while True:
                 yield item
@@ -63,8 +65,27 @@ def test_closing_ends_the_threads_and_closes_what_they_read():
     stream = read_ahead("abc", endless, threads=2, parts=1)
     item, parts = next(stream)
     assert (item, next(parts)) == ("a", "a")
+    assert started.acquire(timeout=60) and started.acquire(timeout=60)  # both threads read
     stream.close()
     assert closed.acquire(timeout=60) and closed.acquire(timeout=60)
+
+
+def test_threads_have_ended_when_all_is_taken(monkeypatch):
+    """Else they could release tensors while the interpreter shuts down, which aborts the process."""
+    monkeypatch.setattr("data_pipelines.read_ahead.END_SECONDS", 60)
+    of_thread, released = threading.local(), []
+
+    class SlowToRelease:
+        def __del__(self):
+            time.sleep(0.3)
+            released.append(self)
+
+    def read(item):
+        of_thread.value = SlowToRelease()
+        yield item
+
+    assert [list(parts) for _, parts in read_ahead(range(5), read, threads=2, parts=1)] == [[k] for k in range(5)]
+    assert len(released) == 5
 
 
 def test_a_program_that_does_not_take_everything_ends():
