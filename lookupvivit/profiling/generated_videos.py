@@ -15,7 +15,7 @@ def encode_texture(path: Path, frames: int, seed: int = 0) -> Path:
 
     rng = np.random.default_rng(seed)
     texture = np.kron(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
-    top, left, direction = 0, 0, (0, 0)
+    top, left, direction = 0, 0, np.zeros(2, int)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
