@@ -17,7 +17,7 @@ from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.captioning.model import Captioner
 from lookupvivit.captioning.search import beam_search, greedy_search
 from lookupvivit.captioning.tokenizer import CaptionTokenizer
-from lookupvivit.models.lookupvit import check_compressed_size
+from lookupvivit.models.token_settings import check_compressed_size
 from lookupvivit.sizes import Size
 from lookupvivit.weights.files import WeightsError, load_model, read_description
 from lookupvivit.weights.metadata import preprocess_of

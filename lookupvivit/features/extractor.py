@@ -13,7 +13,8 @@ from torch import Tensor
 from data_pipelines.transforms.normalization import to_model_input
 from lookupvivit.evaluation.image_outputs import classifier_inputs, classifiers_of
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
+from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.token_settings import check_compressed_size
 from lookupvivit.sizes import Size, as_size
 from lookupvivit.weights.files import WeightsError
 

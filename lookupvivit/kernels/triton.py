@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +19,7 @@ from lookupvivit.kernels.tiles import Tiles, default_tiles, padded_width
 from lookupvivit.kernels.triton_kernels import _apply, _gather, _gradient
 from lookupvivit.kernels.triton_support import INTERPRETED
 
+DESCRIPTOR_ALIGNMENT = 16  # bytes
 # Kernels by what their rows are: a name, its source and constants. L belongs to the compressed tokens, which are the
 # rows or, "transposed", the columns.
 KERNELS: dict[str, tuple[Any, dict[str, bool]]] = {
@@ -87,13 +92,16 @@ def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
 def constants(d: int, tiles: Tiles) -> dict[str, int]:
     """Constants that a kernel is compiled with, for heads of width ``d``."""
     sizes = {"D": d, "BLOCK_D": padded_width(d), "ROWS": tiles.rows, "COLUMNS": tiles.columns}
-    return {**sizes, "num_warps": tiles.warps, "num_stages": tiles.stages}
+    return {**sizes, "DESCRIPTORS": tiles.descriptors, "num_warps": tiles.warps, "num_stages": tiles.stages}
 
 
 def _launch(name: str, rows: Tensor, columns: Tensor, arguments: tuple, flags: dict[str, bool] | None = None) -> None:
     """Run a kernel of `KERNELS` over the tiles of ``rows`` (B, H, n, d); ``flags`` are further constants."""
     b, h, n, d = rows.shape
     tiles = tuned.tiles_for(name, rows, columns) or default_tiles(name, d, rows.dtype)
+    tensors = [x for x in arguments if isinstance(x, Tensor) and x.dim() == 4]
+    if tiles.descriptors and not all(map(_can_be_described, tensors)):
+        tiles = replace(tiles, descriptors=False)
     kernel, side = KERNELS[name]
     # `fp32_precision` works whichever API set it; the legacy getter raises after the new setter.
     precision = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
@@ -101,4 +109,21 @@ def _launch(name: str, rows: Tensor, columns: Tensor, arguments: tuple, flags: d
         precision = "widened"
     grid = (triton.cdiv(n, tiles.rows) * b * h,)
     with torch.cuda.device(rows.device) if rows.is_cuda else contextlib.nullcontext():
-        kernel[grid](*arguments, **side, **(flags or {}), **constants(d, tiles), PRECISION=precision)
+        launch = partial(kernel[grid], *arguments, **side, **(flags or {}), **constants(d, tiles), PRECISION=precision)
+        if tiles.descriptors and not INTERPRETED:
+            contextvars.copy_context().run(_launch_with_scratch_memory, launch)
+        else:
+            launch()
+
+
+def _can_be_described(x: Tensor) -> bool:
+    """Whether a tensor descriptor can read each head of each sample of (B, H, tokens, d)."""
+    *strides, last = x.stride()
+    offsets = [x.data_ptr(), *(stride * x.element_size() for stride in strides)]
+    return last == 1 and not any(offset % DESCRIPTOR_ALIGNMENT for offset in offsets)
+
+
+def _launch_with_scratch_memory(launch: Callable[[], object]) -> None:
+    """A program writes its descriptors to memory that the launcher allocates."""
+    triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.int8, device="cuda"))
+    launch()

@@ -12,7 +12,8 @@ atomics, so that results are reproducible to the bit. Matrix products take the d
 float32; exponentials are to the base 2. N and M are arbitrary, and a head width is padded to the next power of two.
 
 Columns are processed in two loops: full tiles, which are loaded without masks, and a PARTIAL last one. The second is a
-loop of at most one tile because a conditional block would load its tiles into registers, which then spill.
+loop of at most one tile because a conditional block would load its tiles into registers, which then spill. With
+DESCRIPTORS, tiles of columns are loaded through tensor descriptors (`tiles`).
 
 One binary serves all numbers of tokens and heads, so that a few compilations are enough for tuning (`tiles`).
 """
@@ -58,6 +59,30 @@ def _load(tensor, strides, tokens, count, D: tl.constexpr, BLOCK_D: tl.constexpr
 
 
 @triton.jit
+def _columns_of(
+    tensor, strides, count,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr, DESCRIPTORS: tl.constexpr,
+):  # fmt: skip
+    """What `_load_columns` reads from: a tensor descriptor, or the pointer to one head of one sample as it is."""
+    if DESCRIPTORS:
+        return tl.make_tensor_descriptor(tensor, [count, D], [strides[2], 1], [COLUMNS, BLOCK_D])
+    else:  # Triton compiles what follows a return, which must then have the same type
+        return tensor
+
+
+@triton.jit
+def _load_columns(
+    source, strides, start, count,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, COLUMNS: tl.constexpr, DESCRIPTORS: tl.constexpr, PARTIAL: tl.constexpr,
+):  # fmt: skip
+    """As `_load`, for the tokens from ``start`` on."""
+    if DESCRIPTORS:  # which read zeros outside of the tensor
+        return source.load([start, 0])
+    else:
+        return _load(source, strides, start + tl.arange(0, COLUMNS), count, D, BLOCK_D, PARTIAL)
+
+
+@triton.jit
 def _store(tensor, strides, tokens, count, values, D: tl.constexpr, BLOCK_D: tl.constexpr):
     features = tl.arange(0, BLOCK_D)
     inside = (tokens < count)[:, None] & (features < D)[None, :]
@@ -99,12 +124,14 @@ def _gather(
     q, k, v, out, lse,
     q_strides, k_strides, v_strides, out_strides,
     num_heads, m, n, scale,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out = A v, and L: the rows are compressed tokens, the columns lookup tokens."""
     rows, pair = _program_rows(m, ROWS)
-    q, k = _at_pair(q, q_strides, num_heads, pair), _at_pair(k, k_strides, num_heads, pair)
-    v = _at_pair(v, v_strides, num_heads, pair)
+    q = _at_pair(q, q_strides, num_heads, pair)
+    k = _columns_of(_at_pair(k, k_strides, num_heads, pair), k_strides, n, D, BLOCK_D, COLUMNS, DESCRIPTORS)
+    v = _columns_of(_at_pair(v, v_strides, num_heads, pair), v_strides, n, D, BLOCK_D, COLUMNS, DESCRIPTORS)
     queries = _load(q, q_strides, rows, m, D, BLOCK_D, True)
     largest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -113,7 +140,7 @@ def _gather(
     for PARTIAL in tl.static_range(2):
         for start in range(PARTIAL * full, n if PARTIAL else full, COLUMNS):
             columns = start + tl.arange(0, COLUMNS)
-            keys = _load(k, k_strides, columns, n, D, BLOCK_D, PARTIAL)
+            keys = _load_columns(k, k_strides, start, n, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL)
             scores = _dot(queries, tl.trans(keys), PRECISION) * (scale * LOG2E)
             if PARTIAL:
                 scores = tl.where((columns < n)[None, :], scores, float("-inf"))
@@ -121,7 +148,7 @@ def _gather(
             weights = tl.exp2(scores - larger[:, None])
             shrink = tl.exp2(largest - larger)
             total = total * shrink + tl.sum(weights, 1)
-            values = _load(v, v_strides, columns, n, D, BLOCK_D, PARTIAL)
+            values = _load_columns(v, v_strides, start, n, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL)
             result = result * shrink[:, None] + _dot(weights.to(values.dtype), values, PRECISION)
             largest = larger
     _store(_at_pair(out, out_strides, num_heads, pair), out_strides, rows, m, result / total[:, None], D, BLOCK_D)
@@ -134,12 +161,14 @@ def _apply(
     r_strides, c_strides, x_strides, out_strides,
     num_heads, row_count, column_count, scale,
     LSE_OF_ROWS: tl.constexpr,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """out = A x with r = q, c = k (LSE_OF_ROWS), or A^T x with r = k, c = q; x belongs to the columns."""
     rows, pair = _program_rows(row_count, ROWS)
-    r, c = _at_pair(r, r_strides, num_heads, pair), _at_pair(c, c_strides, num_heads, pair)
-    x = _at_pair(x, x_strides, num_heads, pair)
+    r = _at_pair(r, r_strides, num_heads, pair)
+    c = _columns_of(_at_pair(c, c_strides, num_heads, pair), c_strides, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS)
+    x = _columns_of(_at_pair(x, x_strides, num_heads, pair), x_strides, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS)
     lse += pair * (row_count if LSE_OF_ROWS else column_count)
     row_tokens = _load(r, r_strides, rows, row_count, D, BLOCK_D, True)
     if LSE_OF_ROWS:
@@ -149,12 +178,12 @@ def _apply(
     for PARTIAL in tl.static_range(2):
         for start in range(PARTIAL * full, column_count if PARTIAL else full, COLUMNS):
             columns = start + tl.arange(0, COLUMNS)
-            column_tokens = _load(c, c_strides, columns, column_count, D, BLOCK_D, PARTIAL)
+            column_tokens = _load_columns(c, c_strides, start, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL)
             if not LSE_OF_ROWS:
                 shift = _load_sums(lse, columns, column_count, float("inf"), PARTIAL)
             valid = columns < column_count
             weights = _weights(row_tokens, column_tokens, shift, valid, scale, LSE_OF_ROWS, PRECISION, PARTIAL)
-            values = _load(x, x_strides, columns, column_count, D, BLOCK_D, PARTIAL)
+            values = _load_columns(x, x_strides, start, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL)
             result += _dot(weights.to(values.dtype), values, PRECISION)
     _store(_at_pair(out, out_strides, num_heads, pair), out_strides, rows, row_count, result, D, BLOCK_D)
 
@@ -165,21 +194,27 @@ def _gradient(
     r_strides, c_strides, gr_strides, gc_strides, ir_strides, ic_strides, d_r_strides, d_v_strides,
     num_heads, row_count, column_count, scale,
     GATHERED: tl.constexpr, INFUSED: tl.constexpr, LSE_OF_ROWS: tl.constexpr,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """d_r = d_s c with d_s = A * (g v^T + w h^T - row_term), or its transpose if the rows are lookup tokens.
 
     (gr, gc) are (g, v) if the rows are compressed tokens, else (v, g); (ir, ic) are (w, h), else (h, w).
     """
     rows, pair = _program_rows(row_count, ROWS)
-    r, c = _at_pair(r, r_strides, num_heads, pair), _at_pair(c, c_strides, num_heads, pair)
+    r = _at_pair(r, r_strides, num_heads, pair)
+    c = _columns_of(_at_pair(c, c_strides, num_heads, pair), c_strides, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS)
     first = pair * (row_count if LSE_OF_ROWS else column_count)
     row_tokens = _load(r, r_strides, rows, row_count, D, BLOCK_D, True)
     if GATHERED:
-        gc = _at_pair(gc, gc_strides, num_heads, pair)
+        gc = _columns_of(
+            _at_pair(gc, gc_strides, num_heads, pair), gc_strides, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS
+        )
         row_gathered = _load(_at_pair(gr, gr_strides, num_heads, pair), gr_strides, rows, row_count, D, BLOCK_D, True)
     if INFUSED:
-        ic = _at_pair(ic, ic_strides, num_heads, pair)
+        ic = _columns_of(
+            _at_pair(ic, ic_strides, num_heads, pair), ic_strides, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS
+        )
         row_infused = _load(_at_pair(ir, ir_strides, num_heads, pair), ir_strides, rows, row_count, D, BLOCK_D, True)
     if LSE_OF_ROWS:
         shift = _load_sums(lse + first, rows, row_count, float("inf"), True)
@@ -190,7 +225,7 @@ def _gradient(
     for PARTIAL in tl.static_range(2):
         for start in range(PARTIAL * full, column_count if PARTIAL else full, COLUMNS):
             columns = start + tl.arange(0, COLUMNS)
-            column_tokens = _load(c, c_strides, columns, column_count, D, BLOCK_D, PARTIAL)
+            column_tokens = _load_columns(c, c_strides, start, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL)
             if not LSE_OF_ROWS:
                 shift = _load_sums(lse + first, columns, column_count, float("inf"), PARTIAL)
                 term = _load_sums(row_term + first, columns, column_count, 0.0, PARTIAL)[None, :]
@@ -198,12 +233,16 @@ def _gradient(
             weights = _weights(row_tokens, column_tokens, shift, valid, scale, LSE_OF_ROWS, PRECISION, PARTIAL)
             d_weights = tl.zeros((ROWS, COLUMNS), tl.float32) - term
             if GATHERED:
-                column_gathered = _load(gc, gc_strides, columns, column_count, D, BLOCK_D, PARTIAL)
+                column_gathered = _load_columns(
+                    gc, gc_strides, start, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL
+                )
                 d_weights += _dot(row_gathered, tl.trans(column_gathered), PRECISION)
                 if not LSE_OF_ROWS:
                     value_gradient += _dot(weights.to(column_gathered.dtype), column_gathered, PRECISION)
             if INFUSED:
-                column_infused = _load(ic, ic_strides, columns, column_count, D, BLOCK_D, PARTIAL)
+                column_infused = _load_columns(
+                    ic, ic_strides, start, column_count, D, BLOCK_D, COLUMNS, DESCRIPTORS, PARTIAL
+                )
                 d_weights += _dot(row_infused, tl.trans(column_infused), PRECISION)
             gradient += _dot((weights * d_weights).to(column_tokens.dtype), column_tokens, PRECISION)
     _store(_at_pair(d_r, d_r_strides, num_heads, pair), d_r_strides, rows, row_count, gradient * scale, D, BLOCK_D)

@@ -2,7 +2,7 @@
 
 `tuned.json` holds one entry per GPU, by torch's name for it:
 
-    "tiles"       kernel -> class of shapes -> [rows, columns, warps, stages]
+    "tiles"       kernel -> class of shapes -> [rows, columns, warps, stages, descriptors]
     "fastest"     direction -> class of shapes -> implementation, see `measured`
     "fused_from"  number of elements of A from which not materialising it is faster
     "software"    versions that the measurement used
@@ -92,7 +92,7 @@ def _find_tiles(
 ) -> Tiles | None:
     tiles = _table.get(device_name(device), {}).get("tiles", {})
     found = tiles.get(kernel, {}).get(_shape_class(pairs, rows, columns, d, dtype))
-    return None if found is None else Tiles(*found)
+    return None if found is None else Tiles.of(found)
 
 
 def fastest(direction: str, q: Tensor, k: Tensor) -> str:

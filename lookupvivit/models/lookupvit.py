@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lookupvivit.layers.compressed_init import COMPRESSED_INITS, require_size_within
+from lookupvivit.layers.compressed_init import COMPRESSED_INITS
 from lookupvivit.layers.drop_path import DropPath, drop_path_rates
 from lookupvivit.layers.mhbc import Gather, Infuse
 from lookupvivit.layers.mlp import MLP
@@ -34,7 +34,7 @@ from lookupvivit.layers.token_selection import KeepLike, put_back, take
 from lookupvivit.layers.vit_block import ViTBlock
 from lookupvivit.models.base import Model, check_transformer, create_classifier, groups_by_depth, pool, require_choice
 from lookupvivit.models.outputs import ModelOutput
-from lookupvivit.sizes import SELECTIONS, Size, as_size, format_size
+from lookupvivit.sizes import SELECTIONS, Size, as_size
 
 CLASSIFIERS = ("both", "compressed", "lookup")
 EXCHANGES = ("both", "gather", "none")
@@ -79,7 +79,7 @@ class LookupViTBlock(nn.Module):
             self.lookup_mlp = MLP(width, round(width / lookup_reduction), gelu)
 
     def forward(
-        self, compressed: Tensor, lookup: Tensor, return_attention: bool = False
+        self, compressed: Tensor, lookup: Tensor, return_attention: bool = False, update_lookup: bool = True
     ) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]:
         """Update both streams.
 
@@ -87,6 +87,7 @@ class LookupViTBlock(nn.Module):
             compressed: (B, M, D).
             lookup: (B, N, D).
             return_attention: materialise the attention matrix A.
+            update_lookup: False if nothing reads the updated lookup tokens; they are then returned unchanged.
 
         Returns:
             The updated streams, and A (B, H, M, N) if it was requested and the block has a gather.
@@ -104,7 +105,9 @@ class LookupViTBlock(nn.Module):
         compressed = self.refine(compressed)
         # Not stated in Table 5, "No MHBC p->l": without the infusion, the lookup MLP is also omitted. The 11.0 GFLOPs
         # in the table require this.
-        if self.exchange == "both":  # Lines 3 and 4: global context infusion (Algorithm 2), and the lookup MLP
+        if (
+            self.exchange == "both" and update_lookup
+        ):  # Lines 3 and 4: global context infusion (Algorithm 2), and the lookup MLP
             update = self.infuse(self.infuse_norm(compressed), weights)  # (B, N, D)
             lookup = lookup + self.drop_path(update)
             lookup = lookup + self.drop_path(self.lookup_mlp(self.lookup_mlp_norm(lookup)))
@@ -207,6 +210,13 @@ class LookupViT(Model):
             ModelOutput: ``logits`` (B, K), the mean over the classifiers (section 3.4), and those of each classifier.
         """
         compressed, lookup, intermediates = self.forward_features(video, compressed_size, return_intermediates, keep)
+        output = self.classify(compressed, lookup)
+        if return_intermediates:
+            output["intermediates"] = intermediates
+        return output
+
+    def classify(self, compressed: Tensor, lookup: Tensor) -> ModelOutput:
+        """The logits, from both streams after the last block: (B, tp, hp, wp, D) and (B, t, h, w, D)."""
         logits = {}
         if self.classifiers != "lookup":
             pooled = pool(self.compressed_norm(compressed))  # (B, tp, hp, wp, D) -> (B, D)
@@ -215,10 +225,7 @@ class LookupViT(Model):
             pooled = pool(self.lookup_norm(lookup))  # (B, t, h, w, D) -> (B, D)
             logits["lookup_logits"] = self.lookup_head(pooled)  # (B, K)
         # Not stated in section 3.4: logits are averaged, not probabilities, which also suits a sigmoid loss.
-        output = ModelOutput(logits=sum(logits.values()) / len(logits), **logits)
-        if return_intermediates:
-            output["intermediates"] = intermediates
-        return output
+        return ModelOutput(logits=sum(logits.values()) / len(logits), **logits)
 
     def forward_features(
         self,
@@ -235,13 +242,32 @@ class LookupViT(Model):
         """
         kept = None if keep is None else self.select_tokens(video, keep)  # (B, K)
         lookup, compressed = self.tokenize(video, compressed_size, kept)
+        full_grid = None if kept is None else self.embedding.grid_of(video)  # (t, h, w)
+        return self.apply_blocks(compressed, lookup, return_intermediates, kept, full_grid)
+
+    def apply_blocks(
+        self,
+        compressed: Tensor,
+        lookup: Tensor,
+        return_intermediates: bool = False,
+        kept: Tensor | None = None,
+        full_grid: Size | None = None,
+        update_last_lookup: bool = True,
+    ) -> tuple[Tensor, Tensor, list[dict[str, Tensor]]]:
+        """Update the streams of `tokenize`; see `forward_features`.
+
+        Args:
+            kept: the indices (B, K) of the lookup tokens in ``full_grid`` (t, h, w); default: there are all.
+            update_last_lookup: whether the last block updates the lookup tokens.
+        """
         lookup_grid, compressed_grid = lookup.shape[1:4], compressed.shape[1:4]  # (t, h, w), (tp, hp, wp)
-        full_grid = lookup_grid if kept is None else self.embedding.grid_of(video)  # (t, h, w)
+        full_grid = full_grid or as_size(lookup_grid)
         lookup = lookup.flatten(1, 3)  # (B, t, h, w, D) -> (B, N, D)
         compressed = compressed.flatten(1, 3)  # (B, tp, hp, wp, D) -> (B, M, D)
         intermediates = []
-        for block in self.blocks:
-            compressed, lookup, *attention = block(compressed, lookup, return_intermediates)
+        for i, block in enumerate(self.blocks, 1):
+            update_lookup = update_last_lookup or i < len(self.blocks)
+            compressed, lookup, *attention = block(compressed, lookup, return_intermediates, update_lookup)
             if return_intermediates:
                 block_output = {"compressed": compressed.unflatten(1, compressed_grid)}  # (B, tp, hp, wp, D)
                 block_output["lookup"] = put_back(lookup, kept, full_grid, dim=1)  # (B, t, h, w, D)
@@ -261,8 +287,11 @@ class LookupViT(Model):
         size = self.compressed_size if compressed_size is None else as_size(compressed_size)
         if kept is not None:
             return self._tokenize_kept(video, size, kept)
-        tokens = self.embedding(video)  # (B, t, h, w, D), section 3.2
-        lookup = tokens + resample(self.positions, tokens.shape[1:4], self.antialias)
+        return self._with_positions(self.embedding(video), size)  # section 3.2
+
+    def _with_positions(self, tokens: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """`tokenize`, for embedded tubelets (B, t, h, w, D)."""
+        lookup = tokens + resample(self.positions, as_size(tokens.shape[1:4]), self.antialias)
         return lookup, self.compress(lookup, size)  # Eq. 1 and 2
 
     def _tokenize_kept(self, video: Tensor, size: Size, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,6 +313,10 @@ class LookupViT(Model):
         lookup, compressed = first.gather_norm_lookup(lookup), first.gather_norm_compressed(compressed)
         _, weights = first.gather(compressed, lookup, return_attention=True)
         return weights.attention.mean(dim=(1, 2))  # (B, H, M, N) -> (B, N)
+
+    def lookup_grid(self, video_size: Size) -> Size:
+        """The grid (t, h, w) of lookup tokens from which the compressed tokens of a video (T, H, W) are resampled."""
+        return self.embedding.grid(video_size)
 
     # The interface of `Model`
 
@@ -316,23 +349,3 @@ class LookupViT(Model):
 
     def _create_classifier(self) -> nn.Module:
         return create_classifier(self.width, self.num_classes, self.classifier_bias)
-
-
-def check_compressed_size(
-    model: nn.Module, size: Size, key: str = "compressed_size", input_size: Size | None = None
-) -> None:
-    """Check that a model accepts the compressed size ``size`` (t, h, w).
-
-    Args:
-        key: name of the size in error messages.
-        input_size: (T, H, W) of the input; default: the model's own.
-
-    Raises:
-        ValueError: the compressed size cannot be chosen, or exceeds the lookup grid.
-    """
-    if not (isinstance(model, LookupViT) and model.compress.any_size):
-        raise ValueError(
-            f"{key}: found {format_size(size)} (TxHxW), expected no size: this {type(model).__name__} has a fixed "
-            "compressed size, or no compressed tokens"
-        )
-    require_size_within(size, model.embedding.grid(input_size or model.input_size), key)

@@ -2,7 +2,7 @@
 
 Names end in the compressed size, in the order of the paper: h x w for images, h x w x t for video. Everywhere else,
 sizes are (t, h, w). The baselines are ViT and ViViT at the same sizes, TokenLearner (``_at6``: the first six blocks
-process all tokens) and Perceiver.
+process all tokens) and Perceiver. ``_recurrent`` models process a clip in two windows; their size is that of a window.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from lookupvivit.models.base import Model
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.perceiver import Perceiver
+from lookupvivit.models.recurrent import RecurrentLookupViT
 from lookupvivit.models.token_learner import TokenLearner
 from lookupvivit.models.vit import ViT
 
@@ -60,9 +61,11 @@ def _catalogue() -> dict[str, tuple[type[Model], dict[str, Any]]]:
         models[f"tokenlearner_b16x2_at{learn_at}"] = TokenLearner, {**base_video, "learn_at": learn_at}
     for k, t in ((8, 16), *product((5, 7, 9), (4, 8, 16))):  # Table 4, and the ranges of Fig. 5a
         models[f"lookupvivit_b16x2_{k}x{k}x{t}"] = LookupViT, {**base_video, "compressed_size": (t, k, k)}
+    models["lookupvivit_b16x2_9x9x4_recurrent"] = RecurrentLookupViT, {**base_video, "compressed_size": (4, 9, 9)}
     models["perceiver_224"] = Perceiver, {}
     models["vivit_pico8x2"] = ViT, PICO_VIDEO
     models["lookupvivit_pico8x2_4x4x4"] = LookupViT, {**PICO_VIDEO, "compressed_size": (4, 4, 4)}
+    models["lookupvivit_pico8x2_4x4x2_recurrent"] = RecurrentLookupViT, {**PICO_VIDEO, "compressed_size": (2, 4, 4)}
     models["tokenlearner_pico8x2_at2"] = TokenLearner, {**PICO_VIDEO, "learn_at": 2}
     models["perceiver_pico8x2"] = Perceiver, PICO_PERCEIVER
     return models

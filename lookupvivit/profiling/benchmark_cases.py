@@ -16,8 +16,9 @@ from torch import Tensor
 from lookupvivit import kernels
 from lookupvivit.layers.token_selection import num_kept_tokens
 from lookupvivit.models.base import check_keep
-from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
+from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.registry import create_model
+from lookupvivit.models.token_settings import check_compressed_size
 from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.profiling.external_models import create_external_model, is_external
 from lookupvivit.profiling.flops import count_cost

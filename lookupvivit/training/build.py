@@ -10,9 +10,9 @@ import torch
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.config.loading import changes
 from lookupvivit.models.base import Model, check_keep
-from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
 from lookupvivit.models.shapes_only import shapes_only
+from lookupvivit.models.token_settings import check_compressed_size
 from lookupvivit.profiling.dtypes import DTYPES
 from lookupvivit.sizes import Size
 from lookupvivit.training.distributed import World

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lookupvivit.config import ConfigError, RunConfig
 from lookupvivit.evaluation.image_outputs import classifier_inputs, classifiers_of
 from lookupvivit.models.base import Model
-from lookupvivit.models.lookupvit import check_compressed_size
 from lookupvivit.models.registry import create_model, current_arguments
+from lookupvivit.models.token_settings import check_compressed_size
 from lookupvivit.training.build import compute_dtype
 from lookupvivit.training.distributed import World
 from lookupvivit.training.losses import feature_distillation, logit_distillation

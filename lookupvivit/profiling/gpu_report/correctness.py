@@ -44,7 +44,8 @@ def items(context: Context) -> Iterator[Item]:
     # Scores that overflow without subtracting the maximum of a row, other tiles, and strided inputs
     first = cases[0][0]
     yield Item("triton large scores", partial(_compare, context, (1, 2, 9, 70, 64), fp32, 40.0))
-    for tiles in (Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3)) if not context.dry_run else (Tiles(16, 16, 4, 2),):
+    tested = [Tiles(64, 32, 4, 3), Tiles(128, 64, 8, 3), Tiles(64, 64, 4, 3, descriptors=True)]
+    for tiles in tested if not context.dry_run else (Tiles(16, 16, 4, 2), Tiles(16, 16, 4, 2, descriptors=True)):
         yield Item(f"triton tiles {tiles}", partial(_compare, context, first, cases[0][1], 1.0, tiles))
     yield Item("triton strided inputs", partial(_strided, context))
     yield Item("triton reproducible", partial(_reproducible, context))

@@ -140,16 +140,16 @@ def measure_all(capabilities: Iterable[int] = tuple(SHARED_MEMORY)) -> dict[str,
     """Compile every candidate; the contents of `resources.json`.
 
     Returns:
-        ``resources``: capability -> kernel -> tiles as text -> [rows, columns, warps, stages, registers, shared,
-        spilled]; tiles that the compiler rejects are missing. ``software`` names the compiler.
+        ``resources``: capability -> kernel -> tiles as text -> [rows, columns, warps, stages, descriptors,
+        registers, shared, spilled]; tiles that the compiler rejects are missing. ``software`` names the compiler.
     """
     import triton
 
     resources: dict[str, dict[str, list[list[int]]]] = {}
     for capability in capabilities:
         for name in KERNELS:
-            rows = [(tiles, _try_to_compile(name, tiles, capability)) for tiles in candidates()]
-            found = [[*astuple(tiles), *astuple(needed)] for tiles, needed in rows if needed is not None]
+            rows = [(tiles, _try_to_compile(name, tiles, capability)) for tiles in candidates(capability)]
+            found = [[*tiles.to_list(), *astuple(needed)] for tiles, needed in rows if needed is not None]
             resources.setdefault(str(capability), {})[name] = found
     return {"software": f"triton {triton.__version__}", "resources": resources}
 
@@ -173,7 +173,7 @@ def load_resources(capability: int, kernel: str) -> dict[Tiles, Resources]:
     """
     table = json.loads(FILE.read_text(encoding="utf-8"))["resources"]
     known = max((number for number in map(int, table) if number <= capability), default=min(map(int, table)))
-    return {Tiles(*row[:4]): Resources(*row[4:]) for row in table[str(known)][kernel]}
+    return {Tiles.of(row[:5]): Resources(*row[5:]) for row in table[str(known)][kernel]}
 
 
 def candidates_without_spills(capability: int, kernel: str) -> list[Tiles]:

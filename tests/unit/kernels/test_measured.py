@@ -16,9 +16,10 @@ SHAPE = (2, 2, 21, 35, 16)
 CLASS = "float32 d16 32x64 few"
 
 
-def test_tiles_of_a_class_of_shapes_are_found_and_others_have_defaults():
+@pytest.mark.parametrize("numbers", [[128, 32, 8, 3, 0], [128, 32, 8, 3]])  # of this version, of an earlier one
+def test_tiles_of_a_class_of_shapes_are_found_and_others_have_defaults(numbers):
     q, k, *_ = random_inputs(*SHAPE)
-    with tuned.use_table({"cpu": {"tiles": {"gather": {CLASS: [128, 32, 8, 3]}}}}):
+    with tuned.use_table({"cpu": {"tiles": {"gather": {CLASS: numbers}}}}):
         assert tuned.tiles_for("gather", q, k) == Tiles(128, 32, 8, 3)
         assert tuned.tiles_for("gather", q[:, :, :17], k[:, :, :33]) == Tiles(128, 32, 8, 3)
         assert tuned.tiles_for("gather", k, q) is None  # rows and columns exchanged
@@ -31,10 +32,15 @@ def test_tiles_of_a_class_of_shapes_are_found_and_others_have_defaults():
     assert tuned.tiles_for("gather", q, k) is None
 
 
+def test_tiles_are_stored_as_numbers():
+    for tiles in (Tiles(128, 64, 8, 3), Tiles(128, 64, 8, 3, descriptors=True)):
+        assert Tiles.of(json.loads(json.dumps(tiles.to_list()))) == tiles
+
+
 def test_the_committed_table_is_valid():
     for entry in json.loads(tuned.FILE.read_text()).values():
         assert set(entry["tiles"]) <= set(KERNELS)
-        assert all(Tiles(*tiles) for shapes in entry["tiles"].values() for tiles in shapes.values())
+        assert all(Tiles.of(tiles) for shapes in entry["tiles"].values() for tiles in shapes.values())
         for direction, winners in entry["fastest"].items():
             assert set(winners.values()) <= set(measured.IMPLEMENTATIONS[direction])
         assert entry["fused_from"] > 0 and entry["software"]

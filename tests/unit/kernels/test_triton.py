@@ -16,7 +16,7 @@ from support.paths import ROOT
 
 from lookupvivit import kernels
 from lookupvivit.kernels import tuned
-from lookupvivit.kernels.tiles import Tiles, candidates, default_tiles
+from lookupvivit.kernels.tiles import DESCRIPTORS_SINCE, Tiles, candidates, default_tiles
 from lookupvivit.kernels.triton_support import INTERPRETED
 from lookupvivit.profiling.gpu_report import resources
 
@@ -39,7 +39,9 @@ def assert_accurate(inputs, forward=1e-5, backward=1e-4):
     assert all(error < (backward if name.startswith("d_") else forward) for name, error in found.items()), found
 
 
-@pytest.mark.parametrize("tests", ["strides or new_api or tiles", pytest.param("test", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "tests", ["strides or new_api or tiles or descriptors", pytest.param("test", marks=pytest.mark.slow)]
+)
 @pytest.mark.skipif(CAN_RUN, reason="the kernels run in this process")
 def test_in_the_interpreter(tests):
     done = subprocess.run(
@@ -101,10 +103,18 @@ def test_each_direction_alone_and_two_infusions(use):
 
 @needs_kernels
 @pytest.mark.parametrize(("m", "n"), [(32, 64), (33, 64), (32, 63), (7, 5)])
-def test_full_and_partial_tiles(m, n):
+@pytest.mark.parametrize("descriptors", [False, True])
+def test_full_and_partial_tiles(m, n, descriptors):
     """With tiles of 16 columns: only full ones, a partial last one on either side, and only a partial one."""
-    with tuned.force_tiles(Tiles(32, 16, 4, 2)):
+    with tuned.force_tiles(Tiles(32, 16, 4, 2, descriptors)):
         assert_accurate(random_inputs(1, 2, m, n, 16))
+
+
+@needs_kernels
+@pytest.mark.parametrize("d", [24, 23])
+def test_descriptors_of_heads_narrower_than_a_tile_and_of_tensors_that_are_not_aligned(d):
+    with tuned.force_tiles(Tiles(32, 16, 4, 2, descriptors=True)):
+        assert_accurate(random_inputs(2, 2, 21, 35, d))
 
 
 @needs_kernels
@@ -173,11 +183,12 @@ def test_the_table_of_resources_has_candidates_for_every_kernel_and_none_that_sp
     for capability in resources.SHARED_MEMORY:
         for kernel in resources.KERNELS:
             table = resources.load_resources(capability, kernel)
-            assert set(table) <= set(candidates())
+            assert set(table) <= set(candidates(capability))
             default = default_tiles(kernel, resources.WIDTH, resources.DTYPE)
             assert table[default].spilled == 0
             kept = resources.candidates_without_spills(capability, kernel)
             assert len(kept) >= 8 and any(tiles.stages >= 3 for tiles in kept)
+            assert any(tiles.descriptors for tiles in kept) == (capability >= DESCRIPTORS_SINCE)
             assert not any(table[tiles].spilled for tiles in kept)
 
 
@@ -187,6 +198,7 @@ def test_the_table_of_resources_has_candidates_for_every_kernel_and_none_that_sp
 def test_the_table_of_resources_is_what_the_compiler_finds(kernel):
     """Compilers differ by a few registers, but kernels that grew must be measured again."""
     for capability in resources.SHARED_MEMORY:
-        tiles, known = list(resources.load_resources(capability, kernel).items())[capability % 7]
-        found = resources.compile_kernel(kernel, tiles, capability)
-        assert abs(found.registers - known.registers) <= 32 and found.shared <= 1.1 * known.shared + 1024, tiles
+        rows = list(resources.load_resources(capability, kernel).items())
+        for tiles, known in (rows[capability % 7], rows[-1]):  # the last one has descriptors, if the GPU has
+            found = resources.compile_kernel(kernel, tiles, capability)
+            assert abs(found.registers - known.registers) <= 32 and found.shared <= 1.1 * known.shared + 1024, tiles

@@ -8,7 +8,8 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from lookupvivit.layers.compressed_init import COMPRESSED_INITS
-from lookupvivit.models.lookupvit import LookupViT, check_compressed_size
+from lookupvivit.models.lookupvit import LookupViT
+from lookupvivit.models.token_settings import check_compressed_size
 from lookupvivit.models.vit import ViT
 
 SIZES = {"input_size": (4, 32, 32), "tubelet": (2, 8, 8), "width": 32, "depth": 3, "num_heads": 4}
