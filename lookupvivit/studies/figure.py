@@ -8,7 +8,7 @@ from itertools import cycle
 from textwrap import fill
 
 import numpy as np
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from lookupvivit.studies.plan import Study
 from lookupvivit.studies.results import Row
@@ -48,8 +48,9 @@ def study_figure(study: Study, rows: Sequence[Row]) -> np.ndarray:
     axes.set(xlabel="GFLOPs per view (multiply-adds)", ylabel="top-1 accuracy, %")
     if rows and max(row.gflops for row in rows) > 4 * min(row.gflops for row in rows):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
