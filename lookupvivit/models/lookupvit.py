@@ -261,7 +261,7 @@ class LookupViT(Model):
             update_last_lookup: whether the last block updates the lookup tokens.
         """
         lookup_grid, compressed_grid = lookup.shape[1:4], compressed.shape[1:4]  # (t, h, w), (tp, hp, wp)
-        full_grid = full_grid or as_size(lookup_grid)
+        grid = lookup_grid if full_grid is None else full_grid
         lookup = lookup.flatten(1, 3)  # (B, t, h, w, D) -> (B, N, D)
         compressed = compressed.flatten(1, 3)  # (B, tp, hp, wp, D) -> (B, M, D)
         intermediates = []
@@ -270,9 +270,9 @@ class LookupViT(Model):
             compressed, lookup, *attention = block(compressed, lookup, return_intermediates, update_lookup)
             if return_intermediates:
                 block_output = {"compressed": compressed.unflatten(1, compressed_grid)}  # (B, tp, hp, wp, D)
-                block_output["lookup"] = put_back(lookup, kept, full_grid, dim=1)  # (B, t, h, w, D)
+                block_output["lookup"] = put_back(lookup, kept, grid, dim=1)  # (B, t, h, w, D)
                 if attention:
-                    weights = put_back(attention[0], kept, full_grid, dim=3)  # (B, H, M, N) -> (B, H, M, t, h, w)
+                    weights = put_back(attention[0], kept, grid, dim=3)  # (B, H, M, N) -> (B, H, M, t, h, w)
                     block_output["attention"] = weights.unflatten(2, compressed_grid)  # (B, H, tp, hp, wp, t, h, w)
                 intermediates.append(block_output)
         return compressed.unflatten(1, compressed_grid), lookup.unflatten(1, lookup_grid), intermediates
@@ -291,7 +291,8 @@ class LookupViT(Model):
 
     def _with_positions(self, tokens: Tensor, size: Size) -> tuple[Tensor, Tensor]:
         """`tokenize`, for embedded tubelets (B, t, h, w, D)."""
-        lookup = tokens + resample(self.positions, as_size(tokens.shape[1:4]), self.antialias)
+        grid: Any = tokens.shape[1:4]  # under `torch.fx`, not a tuple
+        lookup = tokens + resample(self.positions, grid, self.antialias)
         return lookup, self.compress(lookup, size)  # Eq. 1 and 2
 
     def _tokenize_kept(self, video: Tensor, size: Size, kept: Tensor) -> tuple[Tensor, Tensor]:
