@@ -158,15 +158,14 @@ def test_results_are_reproducible_and_equal_when_compiled():
         (torch.bfloat16, 64, "ieee", 80),
         *(
             pytest.param(dtype, d, precision, capability, marks=pytest.mark.slow)
-            for dtype, d, precision in (
-                (torch.float16, 48, "ieee"),
-                (torch.bfloat16, 128, "ieee"),
-                (torch.float32, 64, "ieee"),
-                (torch.float32, 64, "tf32"),
-                (torch.float32, 128, "ieee"),
-                (torch.float32, 128, "tf32"),
+            for dtype, d, precision, capability in (
+                (torch.float16, 48, "ieee", 80),
+                (torch.bfloat16, 128, "ieee", 90),
+                (torch.float32, 64, "ieee", 80),
+                (torch.float32, 64, "tf32", 90),
+                (torch.float32, 128, "ieee", 90),
+                (torch.float32, 128, "tf32", 80),
             )
-            for capability in (80, 90)
         ),
         pytest.param(torch.bfloat16, 64, "ieee", 90, marks=pytest.mark.slow),
     ],
