@@ -69,7 +69,7 @@ class FeatureExtractor:
             Arrays with B rows. ``compressed_features`` and ``lookup_features`` (B, D) of a LookupViT, or ``features``
             of another model, are the inputs of its classifiers: pooled tokens after the final norm. The outputs of
             block 3 are ``block3_compressed`` (B, tp, hp, wp, D) and ``block3_lookup`` (B, t, h, w, D), or
-            ``block3_tokens`` or ``block3_latents`` of another model.
+            ``block3_tokens`` or ``block3_latents`` of another model. A model of windows has those of the last window.
 
         Raises:
             WeightsError: a value is NaN, infinite, or too large for float16; or the clips do not fit the model.
@@ -97,7 +97,7 @@ class FeatureExtractor:
             with _block_outputs(self.model, self.blocks) as outputs:
                 self.model(video, **arguments)
             compressed_grid = self.compressed_size or self.model.compressed_size
-            lookup_grid = self.model.embedding.grid(as_size(video.shape[2:]))
+            lookup_grid = self.model.lookup_grid(as_size(video.shape[2:]))
             named = {
                 block: {
                     "compressed": compressed.unflatten(1, compressed_grid),

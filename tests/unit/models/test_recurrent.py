@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from data_pipelines.transforms.normalization import to_model_input
+from lookupvivit.features.extractor import FeatureExtractor
 from lookupvivit.layers.patch_embed import EmbeddedVideo
 from lookupvivit.models.lookupvit import LookupViT
 from lookupvivit.models.recurrent import RecurrentLookupViT
@@ -78,6 +80,16 @@ def test_intermediates_cover_the_clip(video):
     for window in range(3):
         own = attention[:, :, window, ..., 2 * window : 2 * window + 2, :, :]
         torch.testing.assert_close(own.sum((-3, -2, -1)), torch.ones(2, 2, 2, 2))
+
+
+def test_stored_tokens_are_those_of_the_last_window():
+    model = recurrent()
+    clips = torch.randint(256, (2, 3, 12, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    features = FeatureExtractor(model, [1])(clips)
+    with torch.no_grad():
+        compressed, lookup, _ = model.forward_features(to_model_input(clips))
+    torch.testing.assert_close(torch.from_numpy(features["block1_compressed"]), compressed)
+    torch.testing.assert_close(torch.from_numpy(features["block1_lookup"]), lookup)
 
 
 def test_what_does_not_fit(video):
