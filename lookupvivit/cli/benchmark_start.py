@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import random
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,21 +18,31 @@ from lookupvivit.profiling.generated_videos import encode_texture
 from lookupvivit.profiling.process_usage import Usage, measure_process
 
 FRAMES = 16  # of a short video
+WARMUP = 1  # runs of each command that are not counted
 
 
 @ends_quietly()
 def main() -> None:
     """Measure every command, each once per round in random order, and print medians with quartiles."""
     arguments = parse_args()
+    import torch
+
+    from lookupvivit.profiling.timing import time_calls
+
+    usages: dict[str, list[Usage]] = {}
     with one_line_errors("nothing was written"), tempfile.TemporaryDirectory() as name:
-        commands, usages = commands_in(Path(name), arguments), list[tuple[str, Usage]]()
-        order, labels = random.Random(0), list(commands)
-        rounds = [label for _ in range(arguments.rounds) for label in order.sample(labels, len(labels))]
-        for label in tqdm(
-            labels + rounds, desc="commands", unit="run", dynamic_ncols=True
-        ):  # the first of each warms up
-            usages.append((label, measure_process(commands[label])))
-    print(table(labels, usages[len(labels) :]))
+        calls = []
+        for label, command in commands_in(Path(name), arguments).items():
+            usages[label] = []
+            calls.append(partial(_measure, command, usages[label]))
+        total = len(calls) * (WARMUP + arguments.rounds)
+        with tqdm(total=total, desc="commands", unit="run", dynamic_ncols=True) as bar:
+            time_calls(calls, torch.device("cpu"), range(arguments.rounds), WARMUP, after=bar.update)
+    print(table({label: found[WARMUP:] for label, found in usages.items()}))
+
+
+def _measure(command: list[str], usages: list[Usage]) -> None:
+    usages.append(measure_process(command))
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +70,7 @@ def commands_in(folder: Path, arguments: argparse.Namespace) -> dict[str, list[s
     }
 
 
-def table(labels: list[str], usages: list[tuple[str, Usage]]) -> str:
+def table(usages: dict[str, list[Usage]]) -> str:
     """Seconds of each command, with quartiles, as Markdown."""
     import torch
 
@@ -71,8 +81,7 @@ def table(labels: list[str], usages: list[tuple[str, Usage]]) -> str:
         return f"{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f})"
 
     rows = [describe_machine(torch.device("cpu")), "", "| command | s | CPU s |", "| --- | ---: | ---: |"]
-    for label in labels:
-        own = [usage for name, usage in usages if name == label]
+    for label, own in usages.items():
         rows.append(f"| {label} | {cell([usage.elapsed for usage in own])} | {cell([usage.cpu for usage in own])} |")
     return "\n".join(rows)
 

@@ -99,8 +99,7 @@ def _launch(name: str, rows: Tensor, columns: Tensor, arguments: tuple, flags: d
     """Run a kernel of `KERNELS` over the tiles of ``rows`` (B, H, n, d); ``flags`` are further constants."""
     b, h, n, d = rows.shape
     tiles = tuned.tiles_for(name, rows, columns) or default_tiles(name, d, rows.dtype)
-    tensors = [x for x in arguments if isinstance(x, Tensor) and x.dim() == 4]
-    if tiles.descriptors and not all(map(_can_be_described, tensors)):
+    if tiles.descriptors and not all(_can_be_described(x) for x in arguments if isinstance(x, Tensor) and x.dim() == 4):
         tiles = replace(tiles, descriptors=False)
     kernel, side = KERNELS[name]
     # `fp32_precision` works whichever API set it; the legacy getter raises after the new setter.

@@ -83,7 +83,8 @@ class RecurrentLookupViT(LookupViT):
 
         Returns:
             Both streams of the last window, or with ``carry=False`` of all windows, concatenated along time; and the
-            intermediates of all windows. Attention between different windows is 0.
+            intermediates of all windows. Attention between different windows is 0. With ``carry``, the last block
+            updates the lookup tokens of the last window only, because nothing reads the others.
         """
         check_keep(self, keep)
         tokens = self.embedding(video)  # (B, windows * t, h, w, D)
