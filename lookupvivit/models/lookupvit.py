@@ -103,8 +103,8 @@ class LookupViTBlock(nn.Module):
             attention = [weights.attention] if return_attention else []
         # Line 2: representation refinement (Algorithm 3)
         compressed = self.refine(compressed)
-        # Lines 3 and 4: global context infusion (Algorithm 2), and the lookup MLP. Not stated in Table 5, "No MHBC p->l":
-        # without the infusion, this MLP is also omitted. The 11.0 GFLOPs in the table require this.
+        # Lines 3 and 4: global context infusion (Algorithm 2), and the lookup MLP. Not stated in Table 5, "No MHBC
+        # p->l": without the infusion, this MLP is also omitted. The 11.0 GFLOPs in the table require this.
         if self.exchange == "both" and update_lookup:
             update = self.infuse(self.infuse_norm(compressed), weights)  # (B, N, D)
             lookup = lookup + self.drop_path(update)
